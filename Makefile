@@ -1,0 +1,29 @@
+# Thin wraps of the commands in BUILD.md.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo install install-dev check test
+
+demo: install
+	$(BIN)/python -m experiments.digits demo --out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
+
+install: .venv/installed
+install-dev: .venv/installed-dev
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[export]'
+	touch $@
+
+.venv/installed-dev: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ .venv/installed
+
+check: install-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+test: install-dev
+	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -1,0 +1,1 @@
+"""One module per experiment, one documented function per preset."""

@@ -1,0 +1,79 @@
+"""Presets of `experiments.cifar10`."""
+
+from deepmaker_jax.config import (
+    Config,
+    FinalConfig,
+    LimitConfig,
+    SearchConfig,
+    SpaceConfig,
+    TrainConfig,
+)
+
+# Numbers that the authors published: float networks, trained for hundreds of epochs.
+REFERENCES = (
+    {"name": "CondenseNet-0.22M", "params": 220_000, "accuracy": 0.938, "source": "Huang 2018"},
+    {"name": "CondenseNet-0.41M", "params": 410_000, "accuracy": 0.947, "source": "Huang 2018"},
+    {"name": "CondenseNet-0.52M", "params": 520_000, "accuracy": 0.949, "source": "Huang 2018"},
+    {"name": "CondenseNet-0.95M", "params": 950_000, "accuracy": 0.955, "source": "Huang 2018"},
+    {"name": "DenseNet-BC-100-12", "params": 800_000, "accuracy": 0.955, "source": "Huang 2017"},
+    {"name": "ResNet-20", "params": 270_000, "accuracy": 0.913, "source": "He 2016"},
+)
+
+
+def smoke() -> Config:
+    """A quick test on a subset of the images: about 2 minutes on 2 cores.
+
+    The networks it finds are real and poor: nobody should quote them.
+    """
+    return Config(
+        limits=LimitConfig(flash_bytes=40_000, macs=4_000_000),
+        search=SearchConfig(population=4, generations=3, epochs=1, images=4_000),
+        final=FinalConfig(members=3, epochs=1),
+    )
+
+
+def small() -> Config:
+    """A real search for networks under 100 KB: about an hour on 2 cores."""
+    return Config(
+        limits=LimitConfig(flash_bytes=98_496, macs=12_000_000),
+        search=SearchConfig(population=16, generations=5, epochs=3, images=10_000),
+        final=FinalConfig(members=8, epochs=10),
+    )
+
+
+def neuropower() -> Config:
+    """The published protocol: population 45, 8 generations, 16 epochs, batch 100."""
+    return Config(
+        space=SpaceConfig(name="neuropower"),
+        search=SearchConfig(
+            population=45,
+            generations=8,
+            epochs=16,
+            objectives=("error", "params"),
+        ),
+        train=TrainConfig(
+            batch_size=100,
+            schedule="constant",
+            sgd_learning_rate=0.01,
+            adam_learning_rate=0.001,
+            adagrad_learning_rate=0.01,
+            weight_decay=0.0,
+            crop=0,
+            flip=False,
+            pixel_scale="unit",
+        ),
+        final=FinalConfig(epochs=16),
+    )
+
+
+def full() -> Config:
+    """A search over the whole space, for an accelerator."""
+    return Config(
+        search=SearchConfig(
+            population=64, generations=30, epochs=15, objectives=("error", "params")
+        ),
+        final=FinalConfig(members=16, epochs=300),
+    )
+
+
+PRESETS = {"smoke": smoke, "small": small, "neuropower": neuropower, "full": full}

@@ -1,0 +1,25 @@
+"""Presets of `experiments.digits`."""
+
+from deepmaker_jax.config import (
+    Config,
+    FinalConfig,
+    LimitConfig,
+    SearchConfig,
+    SpaceConfig,
+    TrainConfig,
+)
+
+
+def demo() -> Config:
+    """A whole search on scikit-learn's 8x8 digits: minutes on 2 cores, no download."""
+    return Config(
+        validation_share=0.2,
+        space=SpaceConfig(only=("optimizer=sgd|adamw", "bottleneck=0|2")),
+        limits=LimitConfig(params=60_000),
+        search=SearchConfig(population=8, generations=4, epochs=10, objectives=("error", "params")),
+        train=TrainConfig(batch_size=64),
+        final=FinalConfig(members=6, epochs=40),
+    )
+
+
+PRESETS = {"demo": demo}

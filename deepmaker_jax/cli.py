@@ -1,0 +1,183 @@
+"""Command lines: the experiments' own, and `deepmaker show | report | train`."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import tyro
+
+from deepmaker_jax import config as config_module
+from deepmaker_jax.config import Config
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.execute import runtime
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+Presets = Mapping[str, Callable[[], Config]]
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception: everything that Ctrl-C closes is closed."""
+
+
+def _one_line(error: object) -> str:
+    """Returns a message on one line without control characters."""
+    text = "".join(c if c.isprintable() else " " for c in str(error))
+    return " ".join(text.split())
+
+
+def guarded(work: Callable[[], None], *, resume: Callable[[], str] = str) -> int:
+    """Runs `work` and returns the exit code; errors that people cause are one line on stderr."""
+
+    def terminate(signum: int, frame: Any) -> NoReturn:
+        raise _Terminated
+
+    previous = None
+    with contextlib.suppress(ValueError):  # not in the main thread: nobody sends it signals
+        previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        work()
+        return DONE
+    except InputError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except (KeyboardInterrupt, _Terminated) as stop:
+        code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+        print(f"stopped; to go on: {resume()}" if resume() else "stopped", file=sys.stderr)
+        return code
+    except OSError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return FAILED
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def parse(args: Sequence[str], *, default: Any, prog: str, description: str) -> Any:
+    """Parses a command line into a dataclass like `default`.
+
+    Raises:
+      InputError: what tyro prints in a box, on one line.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                type(default), default=default, args=list(args), prog=prog, description=description
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        text = "".join(" " if c in "╭╮╰╯│─" else c for c in said.getvalue().split("For full")[0])
+        words = " ".join(text.split())
+        raise InputError(f"{words}; see {prog} --help") from None
+
+
+def experiment(
+    name: str,
+    *,
+    presets: Presets,
+    default: str,
+    load: Callable[[Config], Any],
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
+    **extension: Any,
+) -> int:
+    """The whole of an experiment's command line: `PROG [PRESET] [SETTINGS]`.
+
+    Args:
+      name: of the experiment; part of the default run folder.
+      presets: functions that return settings; their docstrings are the help.
+      default: the preset that no name means.
+      load: from the settings to a `data.Dataset`.
+      argv: the arguments, `sys.argv[1:]` if None.
+      prog: what a person types to start this.
+      **extension: `space`, `objectives`, `strategy`, `references` for `run`.
+
+    Returns:
+      The exit code.
+    """
+    prog = prog or f"python -m experiments.{name}"
+    argv = list(sys.argv[1:] if argv is None else argv)
+    again: list[str] = []
+
+    def work() -> None:
+        preset, args = default, argv
+        if argv and not argv[0].startswith("-"):
+            preset, args = argv[0], argv[1:]
+        if preset not in presets:
+            raise InputError(f"preset (={preset}) must be one of {', '.join(presets)}; see --help")
+        config = parse(
+            args,
+            default=dataclasses.replace(presets[preset](), experiment=name, preset=preset),
+            prog=f"{prog} {preset}",
+            description=_describe(presets, default, preset),
+        )
+        config_module.check(config)
+        runtime.one_thread()
+        again.append(f"{prog} {preset} {shlex.join(args)}".strip())
+        _run(config, load=load, command=again[0], extension=extension)
+
+    return guarded(work, resume=lambda: again[0] if again else "")
+
+
+def _describe(presets: Presets, default: str, preset: str) -> str:
+    """Returns the help's first part: every preset with its documentation's first line."""
+    lines = [f"Preset {preset}. {(presets[preset].__doc__ or '').strip()}", "", "Presets:"]
+    for name, function in presets.items():
+        first = (function.__doc__ or "").strip().split("\n")[0]
+        lines.append(f"  {name}{' (default)' if name == default else ''}: {first}")
+    return "\n".join(lines)
+
+
+def _run(
+    config: Config, *, load: Callable[[Config], Any], command: str, extension: dict[str, Any]
+) -> None:
+    # Late, so that --help and a wrong flag answer before JAX is loaded.
+    from deepmaker_jax import report
+    from deepmaker_jax.job import run
+
+    data = load(config)
+    with report.Progress(quiet=config.quiet) as progress:
+        front = run(config, data=data, command=command, on_event=progress.update, **extension)
+        out = progress.out
+    page = report.write_report(pathlib.Path(out))
+    members = front["members"]
+    best = members[0]["id"] if members else "ID"
+    following = f"deepmaker train {out} {best} --epochs {5 * config.final.epochs}"
+    report.print_finished(pathlib.Path(out), page=page, following=following)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The `deepmaker` command."""
+    from deepmaker_jax import commands
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    known = commands.COMMANDS
+
+    def work() -> None:
+        if not argv or argv[0] in ("-h", "--help"):
+            print("usage: deepmaker COMMAND ...\n")
+            for name, (settings, _) in known.items():
+                print(f"  {name:8} {(settings.__doc__ or '').strip().splitlines()[0]}")
+            print("\ndeepmaker COMMAND --help says more")
+            return
+        if argv[0] not in known:
+            raise InputError(f"command (={argv[0]}) must be one of {', '.join(known)}")
+        settings, function = known[argv[0]]
+        prog = f"deepmaker {argv[0]}"
+        value = parse(argv[1:], default=settings, prog=prog, description=settings.__doc__ or "")
+        function(value)
+
+    return guarded(work)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    raise SystemExit(main())

@@ -1,0 +1,84 @@
+"""What `deepmaker COMMAND` does: settings and a function for each."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from deepmaker_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Prints the front as a table; while the run goes on, from its ledger."""
+
+    run: tyro.conf.Positional[str]
+    """Run folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Writes report.html and its plots again from the run folder alone."""
+
+    run: tyro.conf.Positional[str]
+    """Run folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Trains one member of a front longer, from its weights, and exports it beside the run.
+
+    The learning rate starts over, so the result is as good as a longer training
+    only if the added one is a good part of it. What the run holds is not touched.
+    """
+
+    run: tyro.conf.Positional[str]
+    """Run folder."""
+
+    member: tyro.conf.Positional[str]
+    """Id of the member, as `deepmaker show` prints it."""
+
+    epochs: int = 50
+    """Epochs to add; at least 1."""
+
+    data: str | None = None
+    """Folder or archive of the data; None for where the run found it."""
+
+    out: str | None = None
+    """Folder of the new bundle; None for RUN/longer/MEMBER-EPOCHS."""
+
+
+def show(settings: Show) -> None:
+    """`deepmaker show RUN`."""
+    from deepmaker_jax import report
+
+    report.show(pathlib.Path(settings.run))
+
+
+def write_report(settings: Report) -> None:
+    """`deepmaker report RUN`."""
+    from deepmaker_jax import report
+
+    print(report.write_report(pathlib.Path(settings.run)))
+
+
+def train(settings: Train) -> None:
+    """`deepmaker train RUN MEMBER`."""
+    from deepmaker_jax.longer import train_longer
+
+    if settings.epochs < 1:
+        raise InputError(f"epochs (={settings.epochs}) must be a whole number, at least 1")
+    run = pathlib.Path(settings.run)
+    name = f"{settings.member}-{settings.epochs}"
+    out = pathlib.Path(settings.out) if settings.out else run / "longer" / name
+    train_longer(run, settings.member, num_epochs=settings.epochs, data_path=settings.data, out=out)
+
+
+# name -> (default settings, function); a missing default is a required argument
+COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
+    "show": (Show, show),
+    "report": (Report, write_report),
+    "train": (Train, train),
+}

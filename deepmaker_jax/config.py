@@ -1,0 +1,298 @@
+"""Every setting of a run: frozen dataclasses, checked once, before any work starts.
+
+The command line is made from these classes, so each field's docstring is its
+help text: what it is, its unit, what is allowed.
+"""
+
+import dataclasses
+import math
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from deepmaker_jax.errors import InputError
+
+Hidden = tyro.conf.Suppress
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceConfig:
+    """Which networks can be found."""
+
+    name: str = "deepmaker"
+    """Search space: deepmaker (dense-inspired, folds for hardware) or neuropower (the published
+    one)."""
+
+    only: tuple[str, ...] = ()
+    """Genes to narrow, each as GENE=CHOICE or GENE=CHOICE|CHOICE, e.g. "activation=relu|relu6"."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitConfig:
+    """Costs that no candidate may exceed; None for no limit. Checked before any training."""
+
+    params: int | None = None
+    """Trainable parameters, at least 1."""
+
+    macs: int | None = None
+    """Multiply-accumulates for one image, at least 1."""
+
+    peak_activation_bytes: int | None = None
+    """Peak int8 activation memory (SRAM) in bytes, at least 1."""
+
+    flash_bytes: int | None = None
+    """Estimated size of the int8 TFLite file in bytes, at least 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """The evolutionary search and the cheap training that its candidates get."""
+
+    strategy: Literal["nsga2", "random"] = "nsga2"
+    """How new candidates are chosen."""
+
+    population: int = 16
+    """Candidates a generation; a whole number, at least 4."""
+
+    generations: int = 5
+    """Generations, the initial population included; at least 1."""
+
+    objectives: tuple[str, ...] = ("error", "flash_bytes")
+    """What is minimised: error first, then one or more of params, macs, peak_activation_bytes,
+    flash_bytes."""
+
+    crossover: Literal["uniform", "two_point"] = "uniform"
+    """How two parents' genes are mixed."""
+
+    crossover_rate: float = 0.9
+    """Share of children that mix two parents, 0 to 1."""
+
+    mutation_rate: float | None = None
+    """Chance that a gene takes another choice, 0 to 1; None for 2 divided by the number of genes."""
+
+    epochs: int = 3
+    """Epochs that each candidate trains; at least 1."""
+
+    images: int | None = None
+    """Training images that the search uses, a stratified subset; None for all but the validation
+    split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How one network is trained, in the search and at the end."""
+
+    batch_size: int = 128
+    """Images a step; at least 2, at most the training images."""
+
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    """Learning rate over the training: one_cycle rises over the first quarter and falls to 0."""
+
+    sgd_learning_rate: float = 0.2
+    """Peak learning rate of sgd, above 0."""
+
+    adam_learning_rate: float = 0.004
+    """Peak learning rate of adam, adamw, adamax and nadam, above 0."""
+
+    adagrad_learning_rate: float = 0.02
+    """Peak learning rate of adagrad, above 0."""
+
+    momentum: float = 0.9
+    """Nesterov momentum of sgd, 0 up to 1."""
+
+    weight_decay: float = 5e-4
+    """L2 penalty on kernels, never on norms and biases; at least 0. adamw decouples it and takes
+    10 times as much."""
+
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes, 0 up to 1."""
+
+    clip_norm: float = 0.0
+    """Largest norm of the whole gradient; 0 for no clipping."""
+
+    average_decay: float = 0.0
+    """Decay a step of the averaged weights that are measured instead of the last ones, 0 up to 1;
+    0 for no averaging."""
+
+    crop: int | None = None
+    """Largest shift of a random crop in pixels; 0 for none; None for an eighth of the side."""
+
+    flip: bool | None = None
+    """Mirror half of the images left to right; None for CIFAR only."""
+
+    cutout: int = 0
+    """Side in pixels of the square that is blanked in each image; 0 for none."""
+
+    pixel_scale: Literal["deviation", "unit"] = "deviation"
+    """Pixels are divided by each channel's deviation over the training images, or by 255."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalConfig:
+    """What happens to the front once the search is over."""
+
+    members: int = 8
+    """Members of the front that are trained in full and exported; at least 1."""
+
+    epochs: int = 10
+    """Epochs of the final training, from scratch on all training images; at least 1."""
+
+    export: bool = True
+    """Write TFLite files, run them on the test set and compare them with JAX."""
+
+    calibration_images: int = 500
+    """Training images that set the int8 ranges; at least 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Searches for small, accurate networks and trains the best of them."""
+
+    seed: int = 0
+    """Seed of everything random, 0 to 2147483647."""
+
+    data: str | None = None
+    """Folder or archive of the data; None downloads with TFDS where the experiment can."""
+
+    out: str | None = None
+    """Run folder; an existing one is resumed. None for runs/EXPERIMENT-PRESET-seedSEED."""
+
+    side: int | None = None
+    """Side in pixels that pictures are resized to; None for the data's own size."""
+
+    validation_share: float = 0.1
+    """Share of the training images that fitness is measured on, between 0 and 1."""
+
+    reference: str | None = None
+    """Member id or published network that compression and lost accuracy are counted against; None
+    for the most accurate member."""
+
+    space: SpaceConfig = SpaceConfig()
+    limits: LimitConfig = LimitConfig()
+    search: SearchConfig = SearchConfig()
+    train: TrainConfig = TrainConfig()
+    final: FinalConfig = FinalConfig()
+
+    executor: Literal["auto", "inline", "processes"] = "auto"
+    """Where candidates train: in this process, or in one process per core; auto takes processes on
+    a CPU and inline on an accelerator."""
+
+    workers: int = 0
+    """Processes that train at once; 0 for one per core."""
+
+    quiet: bool = False
+    """Print only the final front."""
+
+    accept_platform: bool = False
+    """Resume a run that other package versions or another processor began; it is recorded."""
+
+    experiment: Annotated[str, Hidden] = "custom"
+    preset: Annotated[str, Hidden] = "default"
+
+
+FREE_FIELDS = ("data", "out", "executor", "workers", "quiet", "accept_platform", "reference")
+COSTS = ("params", "macs", "peak_activation_bytes", "flash_bytes")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """Returns the settings as nested plain values."""
+    value = dataclasses.asdict(config)
+    return {k: _plain(v) for k, v in value.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def from_json(value: dict[str, Any]) -> Config:
+    """Rebuilds settings from `to_json`'s object; unknown keys are refused.
+
+    Raises:
+      InputError: the object does not describe settings.
+    """
+    groups = dict(
+        space=SpaceConfig, limits=LimitConfig, search=SearchConfig, train=TrainConfig,
+        final=FinalConfig,
+    )  # fmt: skip
+    try:
+        fields = dict(value)
+        for name, group in groups.items():
+            parts = {k: tuple(v) if isinstance(v, list) else v for k, v in fields[name].items()}
+            fields[name] = group(**parts)
+        config = Config(**fields)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"not a run's settings: {error}; restore config.json") from None
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Raises InputError at the first setting that is out of range."""
+    _whole("seed", config.seed, 0, 2**31 - 1)
+    _share("validation_share", config.validation_share, open_low=True)
+    _whole("workers", config.workers, 0)
+    if config.side is not None:
+        _whole("side", config.side, 4, 4096)
+    for name in COSTS:
+        if getattr(config.limits, name) is not None:
+            _whole(f"limits.{name}", getattr(config.limits, name), 1)
+    _check_search(config.search)
+    _check_train(config.train)
+    _whole("final.members", config.final.members, 1)
+    _whole("final.epochs", config.final.epochs, 1)
+    _whole("final.calibration-images", config.final.calibration_images, 1)
+
+
+def _check_search(search: SearchConfig) -> None:
+    _whole("search.population", search.population, 4)
+    _whole("search.generations", search.generations, 1)
+    _whole("search.epochs", search.epochs, 1)
+    if search.images is not None:
+        _whole("search.images", search.images, 1)
+    _share("search.crossover-rate", search.crossover_rate, closed_high=True)
+    if search.mutation_rate is not None:
+        _share("search.mutation-rate", search.mutation_rate, closed_high=True)
+    if len(search.objectives) < 2 or len(set(search.objectives)) < len(search.objectives):
+        raise InputError(
+            f"search.objectives (={' '.join(search.objectives)}) must name at least two different "
+            "objectives, e.g. error flash_bytes"
+        )
+
+
+def _check_train(train: TrainConfig) -> None:
+    _whole("train.batch-size", train.batch_size, 2)
+    for name in ("sgd_learning_rate", "adam_learning_rate", "adagrad_learning_rate"):
+        rate = getattr(train, name)
+        if not (_is_number(rate) and rate > 0):
+            raise InputError(f"train.{name.replace('_', '-')} (={rate}) must be above 0")
+    _share("train.momentum", train.momentum)
+    _share("train.label-smoothing", train.label_smoothing)
+    _share("train.average-decay", train.average_decay)
+    for name in ("weight_decay", "clip_norm"):
+        value = getattr(train, name)
+        if not (_is_number(value) and value >= 0):
+            raise InputError(f"train.{name.replace('_', '-')} (={value}) must be at least 0")
+    if train.crop is not None:
+        _whole("train.crop", train.crop, 0)
+    _whole("train.cutout", train.cutout, 0)
+
+
+def _whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    if type(value) is not int or value < low or (high is not None and value > high):
+        rule = f"at least {low}" if high is None else f"in {low}..{high}"
+        raise InputError(f"{name} (={value}) must be a whole number, {rule}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _share(name: str, value: Any, *, open_low: bool = False, closed_high: bool = False) -> None:
+    inside = _is_number(value) and 0 <= value <= 1
+    if not inside or (open_low and value == 0) or (not closed_high and value == 1):
+        rule = (
+            f"{'above' if open_low else 'at least'} 0 and {'at most' if closed_high else 'below'} 1"
+        )
+        raise InputError(f"{name} (={value}) must be {rule}")

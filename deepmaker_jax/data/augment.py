@@ -1,0 +1,158 @@
+"""Augmentation inside the compiled training step: shifted crop, flip, cutout.
+
+Sources: shifted crop and flip as in He et al. 2016, section 4.2; cutout as in
+DeVries & Taylor 2017, section 3. Where we differ: crops reflect by default,
+because black borders shift the batch statistics; cutout fills with the image's own
+mean colour, where the paper's zero is the mean of the data set.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.types import Array
+
+_FLIPPED = ("cifar10", "cifar100")  # elsewhere a mirrored picture may be another class
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training image.
+
+    Attributes:
+      crop: the image is shifted by -crop..crop pixels on each axis; 0: not.
+      padding: what comes in at the border: the image mirrored without its edge
+        (`np.pad`'s "reflect"), or zeros.
+      cutout: side of a square, in pixels, filled with the image's mean colour; its
+        centre lies anywhere in the image, so that the border may cut it; 0: none.
+      flip: half of the images are mirrored left to right.
+    """
+
+    crop: int = 4
+    padding: Literal["reflect", "zero"] = "reflect"
+    cutout: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("crop", "cutout"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(f"{field}={value!r} must be a whole number of pixels from 0 on")
+        if self.padding not in ("reflect", "zero"):
+            raise InputError(f"padding={self.padding!r} must be 'reflect' or 'zero'")
+        if not isinstance(self.flip, bool):
+            raise InputError(f"flip={self.flip!r} must be true or false")
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Checks the settings against images of shape (h, w, c).
+
+        Raises:
+          InputError: a reflected crop of at least the shorter side.
+        """
+        side = min(image_shape[:2])
+        if self.padding == "reflect" and self.crop >= side:
+            raise InputError(
+                f"crop={self.crop} must be below the image's shorter side, {side}, when borders "
+                "reflect: choose less, or padding='zero'"
+            )
+
+
+def default_augmentation(
+    name: str, *, image_shape: tuple[int, int, int], flip: bool | None = None
+) -> Augmentation:
+    """Returns crops by an eighth of the shorter side (4 of 32), flips for CIFAR only.
+
+    Args:
+      name: the data set's.
+      image_shape: (h, w, c).
+      flip: True or False where it was asked for; None: by the data set.
+    """
+    flip = name in _FLIPPED if flip is None else flip
+    return Augmentation(crop=min(image_shape[:2]) // 8, flip=flip)
+
+
+def augment(key: Array, images: Array, *, settings: Augmentation) -> Array:
+    """Augments a batch; image i's luck depends on (key, i) alone.
+
+    One gather of rows and one of columns do crop, padding and flip together. On
+    one CPU core, 128 images of 32x32x3 in uint8, that took 0.17 ms; a loop of
+    `dynamic_slice` 0.14 (but serial on a GPU), vmapped `dynamic_slice` 0.4 to 0.8,
+    one-hot products 0.8 to 1.0, binary shifts 1.1 to 4.2.
+
+    Args:
+      key: JAX random key.
+      images: UInt8[b, h, w, c].
+      settings: static under `jit`.
+
+    Returns:
+      Float32[b, h, w, c], 0..255.
+
+    Raises:
+      InputError: while tracing, if the settings don't fit the image.
+    """
+    _, height, width, _ = images.shape
+    settings.check(images.shape[1:])
+    draws = _draws(key, len(images))
+    if settings.crop or settings.flip:
+        images = _crop_and_flip(images, draws, settings)
+    images = images.astype(jnp.float32)
+    if settings.cutout:
+        rows = _cut(draws[:, 3], height, settings.cutout)
+        columns = _cut(draws[:, 4], width, settings.cutout)
+        hole = rows[:, :, None, None] & columns[:, None, :, None]
+        images = jnp.where(hole, jnp.mean(images, axis=(1, 2), keepdims=True), images)
+    return images
+
+
+def _draws(key: Array, num_images: int) -> Array:
+    """Returns UInt32[b, 5]: for rows, columns, flip, and the hole's centre (row, column).
+
+    Taken modulo at most a few hundred below, so no value is favoured by more than
+    1e-7 of its probability.
+    """
+    positions = jnp.arange(num_images, dtype=jnp.uint32)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    return jax.vmap(lambda one: jax.random.bits(one, (5,), jnp.uint32))(keys)
+
+
+def _crop_and_flip(images: Array, draws: Array, settings: Augmentation) -> Array:
+    """Shifts by -crop..crop on each axis, then mirrors every other image or so."""
+    _, height, width, _ = images.shape
+    span = 2 * settings.crop + 1
+    shift = (draws[:, :2] % span).astype(jnp.int32) - settings.crop
+    rows = jnp.arange(height)[None, :] + shift[:, :1]
+    columns = jnp.arange(width)[None, :]
+    if settings.flip:
+        mirrored = (draws[:, 2:3] & 1) == 1
+        columns = jnp.where(mirrored, width - 1 - columns, columns)
+    columns = columns + shift[:, 1:2]
+    taken = _take(images, _inside(rows, height), axis=1)
+    taken = _take(taken, _inside(columns, width), axis=2)
+    if settings.padding == "reflect":
+        return taken
+    valid_rows = (rows >= 0) & (rows < height)
+    valid_columns = (columns >= 0) & (columns < width)
+    valid = valid_rows[:, :, None, None] & valid_columns[:, None, :, None]
+    return jnp.where(valid, taken, jnp.zeros_like(taken))
+
+
+def _inside(index: Array, size: int) -> Array:
+    """Reflects an index at 0 and size - 1; one further out than that is clamped."""
+    last = size - 1
+    return jnp.clip(last - jnp.abs(last - jnp.abs(index)), 0, last)
+
+
+def _take(images: Array, index: Array, *, axis: int) -> Array:
+    """Picks `index` (Int[b, size]) along axis 1 or 2 of each image."""
+    index = index[:, :, None, None] if axis == 1 else index[:, None, :, None]
+    return jnp.take_along_axis(images, index, axis=axis, mode="promise_in_bounds")
+
+
+def _cut(draw: Array, size: int, cutout: int) -> Array:
+    """Returns Bool[b, size], True along the hole, whose centre is uniform over the axis."""
+    first = (draw % size).astype(jnp.int32)[:, None] - cutout // 2
+    index = jnp.arange(size)[None, :]
+    return (index >= first) & (index < first + cutout)

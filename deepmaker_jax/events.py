@@ -1,0 +1,103 @@
+"""What the host loop tells the world: it yields these, consumers show or count them."""
+
+from typing import Any, NamedTuple
+
+
+class Started(NamedTuple):
+    """The run begins or resumes.
+
+    Attributes:
+      out: the run folder.
+      num_generations, population: what the search was asked for.
+      num_known: measurements that the ledger already held.
+      num_workers: candidates that train at once.
+    """
+
+    out: str
+    num_generations: int
+    population: int
+    num_known: int
+    num_workers: int
+
+
+class GenerationStarted(NamedTuple):
+    """A generation's candidates are fixed; `num_new` of `num_candidates` must be trained."""
+
+    generation: int
+    num_candidates: int
+    num_new: int
+
+
+class Epoch(NamedTuple):
+    """A candidate in training finished an epoch (`num_done` of `num_epochs`)."""
+
+    id: str
+    stage: str  # "search" or "final"
+    num_done: int
+    num_epochs: int
+    loss: float
+
+
+class Measured(NamedTuple):
+    """A measurement entered the ledger; `record` is its line."""
+
+    stage: str  # "search" or "final"
+    record: dict[str, Any]
+    num_done: int
+    num_total: int
+
+
+class GenerationDone(NamedTuple):
+    """A generation is complete.
+
+    Attributes:
+      hypervolume: of all candidates so far, 0..1, scaled objectives.
+      front: ledger records of the front so far, sorted by error.
+    """
+
+    generation: int
+    num_candidates: int
+    hypervolume: float
+    front: list[dict[str, Any]]
+
+
+class Note(NamedTuple):
+    """One line that a person should read."""
+
+    text: str
+
+
+class FinalStarted(NamedTuple):
+    """The front is fixed; `ids` are retrained from scratch on all training data."""
+
+    ids: list[str]
+    num_epochs: int
+
+
+class Exported(NamedTuple):
+    """A member's bundle was written, run and compared."""
+
+    id: str
+    num_done: int
+    num_total: int
+    seconds: float
+
+
+class Finished(NamedTuple):
+    """The front is on disk: `front` is front.json's object."""
+
+    out: str
+    front: dict[str, Any]
+
+
+Event = (
+    Started
+    | GenerationStarted
+    | Epoch
+    | Measured
+    | GenerationDone
+    | Note
+    | FinalStarted
+    | Exported
+    | Finished
+)

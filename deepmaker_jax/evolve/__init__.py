@@ -1,0 +1,31 @@
+"""Multi-objective search over integer genomes, on evosax's ask/tell interface.
+
+`NSGA2` and `RandomSearch` run inside `jit` and `lax.scan`; `pareto` and
+`operators` are the pure functions they are made of. `front` and the module
+`hypervolume` (not imported here: it needs moocore) run on the host.
+"""
+
+from deepmaker_jax.evolve.nsga2 import NSGA2, Params, State, metrics_fn
+from deepmaker_jax.evolve.pareto import (
+    Survivors,
+    crowding_distance,
+    dominates,
+    front,
+    non_dominated_rank,
+    survivors,
+)
+from deepmaker_jax.evolve.random_search import RandomSearch
+
+__all__ = [
+    "NSGA2",
+    "Params",
+    "RandomSearch",
+    "State",
+    "Survivors",
+    "crowding_distance",
+    "dominates",
+    "front",
+    "metrics_fn",
+    "non_dominated_rank",
+    "survivors",
+]

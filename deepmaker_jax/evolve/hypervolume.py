@@ -1,0 +1,81 @@
+"""Hypervolume on the host, exact for any number of objectives, by moocore.
+
+Points are on the scaled axes (`Objective.scaled`): ideal 0, reference 1, so the
+reference box has volume 1. Better than the ideal counts in full: a value can
+exceed 1 then, which says that the config's ideal point was no bound.
+
+Source of the indicator: Zitzler and Thiele 1998; of the greedy subset:
+Guerreiro, Fonseca and Paquete 2016.
+"""
+
+from collections.abc import Sequence
+
+import moocore
+import numpy as np
+
+# Volumes of the unit box closer than this count as equal: moocore adds float64
+# products in an order that depends on the other points.
+TIE = 1e-12
+
+
+def hypervolume(scaled, *, reference: float | Sequence[float] = 1.0) -> float:
+    """Returns the volume that the points dominate, up to the reference.
+
+    Args:
+      scaled: Float[n, m], minimised, m >= 1. Rows that are NaN or infinite, and
+        rows not better than the reference in every objective, add nothing.
+      reference: one number, or Float[m].
+
+    Returns:
+      The volume, dimensionless, >= 0; 0.0 without points.
+
+    Raises:
+      ValueError: if `scaled` does not have two axes.
+    """
+    points = _table(scaled)
+    bound = np.broadcast_to(np.asarray(reference, np.float64), points.shape[1:])
+    points = points[np.isfinite(points).all(-1) & (points < bound).all(-1)]
+    return float(moocore.hypervolume(points, ref=bound)) if len(points) else 0.0
+
+
+def greedy_subset(scaled, *, num) -> np.ndarray:
+    """Picks rows one by one, each adding the most hypervolume to those before.
+
+    The volume of the subset is at least (1 - 1/e) of the best subset's, as the
+    hypervolume is submodular. Ties go to the lower index. When no row adds any
+    volume, the rest follow by index, failed (NaN or infinite) rows last.
+
+    Args:
+      scaled: Float[n, m], minimised; the reference is 1.
+      num: how many rows to pick, >= 0.
+
+    Returns:
+      int64[min(num, n)], distinct, in the order of picking.
+
+    Raises:
+      ValueError: if `scaled` does not have two axes, or num < 0.
+    """
+    points = _table(scaled)
+    if num < 0:
+        raise ValueError(f"num={num} must not be negative")
+    num = min(num, len(points))
+    useful = np.isfinite(points).all(-1) & (points < 1).all(-1)
+    rest, chosen, volume = list(np.flatnonzero(useful)), [], 0.0
+    while rest and len(chosen) < num:
+        volumes = np.array([hypervolume(points[[*chosen, i]]) for i in rest])
+        if volumes.max() - volume <= TIE:
+            break
+        best = int(np.argmax(volumes >= volumes.max() - TIE))  # the first of a tie
+        volume = volumes[best]
+        chosen.append(rest.pop(best))
+    failed = ~np.isfinite(points).all(-1)
+    order = np.lexsort((np.arange(len(points)), failed))
+    fill = order[~np.isin(order, chosen)]
+    return np.concatenate([np.asarray(chosen, np.int64), fill])[:num]
+
+
+def _table(scaled):
+    points = np.asarray(scaled, np.float64)
+    if points.ndim != 2:
+        raise ValueError(f"scaled has shape {points.shape}; give rows of objectives, (n, m)")
+    return points

@@ -1,0 +1,48 @@
+"""Units in this process, one after the other, in a thread beside the host loop."""
+
+import queue
+import threading
+from collections.abc import Iterator
+
+from deepmaker_jax.events import Epoch
+from deepmaker_jax.execute.runtime import keep_programs
+from deepmaker_jax.execute.unit import Outcome, Task, Unit, do_unit
+
+
+class Inline:
+    """The executor for one accelerator, a debugger, or a single core.
+
+    The thread lets the host loop show progress and answer Ctrl-C while a
+    candidate trains. XLA's own thread count is the caller's (`runtime`).
+    """
+
+    num_workers = 1
+
+    def __init__(self, task: Task):
+        keep_programs()
+        self._task = task
+        self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Epoch | Outcome] = queue.SimpleQueue()
+        self._num_open = 0
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while (unit := self._units.get()) is not None:
+            self._results.put(do_unit(unit, self._task, self._results.put))
+
+    def submit(self, unit: Unit) -> None:
+        """Queues a unit."""
+        self._num_open += 1
+        self._units.put(unit)
+
+    def results(self) -> Iterator[Epoch | Outcome]:
+        """Yields progress and outcomes until no submitted unit is left."""
+        while self._num_open:
+            result = self._results.get()
+            self._num_open -= isinstance(result, Outcome)
+            yield result
+
+    def close(self) -> None:
+        """Ends the thread after the unit it is doing; nobody waits for it."""
+        self._units.put(None)

@@ -1,0 +1,136 @@
+"""Units in processes of their own, one XLA thread each, data shared by memory map."""
+
+import collections
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import shutil
+import signal
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deepmaker_jax.events import Epoch
+from deepmaker_jax.execute import runtime
+from deepmaker_jax.execute.unit import Outcome, Task, Unit, arrays, do_unit
+from deepmaker_jax.files import replacing
+
+
+class _Worker(NamedTuple):
+    process: Any
+    connection: Any
+
+
+def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
+    """A worker's whole life: units in, progress and outcomes out, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    runtime.keep_programs()
+    shared = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r")
+        for name, value in task._asdict().items()
+        if value is None
+    }
+    task = task._replace(**shared)
+    try:
+        while True:
+            connection.send(do_unit(connection.recv(), task, connection.send))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent is gone: so is the reason to work
+
+
+class Processes:
+    """The executor for CPUs: `num_workers` processes, started with spawn.
+
+    A worker that dies costs its unit, which comes back as failed, and is
+    replaced.
+    """
+
+    def __init__(self, task: Task, *, num_workers: int, folder: pathlib.Path):
+        """Starts nothing yet: the first unit writes the data into `folder` and starts workers."""
+        self.num_workers = num_workers
+        self._folder = folder
+        self._task = task
+        self._waiting: collections.deque[Unit] = collections.deque()
+        self._doing: dict[_Worker, Unit | None] = {}
+
+    def _open(self) -> None:
+        """Writes the data once and starts the workers."""
+        shared = arrays(self._task)
+        for name, value in shared.items():
+            with replacing(self._folder / f"{name}.npy") as path, open(path, "wb") as file:
+                np.save(file, value)
+        self._bare = self._task._replace(**dict.fromkeys(shared))
+        for _ in range(self.num_workers):
+            self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        mine, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(theirs, self._bare, self._folder), daemon=True
+        )
+        before = dict(os.environ)
+        os.environ.update(runtime.ONE_THREAD)  # a spawned process inherits it
+        try:
+            process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        theirs.close()
+        self._doing[_Worker(process, mine)] = None
+
+    def submit(self, unit: Unit) -> None:
+        """Hands the unit to a free worker, or lets it wait."""
+        if not self._doing:
+            self._open()
+        self._waiting.append(unit)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        for worker, unit in list(self._doing.items()):
+            if unit is None and self._waiting:
+                self._doing[worker] = self._waiting.popleft()
+                try:
+                    worker.connection.send(self._doing[worker])
+                except (BrokenPipeError, ConnectionResetError):
+                    continue  # `results` finds the dead worker and reports its unit
+
+    def results(self) -> Iterator[Epoch | Outcome]:
+        """Yields progress and outcomes until no submitted unit is left."""
+        while self._waiting or any(self._doing.values()):
+            by_connection = {worker.connection: worker for worker in self._doing}
+            for connection in multiprocessing.connection.wait(list(by_connection)):
+                worker = by_connection[connection]
+                try:
+                    result = connection.recv()
+                except (EOFError, ConnectionResetError):
+                    result = self._bury(worker)
+                if isinstance(result, Outcome) and worker in self._doing:
+                    self._doing[worker] = None
+                self._hand_out()
+                if result is not None:
+                    yield result
+
+    def _bury(self, worker: _Worker) -> Outcome | None:
+        """Replaces a dead worker; returns what became of its unit."""
+        unit = self._doing.pop(worker)
+        worker.process.join()
+        worker.connection.close()
+        self._start()
+        if unit is None:
+            return None
+        code = worker.process.exitcode
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return Outcome(unit.id, unit.stage, "failed", f"its worker died ({how})", {}, {})
+
+    def close(self) -> None:
+        """Ends the workers at once and removes the shared data."""
+        for worker in self._doing:
+            worker.connection.close()
+            worker.process.terminate()
+        for worker in self._doing:
+            worker.process.join()
+        self._doing.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)

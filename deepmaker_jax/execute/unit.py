@@ -1,0 +1,148 @@
+"""A unit of work, what it returns, and how it is done in whatever process."""
+
+import math
+import pathlib
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.events import Epoch
+
+StageName = Literal["search", "final"]
+
+
+class Task(NamedTuple):
+    """What all units of a run share.
+
+    Attributes:
+      images: UInt8[n, h, w, c], all training images; never a test image.
+      labels: Int32[n].
+      search_rows: Int64[k], images that the search trains on.
+      validation_rows: Int64[v], images that fitness is measured on.
+      input_scale: Float[c], multiplies the raw pixels.
+      settings: the recipe.
+      seed: the run's seed.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    search_rows: np.ndarray
+    validation_rows: np.ndarray
+    input_scale: np.ndarray
+    settings: TrainConfig
+    seed: int
+
+
+class Unit(NamedTuple):
+    """One candidate to train.
+
+    Attributes:
+      id: of the candidate.
+      arch: its architecture.
+      stage: "search" trains on the search's images and measures on the
+        validation split; "final" trains on all training images.
+      num_epochs: epochs.
+      checkpoint: file for the state after each epoch, or None.
+      weights: file for the trained weights, or None.
+      start: weights file to start from, or None for fresh weights.
+    """
+
+    id: str
+    arch: ArchSpec
+    stage: StageName
+    num_epochs: int
+    checkpoint: pathlib.Path | None = None
+    weights: pathlib.Path | None = None
+    start: pathlib.Path | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of a unit; `status` and `reason` as in the ledger."""
+
+    id: str
+    stage: StageName
+    status: Literal["ok", "diverged", "failed"]
+    reason: str | None
+    measured: dict[str, float]
+    seconds: dict[str, float]
+
+
+class Executor(Protocol):
+    """Does units, in any order, and gives back what comes."""
+
+    num_workers: int
+
+    def submit(self, unit: Unit) -> None:
+        """Takes a unit; it starts when a worker is free."""
+        ...
+
+    def results(self) -> Iterator[Epoch | Outcome]:
+        """Yields progress and outcomes as they come, until no submitted unit is left."""
+        ...
+
+    def close(self) -> None:
+        """Ends the workers at once; what they were doing is lost."""
+        ...
+
+
+def do_unit(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Outcome:
+    """Trains and measures one candidate; a failure is an outcome, not an exception."""
+    try:
+        return _do_unit(unit, task, on_epoch)
+    except Exception as error:  # noqa: BLE001 - one candidate must not end a run
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = (
+            f"{type(error).__name__}: {error} ({pathlib.Path(where.filename).name}:{where.lineno})"
+        )
+        return Outcome(unit.id, unit.stage, "failed", " ".join(reason.split())[:500], {}, {})
+
+
+def _do_unit(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Outcome:
+    # JAX is imported here: the process that only distributes units does not need it.
+    from deepmaker_jax.export.weights import load_weights, save_weights
+    from deepmaker_jax.train import Split, evaluate, train
+
+    rows = slice(None) if unit.stage == "final" else task.search_rows
+    data = Split(np.ascontiguousarray(task.images[rows]), np.asarray(task.labels[rows]))
+
+    def tell(epoch: int, loss: float) -> None:
+        on_epoch(Epoch(unit.id, unit.stage, epoch, unit.num_epochs, loss))
+
+    trained = train(
+        unit.arch,
+        data,
+        settings=task.settings,
+        num_epochs=unit.num_epochs,
+        seed=task.seed,
+        input_scale=task.input_scale,
+        start=load_weights(unit.start)[1] if unit.start else None,
+        checkpoint=unit.checkpoint,
+        on_epoch=tell,
+    )
+    seconds = {"compile": trained.compile_seconds, "train": trained.train_seconds, "eval": 0.0}
+    measured = {"train_loss": trained.train_loss}
+    if trained.diverged:
+        reason = f"training loss {trained.train_loss} or a weight is not finite"
+        return Outcome(unit.id, unit.stage, "diverged", reason, measured, seconds)
+    if unit.weights:
+        save_weights(unit.weights, unit.arch, trained.variables)
+    if unit.stage == "search":
+        began = time.perf_counter()
+        split = Split(task.images[task.validation_rows], task.labels[task.validation_rows])
+        accuracy, loss = evaluate(unit.arch, trained.variables, split)
+        seconds["eval"] = time.perf_counter() - began
+        measured |= {"val_accuracy": accuracy, "val_loss": loss}
+        if not math.isfinite(loss):
+            reason = f"validation loss {loss} is not finite"
+            return Outcome(unit.id, unit.stage, "diverged", reason, measured, seconds)
+    return Outcome(unit.id, unit.stage, "ok", None, measured, seconds)
+
+
+def arrays(task: Task) -> dict[str, Any]:
+    """Returns the task's arrays by field name: what `processes` shares by memory map."""
+    return {name: value for name, value in task._asdict().items() if isinstance(value, np.ndarray)}

@@ -1,0 +1,161 @@
+"""From a trained network to TFLite files: float32, and full-integer int8."""
+
+import contextlib
+import os
+import warnings
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from deepmaker_jax.arch import ArchSpec, layers
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.export.quiet import quiet
+from deepmaker_jax.models import Network, fold
+
+INT8_INPUT = (1.0, -128)  # scale and zero point: a camera byte goes in with one XOR
+
+
+def to_tflite(arch: ArchSpec, variables: dict[str, Any]) -> bytes:
+    """Returns the float32 TFLite file of a trained network; equal bytes for equal arguments.
+
+    Args:
+      arch: its architecture.
+      variables: of the plain `Network(layers(arch))`; folded here.
+
+    Returns:
+      A file from "image", float32[1, h, w, c], raw pixels 0..255, to "logits",
+      float32[1, classes], with built-in operators only.
+
+    Raises:
+      InputError: TensorFlow is not installed.
+    """
+    tf = _tensorflow()
+    with _conversion():
+        model = _converter(tf, arch, variables).convert()
+    return _pack(model)
+
+
+def to_tflite_int8(arch: ArchSpec, variables: dict[str, Any], calibration: np.ndarray) -> bytes:
+    """Returns the full-integer TFLite file of a trained network; equal bytes for equal arguments.
+
+    An all-0 and an all-255 image join the calibration images, so that the
+    input's scale is 1.0 and its zero point -128 whatever the images hold.
+
+    Args:
+      arch: its architecture.
+      variables: of the plain `Network(layers(arch))`; folded here.
+      calibration: uint8[k, h, w, c], k >= 1, from the training split.
+
+    Returns:
+      A file from int8[1, h, w, c], pixel - 128, to int8[1, classes], quantised
+      logits, with built-in int8 operators only.
+
+    Raises:
+      InputError: TensorFlow is not installed, or the calibration images are not
+        of the network's shape.
+      RuntimeError: the converter chose another scale for the input.
+    """
+    if calibration.dtype != np.uint8 or calibration.shape[1:] != arch.input_shape:
+        raise InputError(
+            f"calibration images ({calibration.dtype}{list(calibration.shape)}) must be "
+            f"uint8[k, {', '.join(map(str, arch.input_shape))}]"
+        )
+    ends = np.stack([np.full(arch.input_shape, value, np.uint8) for value in (0, 255)])
+    images = np.concatenate([ends, calibration]).astype(np.float32)
+    tf = _tensorflow()
+    with _conversion():
+        converter = _converter(tf, arch, variables)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None]] for image in images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+        model = converter.convert()
+    model = _pack(model)
+    if input_quantization(model) != INT8_INPUT:
+        raise RuntimeError(
+            f"int8 input has (scale, zero point) {input_quantization(model)}, not {INT8_INPUT}"
+        )
+    return model
+
+
+def input_quantization(model: bytes) -> tuple[float, int]:
+    """Returns scale and zero point of a quantised file's input."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAsModel(model, 0).Subgraphs(0)
+    quantization = graph.Tensors(graph.Inputs(0)).Quantization()
+    return float(quantization.Scale(0)), int(quantization.ZeroPoint(0))
+
+
+def operators(model: bytes) -> list[str]:
+    """Returns the names of a file's operators in execution order, e.g. "CONV_2D"."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
+    root = schema.Model.GetRootAsModel(model, 0)
+    graph = root.Subgraphs(0)
+    codes = [root.OperatorCodes(i) for i in range(root.OperatorCodesLength())]
+    builtin = [names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] for code in codes]
+    return [builtin[graph.Operators(i).OpcodeIndex()] for i in range(graph.OperatorsLength())]
+
+
+def tool_version() -> str:
+    """Returns what the manifest calls the converter, e.g. "tensorflow 2.21.0"."""
+    return f"tensorflow {_tensorflow().__version__}"
+
+
+def _tensorflow() -> ModuleType:
+    """Imports TensorFlow for the CPU: it must not take the accelerator's memory from JAX."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        with quiet():
+            import ai_edge_litert  # noqa: F401  the packer reads and writes with its schema
+            import flatbuffers  # noqa: F401
+            import tensorflow as tf
+    except ImportError as error:
+        raise InputError(
+            f"TFLite export needs TensorFlow and LiteRT ({error}): "
+            "pip install 'deepmaker-jax[export]'"
+        ) from None
+    # Once TensorFlow has run, its devices are fixed; then it is too late, and harmless here.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    return tf
+
+
+@contextlib.contextmanager
+def _conversion():
+    """Holds back the converter's chatter, among it a warning about the int8 input we ask for."""
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _pack(model: bytes) -> bytes:
+    from deepmaker_jax.export.pack import pack  # needs packages of the extra
+
+    return pack(model)
+
+
+def _converter(tf: ModuleType, arch: ArchSpec, variables: dict[str, Any]):
+    """Returns a TFLiteConverter of the folded network, its weights as constants."""
+    from jax.experimental import jax2tf
+
+    folded, weights = fold(layers(arch), jax.tree.map(np.asarray, variables))
+    network = Network(folded, folded=True)
+    # The platform is fixed, or an accelerator's default device would end up in the file.
+    function = tf.function(
+        jax2tf.convert(
+            lambda image: network.apply(weights, image),
+            with_gradient=False,
+            native_serialization_platforms=("cpu",),
+        ),
+        input_signature=[tf.TensorSpec((1, *arch.input_shape), tf.float32)],
+        autograph=False,
+    )
+    return tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()], function
+    )

@@ -1,0 +1,116 @@
+"""Weights in safetensors files: every array of a network, with its architecture."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from deepmaker_jax import arch as architecture
+from deepmaker_jax.arch import ArchSpec, layers
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.files import dump_json, write_bytes
+from deepmaker_jax.models import Network
+
+FORMAT = "deepmaker-jax 1"
+Tree = dict[str, Any]
+
+
+def save_weights(path: pathlib.Path, arch: ArchSpec, variables: Tree) -> None:
+    """Writes all collections of a network, float32, atomically; equal bytes for equal arguments.
+
+    Args:
+      path: of the file.
+      arch: the architecture, kept as JSON in the file's metadata.
+      variables: of `Network(layers(arch))`; named like "params/stem/kernel".
+
+    Raises:
+      InputError: names or shapes are not the network's, or a value is not finite.
+    """
+    write_bytes(path, to_bytes(arch, variables))
+
+
+def to_bytes(arch: ArchSpec, variables: Tree) -> bytes:
+    """Returns the file that `save_weights` writes.
+
+    The header is written here: the library orders its metadata differently from
+    run to run.
+    """
+    flat = {name: np.asarray(value) for name, value in _flat(variables).items()}
+    _check(arch, flat, "the network's variables")
+    header: Tree = {
+        "__metadata__": {"arch": dump_json(architecture.to_json(arch)), "format": FORMAT}
+    }
+    end = 0
+    for name in sorted(flat):
+        start, end = end, end + flat[name].nbytes
+        shape = list(flat[name].shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    text = dump_json(header).encode()
+    text += b" " * (-len(text) % 8)
+    data = [flat[name].astype("<f4").tobytes() for name in sorted(flat)]
+    return b"".join([len(text).to_bytes(8, "little"), text, *data])
+
+
+def load_weights(path: pathlib.Path) -> tuple[ArchSpec, Tree]:
+    """Reads what `save_weights` wrote.
+
+    Returns:
+      (arch, variables) for `Network(layers(arch))`, NumPy float32.
+
+    Raises:
+      InputError: missing or damaged file, no architecture in it, names or shapes
+        that are not this architecture's, or a value that is not finite.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read ({_line(error)}): export it again") from None
+    if metadata.get("format") != FORMAT or "arch" not in metadata:
+        raise InputError(f"{path} has no metadata of format {FORMAT!r}: export it again")
+    try:
+        arch = architecture.from_json(json.loads(metadata["arch"]))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} has a damaged architecture: {_line(error)}") from None
+    _check(arch, flat, str(path))
+    variables: Tree = {}
+    for name, value in flat.items():
+        *groups, leaf = name.split("/")
+        node = variables
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[leaf] = value
+    return arch, variables
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """Returns {"params/stem/kernel": leaf, ...}."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def _check(arch: ArchSpec, flat: dict[str, np.ndarray], where: str) -> None:
+    """Raises InputError unless the arrays are those of the architecture's network, all finite."""
+    image = jax.ShapeDtypeStruct((1, *arch.input_shape), np.float32)
+    wanted = _flat(jax.eval_shape(Network(layers(arch)).init, jax.random.key(0), image))
+    for name in sorted(wanted.keys() ^ flat.keys()):
+        rule = "is missing" if name in wanted else "is not of this architecture"
+        raise InputError(f"{where}: array {name} {rule}: export it again")
+    for name, leaf in wanted.items():
+        value = flat[name]
+        if value.shape != leaf.shape or value.dtype != np.float32:
+            raise InputError(
+                f"{where}: array {name} ({value.dtype}{list(value.shape)}) must be "
+                f"float32{list(leaf.shape)}"
+            )
+        if not np.isfinite(value).all():
+            raise InputError(f"{where}: array {name} has a value that is not finite")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

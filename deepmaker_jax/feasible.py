@@ -1,0 +1,193 @@
+"""The part of a space that respects the limits: cut before any training, by cost alone."""
+
+import math
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from deepmaker_jax.config import COSTS, LimitConfig
+from deepmaker_jax.cost import cost
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.spaces import Space
+from deepmaker_jax.types import Genome
+
+ENUMERABLE = 20_000  # spaces up to this many rows are listed whole
+TRIES = 400  # random changes before a draw is given up
+CLOSE = 0.7  # a network is close to a size from this share of it on
+
+
+class Feasible(NamedTuple):
+    """A space and the limits on its costs.
+
+    Attributes:
+      space: the whole space.
+      limits: {cost name: largest allowed value}.
+      spread: the cost whose logarithm the draws are spread over.
+      low: where that spread begins; the smallest network's cost if that is more.
+    """
+
+    space: Space
+    limits: dict[str, int]
+    spread: str = "params"
+    low: float = 1.0
+
+    def excess(self, genome: Genome) -> float:
+        """Returns the worst ratio of cost to limit: at most 1 is feasible; 0 without limits."""
+        values = cost(self.space.decode(genome))._asdict()
+        return max((values[name] / limit for name, limit in self.limits.items()), default=0.0)
+
+    def allows(self, genome: Genome) -> bool:
+        """Whether every cost is within its limit."""
+        return self.excess(genome) <= 1
+
+    def _smallest(self, value) -> Genome:
+        """Returns a genome that no change of one gene makes smaller in `value(genome)`."""
+        best = self.space.repair(np.zeros(len(self.space.genes), np.int32))
+        best_value = value(best)
+        improved = True
+        while improved:
+            improved = False
+            for neighbour in self._neighbours(best):
+                if (found := value(neighbour)) < best_value:
+                    best, best_value, improved = neighbour, found, True
+        return best
+
+    def _neighbours(self, genome: Genome) -> Iterator[Genome]:
+        for i, num in enumerate(self.space.num_choices):
+            for choice in range(num):
+                if choice != genome[i]:
+                    changed = genome.copy()
+                    changed[i] = choice
+                    yield self.space.repair(changed)
+
+    def _find(self, num: int) -> list[Genome]:
+        """Returns up to `num` different feasible genomes, found by walking from the smallest."""
+        start = self._smallest(self.excess)
+        found = {self.space.id(start): start} if self.allows(start) else {}
+        frontier = list(found.values())
+        while frontier and len(found) < num:
+            for neighbour in self._neighbours(frontier.pop(0)):
+                name = self.space.id(neighbour)
+                if name not in found and self.allows(neighbour):
+                    found[name] = neighbour
+                    frontier.append(neighbour)
+        return list(found.values())[:num]
+
+    def check(self, num: int) -> None:
+        """Raises InputError if no genome meets the limits, or fewer than `num` do."""
+        for name, limit in self.limits.items():
+            smallest = self._smallest(lambda g, n=name: getattr(cost(self.space.decode(g)), n))
+            nearest = getattr(cost(self.space.decode(smallest)), name)
+            if nearest > limit:
+                raise InputError(
+                    f"limits.{name.replace('_', '-')} (={limit}) is below the nearest value that "
+                    f"space {self.space.name} reaches here, {nearest}: raise it"
+                )
+        found = self.everything() if self._is_small() else self._find(num)
+        if not found:
+            best = cost(self.space.decode(self._smallest(self.excess)))
+            nearest = ", ".join(f"{n} {getattr(best, n)}" for n in self.limits)
+            wanted = ", ".join(f"{n} {v}" for n, v in self.limits.items())
+            raise InputError(
+                f"limits ({wanted}) are met by no genome of space {self.space.name} at once; the "
+                f"nearest has {nearest}: raise them"
+            )
+        if len(found) < num:
+            raise InputError(
+                f"search.population (={num}) is more than the {len(found)} different networks of "
+                f"space {self.space.name} within the limits: lower it, or raise the limits"
+            )
+
+    def _is_small(self) -> bool:
+        return self.space.num_genomes <= ENUMERABLE
+
+    def everything(self) -> list[Genome]:
+        """Returns every different feasible genome of a small space, in the table's order."""
+        found: dict[str, Genome] = {}
+        for indices in np.ndindex(*self.space.num_choices):
+            genome = self.space.repair(np.array(indices, np.int32))
+            if self.allows(genome):
+                found.setdefault(self.space.id(genome), genome)
+        return list(found.values())
+
+    def shrink(self, rng: np.random.Generator, genome: Genome, *, largest: float = math.inf):
+        """Returns a feasible genome near `genome`, or None if random changes found none.
+
+        Changes one gene at a time to a random choice that brings the worst cost
+        down, until every limit is met and the `spread` cost is at most `largest`.
+        """
+
+        def excess(g: Genome) -> float:
+            return max(self.excess(g), self._size(g) / largest)
+
+        genome = self.space.repair(genome)
+        now = excess(genome)
+        for _ in range(TRIES):
+            if now <= 1:
+                return genome
+            changed = genome.copy()
+            i = rng.integers(len(changed))
+            changed[i] = rng.integers(self.space.num_choices[i])
+            changed = self.space.repair(changed)
+            if (then := excess(changed)) < now:
+                genome, now = changed, then
+        return genome if now <= 1 else None
+
+    def _grow(self, rng: np.random.Generator, genome: Genome, *, largest: float) -> Genome:
+        """Returns a feasible genome whose `spread` cost is close below `largest`, if tries find one.
+
+        `shrink` overshoots: one random change may take off nine tenths of a network.
+        """
+        size = self._size(genome)
+        for _ in range(TRIES):
+            if size > CLOSE * largest:
+                break
+            changed = genome.copy()
+            i = rng.integers(len(changed))
+            changed[i] = rng.integers(self.space.num_choices[i])
+            changed = self.space.repair(changed)
+            if size < (then := self._size(changed)) <= largest and self.allows(changed):
+                genome, size = changed, then
+        return genome
+
+    def _size(self, genome: Genome) -> int:
+        return getattr(cost(self.space.decode(genome)), self.spread)
+
+    def sample(
+        self, rng: np.random.Generator, *, num: int, known: Collection[str] = ()
+    ) -> list[Genome]:
+        """Returns up to `num` different feasible genomes whose ids are not in `known`.
+
+        Uniform draws of a dense space are nearly all large networks. So each
+        draw is brought to a size drawn log-uniformly between `low`
+        and the limit (without a limit, the draw's own), which spreads
+        the sample over the axis that fronts are read on. Fewer than `num` come
+        back only when the space, or the patience, is used up.
+        """
+        known = set(known)
+        found: list[Genome] = []
+        if self._is_small():
+            left = [g for g in self.everything() if self.space.id(g) not in known]
+            return [left[i] for i in rng.permutation(len(left))[:num]]
+        low = math.log(max(self.low, self._size(self._smallest(self._size))))
+        for _ in range(20 * num):
+            if len(found) == num:
+                break
+            draw = self.space.sample(rng, num=1)[0]
+            high = math.log(self.limits.get(self.spread, self._size(draw)))
+            largest = math.exp(rng.uniform(low, max(low, high)))
+            genome = self.shrink(rng, draw, largest=largest)
+            if genome is None:
+                continue
+            genome = self._grow(rng, genome, largest=largest)
+            if self.space.id(genome) not in known:
+                known.add(self.space.id(genome))
+                found.append(genome)
+        return found
+
+
+def make(space: Space, limits: LimitConfig, *, spread: str, low: float = 1.0) -> Feasible:
+    """Returns the feasible part of `space`; `spread` names a cost."""
+    values = {name: getattr(limits, name) for name in COSTS}
+    return Feasible(space, {n: v for n, v in values.items() if v is not None}, spread, low)

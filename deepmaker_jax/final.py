@@ -1,0 +1,198 @@
+"""After the search: full training of the front, one reading of the test set, export."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepmaker_jax import arch as arch_module
+from deepmaker_jax.cost import cost
+from deepmaker_jax.data import Dataset
+from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
+from deepmaker_jax.evolve.hypervolume import greedy_subset
+from deepmaker_jax.execute import Outcome, Unit, runtime
+from deepmaker_jax.files import replacing
+from deepmaker_jax.ledger import Record
+from deepmaker_jax.objective import scaled
+from deepmaker_jax.search import Search, checkpoints, ledger_record, objective_values
+
+
+def choose_members(s: Search, records: list[Record]) -> list[Record]:
+    """Returns at most `final.members` of the front, by greedy hypervolume contribution.
+
+    They stay in the front's order: by error, then size, then id.
+    """
+    if not records:
+        return []
+    values = np.array([objective_values(record, s.objectives) for record in records])
+    chosen = greedy_subset(scaled(values, s.objectives), num=s.config.final.members)
+    return [records[i] for i in sorted(chosen)]
+
+
+def weights_path(out: pathlib.Path, id: str) -> pathlib.Path:
+    """Returns where a member's trained weights are: they are the first file of its bundle."""
+    return out / "models" / id / "weights.safetensors"
+
+
+def train_members(
+    s: Search, members: list[Record], out: pathlib.Path, num_images: int
+) -> Generator[Event, None, dict[str, Record]]:
+    """Trains members from scratch on all training images; returns their final records by id.
+
+    A member whose measurement and weights are there is not trained again; one
+    that was interrupted goes on from its last epoch.
+    """
+    num_epochs = s.config.final.epochs
+    fidelity = s.fidelity | {"name": "final", "epochs": num_epochs, "images": num_images}
+    yield FinalStarted([record["id"] for record in members], num_epochs)
+    by_id = {record["id"]: record for record in members}
+    done: dict[str, Record] = {}
+    for id, record in by_id.items():
+        known = s.ledger.find(id, fidelity)
+        if known and (known["status"] != "ok" or weights_path(out, id).exists()):
+            done[id] = known
+            continue
+        arch = arch_module.from_json(record["arch"])
+        checkpoint = checkpoints(out) / "final" / f"{id}.msgpack"
+        s.executor.submit(
+            Unit(id, arch, "final", num_epochs, checkpoint, weights=weights_path(out, id))
+        )
+    for result in s.executor.results():
+        if not isinstance(result, Outcome):
+            yield result
+            continue
+        record = by_id[result.id]
+        copied = ("generation", "genome", "arch", "parents", "costs")
+        sizes = {n: v for n, v in record["objectives"].items() if n in record["costs"]}
+        unmeasured = dict.fromkeys(record["objectives"].keys() - sizes.keys())
+        final = ledger_record(
+            result.id,
+            fidelity=fidelity,
+            objectives=sizes | unmeasured,
+            outcome=result,
+            **{name: record[name] for name in copied},
+        )
+        # Weights that were lost are trained again to the same bits: the record stands.
+        done[result.id] = s.ledger.find(result.id, fidelity) or s.ledger.append(final)
+        (checkpoints(out) / "final" / f"{result.id}.msgpack").unlink(missing_ok=True)
+        yield Measured("final", done[result.id], len(done), len(members))
+    return {record["id"]: done[record["id"]] for record in members}
+
+
+def calibration_rows(labels: np.ndarray, *, num: int, seed: int) -> np.ndarray:
+    """Returns up to `num` rows of the training set, drawn by `seed`, sorted."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 1 << 40]))
+    return np.sort(rng.permutation(len(labels))[:num])
+
+
+def _export(folder: str, id: str, bundle: str, export: bool) -> dict[str, Any]:
+    """Runs in a process of its own, which may import TensorFlow: no training happens here.
+
+    Returns the manifest; without export, only the weights' accuracy in its form.
+    """
+    from deepmaker_jax.export import export_bundle, load_weights
+    from deepmaker_jax.train import Split, evaluate
+
+    runtime.keep_programs()
+    arrays = {
+        path.stem: np.load(path, mmap_mode="r") for path in pathlib.Path(folder).glob("*.npy")
+    }
+    arch, variables = load_weights(pathlib.Path(bundle) / "weights.safetensors")
+    images, labels = arrays["test_images"], arrays["test_labels"]
+    if not export:
+        accuracy, _ = evaluate(arch, variables, Split(images, labels))
+        return {"files": {"weights.safetensors": {"status": "ok", "accuracy": accuracy}}}
+    return export_bundle(
+        pathlib.Path(bundle),
+        id=id,
+        arch=arch,
+        variables=variables,
+        calibration_images=arrays["calibration_images"],
+        test_images=images,
+        test_labels=labels,
+    )
+
+
+def export_members(
+    ids: Sequence[str], out: pathlib.Path, data: Dataset, *, s: Search, num_workers: int
+) -> Generator[Event, None, dict[str, dict[str, Any]]]:
+    """Writes and runs the bundles; reads the test set, once. Returns the manifests by id."""
+    if not ids:
+        return {}
+    rows = calibration_rows(
+        data.train_labels, num=s.config.final.calibration_images, seed=s.config.seed
+    )
+    shared = {
+        "calibration_images": data.train_images[rows],
+        "test_images": data.test_images,
+        "test_labels": data.test_labels,
+    }
+    folder = checkpoints(out) / "export"
+    for name, value in shared.items():
+        with replacing(folder / f"{name}.npy") as path, open(path, "wb") as file:
+            np.save(file, value)
+    os.environ.update(runtime.ONE_THREAD)
+    began = time.perf_counter()
+    manifests: dict[str, dict[str, Any]] = {}
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(num_workers, len(ids)), mp_context=multiprocessing.get_context("spawn")
+    )
+    try:
+        jobs = {}
+        for id in ids:
+            bundle = str(weights_path(out, id).parent)
+            jobs[pool.submit(_export, str(folder), id, bundle, s.config.final.export)] = id
+        for job in concurrent.futures.as_completed(jobs):
+            manifests[jobs[job]] = job.result()
+            seconds = time.perf_counter() - began
+            yield Exported(jobs[job], len(manifests), len(ids), seconds)
+    finally:
+        # A Ctrl-C must not wait for a conversion that nobody will use.
+        for process in list((pool._processes or {}).values()):
+            process.terminate() if len(manifests) < len(ids) else None
+        pool.shutdown(cancel_futures=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    for id, manifest in sorted(manifests.items()):
+        for name, file in sorted(manifest["files"].items()):
+            if file["status"] == "failed":
+                yield Note(f"member {id}: {name} failed: {file['reason']}")
+    return manifests
+
+
+def front_document(
+    s: Search, members: list[Record], finals: dict[str, Record], manifests: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns front.json's object: nothing in it depends on time or place."""
+    return {
+        "objectives": [{"name": o.name, "unit": o.unit, "scale": o.scale} for o in s.objectives],
+        "members": [_member(record, finals, manifests) for record in members],
+    }
+
+
+def _member(record: Record, finals: dict[str, Record], manifests: dict[str, Any]) -> dict[str, Any]:
+    id = record["id"]
+    files = manifests.get(id, {}).get("files", {})
+    weights, int8 = files.get("weights.safetensors", {}), files.get("model_int8.tflite", {})
+    costs = cost(arch_module.from_json(record["arch"]))
+    return {
+        "id": id,
+        "genome": record["genome"],
+        "arch": record["arch"],
+        "objectives": record["objectives"],
+        "params": costs.params,
+        "macs": costs.macs,
+        "peak_activation_bytes": costs.peak_activation_bytes,
+        "val_accuracy": record["measured"]["val_accuracy"],
+        "test_accuracy": weights.get("accuracy"),
+        "int8_bytes": int8.get("bytes"),
+        "int8_accuracy": int8.get("accuracy"),
+        "bundle": f"models/{id}" if "reference.npz" in files else None,
+        "status": finals[id]["status"],
+        "reason": finals[id]["reason"],
+    }

@@ -1,0 +1,286 @@
+"""`run`: the one public call. Everything is checked before anything is trained."""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepmaker_jax import config as config_module
+from deepmaker_jax import final, program, run_folder
+from deepmaker_jax.config import Config
+from deepmaker_jax.data import Dataset, split
+from deepmaker_jax.data.augment import default_augmentation
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.events import Event, Finished, Note, Started
+from deepmaker_jax.evolve import NSGA2, RandomSearch
+from deepmaker_jax.execute import Executor, Inline, Processes, Task
+from deepmaker_jax.feasible import make
+from deepmaker_jax.ledger import NAME, Ledger
+from deepmaker_jax.objective import built_in
+from deepmaker_jax.search import Search, checkpoints, search, strategy_scale
+from deepmaker_jax.spaces import SPACES, Space, SpaceFactory
+from deepmaker_jax.types import Objective
+
+STRATEGIES = {"nsga2": NSGA2, "random": RandomSearch}
+Consumer = Callable[[Event], None]
+
+
+def run(
+    config: Config,
+    *,
+    data: Dataset,
+    space: SpaceFactory | None = None,
+    objectives: Sequence[Objective] | None = None,
+    strategy: Callable[..., Any] | None = None,
+    references: Sequence[dict[str, Any]] = (),
+    command: str | None = None,
+    on_event: Consumer = lambda event: None,
+) -> dict[str, Any]:
+    """Searches, trains the front in full, exports it and writes the run folder.
+
+    On an existing run folder it resumes: what the ledger holds is not paid
+    again, and the result is the same to the bit.
+
+    Args:
+      config: the settings; `config.out` is the run folder.
+      data: images and labels, see `data.make_dataset`.
+      space: `(input_shape, num_classes) -> Space` instead of the named one.
+      objectives: instead of the named ones; at least two.
+      strategy: called like `evolve.NSGA2`, instead of the named one.
+      references: published networks for the report: {name, params, accuracy,
+        bytes, source}.
+      command: what a person types to run this again, for the report.
+      on_event: called with every event of `deepmaker_jax.events`.
+
+    Returns:
+      front.json's object.
+
+    Raises:
+      InputError: a setting, the data or the run folder breaks a rule.
+    """
+    config_module.check(config)
+    config = resolve(config, data)
+    feasible, chosen = _space(config, data, space, objectives)
+    task = make_task(config, data)
+    feasible.check(config.search.population)
+    executor_name = _executor_name(config)
+    factory = strategy or STRATEGIES[config.search.strategy]
+    out = pathlib.Path(config.out or run_folder.default_out(config))
+    document = _document(config, data, feasible.space, chosen, task)
+    document |= {
+        "command": command,
+        "references": list(references),
+        "reference": config.reference,
+        "strategy": getattr(factory, "__name__", str(factory)),
+    }
+    document["reproducible"], document["reason"] = program.reproducible(executor_name)
+    if config.final.export:
+        _need_exporters()
+    run_folder.claim(out, needed_bytes=2 * data.train_images.nbytes + data.test_images.nbytes)
+    run_folder.begin(out, document, config)
+    algorithm = factory(
+        config.search.population,
+        np.zeros(len(feasible.space.genes), np.int32),
+        num_choices=feasible.space.num_choices,
+        scale=strategy_scale(chosen),
+        crossover=config.search.crossover,
+    )
+    ledger = Ledger(out / NAME)
+    executor = _executor(executor_name, config, task, out)
+    fidelity = {
+        "name": "search",
+        "epochs": config.search.epochs,
+        "images": len(task.search_rows),
+        "side": max(data.train_images.shape[1:3]),
+    }
+    s = Search(config, feasible, chosen, algorithm, executor, ledger, fidelity)
+    try:
+        front = None
+        for event in _stages(s, data, out):
+            on_event(event)
+            front = event.front if isinstance(event, Finished) else front
+    finally:
+        executor.close()
+        ledger.close()
+    assert front is not None
+    return front
+
+
+def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, None, None]:
+    """Search, full training, test and export, one after the other."""
+    settings = s.config.search
+    num_known, num_workers = len(s.ledger.records), s.executor.num_workers
+    yield Started(str(out), settings.generations, settings.population, num_known, num_workers)
+    records = yield from search(s)
+    members = final.choose_members(s, records)
+    if not members:
+        yield Note("no candidate could be trained: see the reasons in the ledger")
+    finals = yield from final.train_members(s, members, out, len(data.train_labels))
+    s.executor.close()  # its memory is the exporters' now
+    trained = [id for id, record in finals.items() if record["status"] == "ok"]
+    workers = max(1, num_workers)
+    manifests = yield from final.export_members(trained, out, data, s=s, num_workers=workers)
+    front = final.front_document(s, members, finals, manifests)
+    run_folder.write_front(out, front)
+    shutil.rmtree(checkpoints(out), ignore_errors=True)  # the bundles hold all that it held
+    yield Finished(str(out), front)
+
+
+def _space(
+    config: Config,
+    data: Dataset,
+    space: SpaceFactory | None,
+    objectives: Sequence[Objective] | None,
+) -> tuple[Any, tuple[Objective, ...]]:
+    if space is None and config.space.name not in SPACES:
+        raise InputError(
+            f"space.name (={config.space.name}) must be one of {', '.join(SPACES)}, or be passed "
+            "to run(space=...)"
+        )
+    h, w, c = data.train_images.shape[1:]
+    made: Space = (space or SPACES[config.space.name])((h, w, c), len(data.class_names))
+    allowed = {}
+    for text in config.space.only:
+        gene, equals, choices = text.partition("=")
+        if not equals:
+            raise InputError(
+                f"space.only (={text}) must look like GENE=CHOICE or GENE=CHOICE|CHOICE"
+            )
+        if gene in allowed:
+            raise InputError(f"space.only names gene {gene} twice: join its choices with |")
+        allowed[gene] = [_choice(choice) for choice in choices.split("|")]
+    made = made.narrow(allowed)
+    if objectives is None:
+        objectives = [built_in(name, config.limits) for name in config.search.objectives]
+    if len(objectives) < 2 or len({o.name for o in objectives}) < len(objectives):
+        raise InputError(
+            f"objectives (={[o.name for o in objectives]}) must be two or more of different names"
+        )
+    sizes = [o for o in objectives if o.name in config_module.COSTS]
+    sizes.append(built_in("params", config.limits))  # what draws are spread over otherwise
+    spread, low = sizes[0].name, sizes[0].ideal
+    return make(made, config.limits, spread=spread, low=low), tuple(objectives)
+
+
+def _choice(text: str) -> int | str:
+    """Returns a gene's choice as the table has it: a whole number or a name."""
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def resolve(config: Config, data: Dataset) -> Config:
+    """Returns the settings with what None leaves to the data filled in."""
+    train = config.train
+    usual = default_augmentation(data.name, image_shape=data.train_images.shape[1:])
+    crop = usual.crop if train.crop is None else train.crop
+    flip = usual.flip if train.flip is None else train.flip
+    return dataclasses.replace(config, train=dataclasses.replace(train, crop=crop, flip=flip))
+
+
+def make_task(config: Config, data: Dataset) -> Task:
+    """Returns what the workers share; fitness sees the training set alone."""
+    labels = data.train_labels
+    share, seed = config.validation_share, config.seed
+    rest, validation = split.train_validation(data, share=share, seed=seed)
+    search_rows = rest
+    wanted = config.search.images
+    if wanted is not None and wanted != len(rest):
+        if wanted > len(rest):
+            raise InputError(
+                f"search.images (={wanted}) must be at most {len(rest)}, the training images "
+                "without the validation split"
+            )
+        _, picked = split.stratified(labels[rest], share=wanted / len(rest), seed=config.seed)
+        search_rows = rest[picked]
+    if config.train.batch_size > len(search_rows):
+        raise InputError(
+            f"train.batch-size (={config.train.batch_size}) must be at most the {len(search_rows)} "
+            "images that the search trains on: lower it"
+        )
+    side = min(data.train_images.shape[1:3])
+    for name in ("crop", "cutout"):
+        if getattr(config.train, name) >= side:
+            raise InputError(
+                f"train.{name} (={getattr(config.train, name)}) must be below the images' side "
+                f"({side} pixels)"
+            )
+    return Task(
+        images=data.train_images,
+        labels=labels,
+        search_rows=search_rows,
+        validation_rows=validation,
+        input_scale=_input_scale(config, data.train_images),
+        settings=config.train,
+        seed=config.seed,
+    )
+
+
+def _input_scale(config: Config, images: np.ndarray) -> np.ndarray:
+    """Returns what raw pixels are multiplied by, Float32[c]."""
+    channels = images.shape[-1]
+    if config.train.pixel_scale == "unit":
+        return np.full(channels, 1 / 255, np.float32)
+    deviation = np.array([images[..., c].std(dtype=np.float64) for c in range(channels)])
+    return (1 / np.maximum(deviation, 1.0)).astype(np.float32)  # a constant channel has none
+
+
+def _executor_name(config: Config) -> str:
+    if config.executor != "auto":
+        return config.executor
+    return "processes" if program.choose()["device"] == "cpu" else "inline"
+
+
+def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Executor:
+    if name == "inline":
+        return Inline(task)
+    num_workers = config.workers or program.num_cores()
+    return Processes(task, num_workers=num_workers, folder=checkpoints(out) / "shared")
+
+
+def _need_exporters() -> None:
+    """Raises InputError if a package that the export needs is not installed."""
+    import importlib.util
+
+    missing = [
+        name
+        for name in ("tensorflow", "ai_edge_litert", "tflite")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise InputError(
+            f"export needs {', '.join(missing)}: pip install 'deepmaker-jax[export]', or run with "
+            "--final.no-export"
+        )
+
+
+def _document(
+    config: Config, data: Dataset, space: Space, objectives: Sequence[Objective], task: Task
+) -> dict[str, Any]:
+    """Returns config.json's object."""
+    fields = ("name", "unit", "scale", "ideal", "reference")
+    return {
+        "experiment": config.experiment,
+        "preset": config.preset,
+        "config": config_module.to_json(config),
+        "seed": config.seed,
+        "program": program.choose(),
+        "versions": program.versions(),
+        "platform": program.describe_platform(),
+        "space": {"name": space.name, "genes": {g.name: list(g.choices) for g in space.genes}},
+        "objectives": [{name: getattr(o, name) for name in fields} for o in objectives],
+        "data": {
+            "name": data.name,
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+            "input_shape": list(data.train_images.shape[1:]),
+            "num_classes": len(data.class_names),
+            "class_names": list(data.class_names),
+            "num_train": len(data.train_labels),
+            "num_search": len(task.search_rows),
+            "num_validation": len(task.validation_rows),
+            "num_test": len(data.test_labels),
+            "test_split": data.test_split,
+        },
+    }

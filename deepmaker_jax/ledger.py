@@ -1,0 +1,98 @@
+"""The ledger: an append-only record of every measurement that a run paid for."""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.files import dump_json
+
+NAME = "ledger.jsonl"
+STATUSES = ("ok", "diverged", "failed", "timeout", "infeasible")
+KEYS = (
+    "id", "generation", "genome", "arch", "parents", "fidelity", "objectives", "seconds",
+    "status", "reason",
+)  # fmt: skip
+Record = dict[str, Any]
+
+
+def checksum(record: Record) -> str:
+    """Returns 16 hex digits of SHA-256 over the record without its `sum`."""
+    rest = {key: value for key, value in record.items() if key != "sum"}
+    return hashlib.sha256(dump_json(rest).encode()).hexdigest()[:16]
+
+
+def key(record: Record) -> tuple[str, str]:
+    """Returns what a measurement is filed under: (id, fidelity as JSON)."""
+    return record["id"], dump_json(record["fidelity"])
+
+
+def _parse(line: str, where: str) -> Record:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        raise InputError(f"{where} is not JSON: restore the file from a copy") from None
+    if not isinstance(record, dict) or any(name not in record for name in KEYS):
+        raise InputError(f"{where} is not a measurement: restore the file from a copy")
+    if record.get("sum") != checksum(record):
+        raise InputError(f"{where} does not match its checksum: restore the file from a copy")
+    return record
+
+
+def read(path: pathlib.Path) -> list[Record]:
+    """Returns every measurement of a ledger file, oldest first; [] if there is none yet.
+
+    A last line without a newline was torn by a crash while it was written: its
+    measurement was never reported, so it is left out.
+
+    Raises:
+      InputError: any other line is damaged.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    lines = text.split("\n")[:-1]
+    return [_parse(line, f"{path} line {i}") for i, line in enumerate(lines, 1)]
+
+
+class Ledger:
+    """The open ledger of a run: a cache of measurements that writes every new one through.
+
+    Attributes:
+      records: every measurement, oldest first.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        """Opens `path` and cuts off a torn last line.
+
+        Raises:
+          InputError: the file is damaged.
+        """
+        self.records = read(path)
+        self._by_key = {key(record): record for record in self.records}
+        self._file = open(path, "ab")
+        whole = sum(len(dump_json(r)) + 1 for r in self.records)
+        if self._file.tell() > whole:
+            self._file.truncate(whole)
+
+    def find(self, id: str, fidelity: Record) -> Record | None:
+        """Returns the measurement of (id, fidelity), or None."""
+        return self._by_key.get((id, dump_json(fidelity)))
+
+    def append(self, record: Record) -> Record:
+        """Writes one measurement to disk and returns it as it will be read back."""
+        record = json.loads(dump_json(record))
+        record["sum"] = checksum(record)
+        self._file.write((dump_json(record) + "\n").encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records.append(record)
+        self._by_key[key(record)] = record
+        return record
+
+    def close(self) -> None:
+        """Closes the file; the records stay readable."""
+        self._file.close()

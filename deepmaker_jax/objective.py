@@ -1,0 +1,46 @@
+"""The objectives that come with the project, by name."""
+
+from typing import Any
+
+import numpy as np
+
+from deepmaker_jax.config import COSTS, LimitConfig
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.types import Array, Objective
+
+# (unit, ideal, reference): fixed, so that hypervolumes of runs with equal settings compare.
+SIZES = {
+    "params": ("parameters", 500, 4_000_000),
+    "macs": ("MACs", 100_000, 2_000_000_000),
+    "peak_activation_bytes": ("bytes", 1_000, 1_000_000),
+    "flash_bytes": ("bytes", 4_096, 4_194_304),
+}
+
+
+def built_in(name: str, limits: LimitConfig) -> Objective:
+    """Returns an objective by name; a limit on a cost is its reference point.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    if name == "error":
+        return Objective("error", "share", "linear", 0.0, 1.0, lambda m: m["val_error"])
+    if name not in SIZES:
+        raise InputError(
+            f"search.objectives (={name}) must be among error, {', '.join(COSTS)}, or be passed "
+            "to run(objectives=...)"
+        )
+    unit, ideal, reference = SIZES[name]
+    limit = getattr(limits, name)
+    if limit is not None:
+        reference = max(limit, 2 * ideal)
+    return Objective(name, unit, "log2", ideal, reference, lambda m: m[name])
+
+
+def scaled(values: Array, objectives: tuple[Objective, ...], xp: Any = np) -> Array:
+    """Maps raw objectives [n, m], column by column: ideal 0, reference 1.
+
+    `xp` is numpy, or jax.numpy where the values are traced.
+    """
+    columns = [o.scaled(values[:, i], xp) for i, o in enumerate(objectives)]
+    return xp.stack(columns, axis=1)

@@ -1,0 +1,98 @@
+"""The front as a table in the terminal, finished or while the run goes on."""
+
+import collections
+import pathlib
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from deepmaker_jax.report import tables, text
+from deepmaker_jax.report.view import RunView, hypervolume_trace, read_run
+
+
+def show(run: pathlib.Path, console: Console | None = None) -> None:
+    """Prints a run's state and its front, on stdout if `console` is None.
+
+    Raises:
+      InputError: the folder is no run folder or is damaged.
+    """
+    console = console or Console(highlight=False)
+    view = read_run(pathlib.Path(run))
+    names = (view.config.get("experiment"), view.config.get("preset"))
+    name = " ".join(text.plain(n, limit=60) for n in names if n) or "run"
+    line(console, f"{name}: {state(view)}")
+    print_front(view, console)
+
+
+def state(view: RunView) -> str:
+    """Returns where a run stands, in one line."""
+    counts = collections.Counter(str(r["status"]) for r in view.records)
+    others = ", ".join(f"{counts[s]} {text.plain(s)}" for s in sorted(counts) if s != "ok")
+    volume = hypervolume_trace(view).hypervolume
+    words = [
+        "finished" if view.front is not None else "front so far",
+        f"{len(view.records)} measurement{'s' * (len(view.records) != 1)}"
+        + (f" ({others})" if others else ""),
+    ]
+    if view.records:
+        words.append(f"generation {text.plain(view.records[-1]['generation'])}")
+        words.append(f"hypervolume {volume[-1]:.4f}")
+    if view.front is None and view.finals:
+        words.append(f"{len(view.finals)} retrained")
+    return ", ".join(words)
+
+
+def print_front(view: RunView, console: Console) -> None:
+    """Prints the front's table and what its last columns mean."""
+    members = tables.rows(view)
+    if not members:
+        line(console, "No candidate has been measured yet.")
+        return
+    columns = tables.columns(view, members)
+    table = [[column.heading for column in columns]]
+    table += [[column.cell(row) for column in columns] for row in members]
+    widths = [max(map(cell_len, cells)) for cells in zip(*table, strict=True)]
+    for i, cells in enumerate(table):
+        # By hand: rich's own table cuts or wraps cells that do not fit the terminal.
+        padded = [" " * (w - cell_len(c)) for c, w in zip(cells, widths, strict=True)]
+        first = cells[0] + padded[0]
+        rest = [space + cell for space, cell in zip(padded[1:], cells[1:], strict=True)]
+        line(console, "  ".join([first, *rest]), style="" if i else "bold")
+    reference = tables.reference(view, members)
+    if reference is not None:
+        published = " (published)" if reference.published else ""
+        name = text.plain(reference.id, limit=60)
+        line(console, f"smaller, lost: parameters and accuracy points against {name}{published}")
+
+
+def print_finished(
+    run: pathlib.Path, console: Console | None = None, *, page: pathlib.Path, following: str
+) -> None:
+    """Prints the finished run: the front, where the files are, one command to try next.
+
+    Args:
+      run: the run folder.
+      console: where to; stdout if None.
+      page: the report.
+      following: a whole command line.
+
+    Raises:
+      InputError: the folder is no run folder or is damaged.
+    """
+    console = console or Console(highlight=False)
+    run = pathlib.Path(run)
+    view = read_run(run)
+    print_front(view, console)
+    bundles = [m for m in (view.front or {}).get("members", []) if m.get("bundle")]
+    line(console, "")
+    line(console, f"report  {page}")
+    line(console, f"front   {run / 'front.json'}")
+    if bundles:
+        line(console, f"models  {run / 'models'} ({len(bundles)} bundles)")
+    line(console, f"next    {following}")
+
+
+def line(console: Console, words: str, *, style: str = "") -> None:
+    """Prints one line as it is: no markup, no wrapping, no control characters."""
+    console.print(Text(text.plain(words, limit=2000), style=style), soft_wrap=True)

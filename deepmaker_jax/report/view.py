@@ -1,0 +1,213 @@
+"""A run folder read back: what show, the tables, the plots and the page look at.
+
+Reads only; works at any moment of a run. Before `front.json` exists the front is
+the one of the ledger so far.
+"""
+
+import operator
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deepmaker_jax import ledger
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.evolve import pareto
+from deepmaker_jax.evolve.hypervolume import hypervolume
+from deepmaker_jax.files import load_json
+from deepmaker_jax.report.text import number
+from deepmaker_jax.types import Objective
+
+PHASES = ("compile", "train", "eval")
+
+
+class RunView(NamedTuple):
+    """A run folder's contents.
+
+    Attributes:
+      config: config.json's object.
+      objectives: the search's objectives, two or more; `measure` takes a
+        record's `objectives`.
+      records: the search's measurements, oldest first, every status.
+      finals: measurements of the front's retraining, oldest first.
+      front: front.json's object; None before it is written, and again while a
+        resumed run adds generations to a finished one.
+      manifests: {id: manifest.json's object} of the bundles there are.
+    """
+
+    config: dict[str, Any]
+    objectives: tuple[Objective, ...]
+    records: list[ledger.Record]
+    finals: list[ledger.Record]
+    front: dict[str, Any] | None
+    manifests: dict[str, dict[str, Any]]
+
+
+class Trace(NamedTuple):
+    """Hypervolume while a run paid for measurements, one entry a measurement.
+
+    Attributes:
+      cost: Float[n], cumulative.
+      hypervolume: Float[n], of all candidates up to this one, scaled objectives.
+      generation: int[n].
+    """
+
+    cost: np.ndarray
+    hypervolume: np.ndarray
+    generation: np.ndarray
+
+
+def read_run(path: pathlib.Path) -> RunView:
+    """Reads a run folder, finished or not.
+
+    Raises:
+      InputError: there is no config.json, or a file is damaged.
+    """
+    path = pathlib.Path(path)
+    config = _object(path / "config.json")
+    measured = ledger.read(path / ledger.NAME)
+    front_path = path / "front.json"
+    front = _object(front_path) if front_path.exists() else None
+    if front is not None and not _are_objects(front.get("members")):
+        raise InputError(f"{front_path} has no list of members: run the experiment again")
+    found = sorted((path / "models").glob("*/manifest.json"))
+    view = RunView(
+        config=config,
+        objectives=_objectives(config.get("objectives"), path / "config.json"),
+        records=[r for r in measured if fidelity_name(r) != "final"],
+        finals=[r for r in measured if fidelity_name(r) == "final"],
+        front=front,
+        manifests={manifest.parent.name: _object(manifest) for manifest in found},
+    )
+    resumed = measured and fidelity_name(measured[-1]) != "final"
+    return view._replace(front=None) if resumed and _is_outdated(view) else view
+
+
+def _is_outdated(view: RunView) -> bool:
+    """Tells whether front.json is of an earlier, shorter run of the same folder."""
+    wanted = number(part(part(view.config, "config"), "search").get("generations")) or 0
+    reached = max((number(r["generation"]) or 0 for r in view.records), default=0) + 1
+    on_front = {record["id"] for record in front_records(view)}
+    members = (view.front or {}).get("members", [])
+    return reached < wanted or any(member.get("id") not in on_front for member in members)
+
+
+def part(value: Any, name: str) -> dict[str, Any]:
+    """Returns the object under `name`, {} if there is none."""
+    inner = value.get(name) if isinstance(value, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def fidelity_name(record: ledger.Record) -> Any:
+    """Returns "search", "final" or a name of the run's own."""
+    return part(record, "fidelity").get("name")
+
+
+def examples(record: ledger.Record) -> float:
+    """Returns the training examples a measurement saw; 0 if it was never trained."""
+    if record["status"] == "infeasible":
+        return 0.0
+    fidelity = part(record, "fidelity")
+    return (number(fidelity.get("epochs")) or 0.0) * (number(fidelity.get("images")) or 0.0)
+
+
+def seconds(record: ledger.Record) -> dict[str, float]:
+    """Returns a measurement's seconds by phase: compile, train, eval."""
+    return {phase: number(part(record, "seconds").get(phase)) or 0.0 for phase in PHASES}
+
+
+def paid_unit(view: RunView) -> tuple[str, float]:
+    """Returns the unit of the time paid for, and how many of it a recorded second is."""
+    program = part(view.config, "program")
+    if program.get("device", "cpu") != "cpu":
+        return "device-hours", 1 / 3600
+    return "core-hours", (number(program.get("threads")) or 1) / 3600
+
+
+def candidates(records: list[ledger.Record]) -> list[ledger.Record]:
+    """Returns one measurement a candidate, of its highest fidelity, in ledger order."""
+    best: dict[str, ledger.Record] = {}
+    for record in records:
+        known = best.get(record["id"])
+        if known is None or examples(record) >= examples(known):
+            best[record["id"]] = record
+    return list(best.values())
+
+
+def fitness(objectives: tuple[Objective, ...], records: list[ledger.Record]) -> np.ndarray:
+    """Returns raw objectives, Float[n, m]; NaN where not measured or not on the axis."""
+    table = np.full((len(records), len(objectives)), np.nan)
+    for row, record in zip(table, records, strict=True):
+        for column, objective in enumerate(objectives):
+            value = number(part(record, "objectives").get(objective.name))
+            if value is not None and (value > 0 or objective.scale != "log2"):
+                row[column] = value
+    return table
+
+
+def scaled(objectives: tuple[Objective, ...], raw: np.ndarray) -> np.ndarray:
+    """Returns raw objectives, Float[n, m], on the scaled axes: ideal 0, reference 1."""
+    columns = [objective.scaled(raw[:, i]) for i, objective in enumerate(objectives)]
+    return np.stack(columns, axis=-1)
+
+
+def front_records(view: RunView) -> list[ledger.Record]:
+    """Returns the measurements on the front so far: by the objectives in order, then id."""
+    usable = [r for r in candidates(view.records) if r["status"] == "ok"]
+    raw = fitness(view.objectives, usable)
+    kept = pareto.front(raw) if usable else []
+    return [usable[i] for i in sorted(kept, key=lambda i: (*raw[i], usable[i]["id"]))]
+
+
+def hypervolume_trace(view: RunView, *, by: str = "examples") -> Trace:
+    """Returns the hypervolume after every measurement, against what the search had paid.
+
+    Args:
+      view: the run.
+      by: "examples" (training examples, the same on every machine) or
+        "seconds" (compile, train and eval together).
+    """
+    latest: dict[str, tuple[float, np.ndarray]] = {}
+    spent, volume = 0.0, 0.0
+    rows = []
+    axes = scaled(view.objectives, fitness(view.objectives, view.records))
+    for record, point in zip(view.records, axes, strict=True):
+        seen = examples(record)
+        spent += seen if by == "examples" else sum(seconds(record).values())
+        known = latest.get(record["id"])
+        if record["status"] == "ok" and (known is None or seen >= known[0]):
+            latest[record["id"]] = (seen, point)
+            volume = hypervolume(np.stack([p for _, p in latest.values()]))
+        rows.append((spent, volume, number(record["generation"]) or 0))
+    table = np.array(rows, np.float64).reshape(-1, 3)
+    return Trace(table[:, 0], table[:, 1], table[:, 2].astype(int))
+
+
+def _object(path: pathlib.Path) -> dict[str, Any]:
+    value = load_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} does not hold a JSON object: restore it, or run again")
+    return value
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _objectives(value: Any, path: pathlib.Path) -> tuple[Objective, ...]:
+    if not _are_objects(value) or len(value) < 2:
+        raise InputError(f"{path} must list two or more objectives: restore it, or run again")
+    return tuple(_objective(item, path) for item in value)
+
+
+def _objective(value: dict[str, Any], path: pathlib.Path) -> Objective:
+    name, unit, scale = value.get("name"), value.get("unit"), value.get("scale")
+    low, high = number(value.get("ideal")), number(value.get("reference"))
+    named = isinstance(name, str) and isinstance(unit, str) and scale in ("linear", "log2")
+    ranged = low is not None and high is not None and low < high and (scale == "linear" or low > 0)
+    if not (named and ranged):
+        raise InputError(
+            f"{path}: objective {name!r} needs a name, a unit, scale linear or log2, and "
+            "ideal < reference (above 0 for log2): restore the file, or run again"
+        )
+    return Objective(name, unit, scale, low, high, operator.itemgetter(name))  # pyright: ignore

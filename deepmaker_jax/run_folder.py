@@ -1,0 +1,146 @@
+"""The run folder: opened, compared with what is asked for, never overwritten."""
+
+import errno
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from deepmaker_jax import config as config_module
+from deepmaker_jax.config import FREE_FIELDS, Config
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.files import load_json, write_json
+
+CONFIG = "config.json"
+FRONT = "front.json"
+SPARE_BYTES = 64 << 20  # weights, bundles and the report of a small run
+
+
+def default_out(config: Config) -> str:
+    """Returns the run folder's default name."""
+    return f"runs/{config.experiment}-{config.preset}-seed{config.seed}"
+
+
+def claim(out: pathlib.Path, *, needed_bytes: int) -> None:
+    """Makes the folder, or raises InputError if it cannot hold a run."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out (={out}) must be a folder, but it is a file: name another")
+    if out.is_dir() and any(out.iterdir()) and not (out / CONFIG).exists():
+        raise InputError(
+            f"out (={out}) holds files but no {CONFIG}: name a new folder, or a run to resume"
+        )
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+        free = shutil.disk_usage(out).free
+    except OSError as error:
+        raise InputError(f"out (={out}) cannot be written ({_why(error)}): name another") from None
+    if free < needed_bytes + SPARE_BYTES:
+        if made:
+            out.rmdir()
+        raise InputError(
+            f"out (={out}) is on a disk with {free >> 20} MiB left, a run needs about "
+            f"{(needed_bytes + SPARE_BYTES) >> 20} MiB: free some, or name another disk"
+        )
+
+
+def _why(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno in errno.errorcode else str(error)
+
+
+def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Writes config.json, or compares with the one that is there and returns the new one.
+
+    Raises:
+      InputError: the folder's run differs in something that changes results.
+    """
+    path = out / CONFIG
+    if path.exists():
+        old = load_json(path)
+        _compare(old, document, config)
+        if config.accept_platform and _differences(old, document, ("versions", "platform")):
+            accepted = [*old.get("accepted_platforms", []), _platform(old)]
+            document = document | {"accepted_platforms": accepted, "reproducible": False}
+            document["reason"] = "continued on another platform or with other versions"
+        elif old.get("accepted_platforms"):
+            kept = ("accepted_platforms", "reproducible", "reason")
+            document = document | {name: old[name] for name in kept}
+    write_json(path, document)
+    return document
+
+
+def _platform(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: document[name] for name in ("versions", "platform")}
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any], config: Config) -> None:
+    """Raises InputError with the fields that differ and change results."""
+    was, now = _settings(old), _settings(new)
+    differ = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+    before, after = was.get("search.generations"), now.get("search.generations")
+    if "search.generations" in differ and before and after and after > before:
+        differ.remove("search.generations")  # more generations go on from where it stood
+    if differ:
+        words = ", ".join(f"{n} (was {was.get(n)}, now {now.get(n)})" for n in differ)
+        raise InputError(f"out holds another run: {words}; name a new --out, or ask for the same")
+    changed = _differences(old, new, ("versions", "platform"))
+    if changed and not config.accept_platform:
+        raise InputError(
+            f"out was begun elsewhere: {', '.join(changed)}; results would not be the same bits: "
+            "name a new --out, or add --accept-platform"
+        )
+
+
+def _settings(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns everything that changes results, flat."""
+    try:
+        settings = {n: v for n, v in document["config"].items() if n not in FREE_FIELDS}
+        flat = _flatten(settings) | {"data": document["data"]["fingerprint"]}
+        flat["space"], flat["strategy"] = document["space"]["name"], document["strategy"]
+        flat["objectives"] = document["objectives"]
+        return flat | _flatten({"program": document["program"]})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{CONFIG} is damaged (no {error}): name a new --out") from None
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    was = _flatten({name: old.get(name) or {} for name in names})
+    now = _flatten({name: new.get(name) or {} for name in names})
+    keys = sorted(was.keys() | now.keys())
+    return [f"{k} (was {was.get(k)}, now {now.get(k)})" for k in keys if was.get(k) != now.get(k)]
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            flat |= _flatten(item, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = item
+    return flat
+
+
+def write_front(out: pathlib.Path, front: dict[str, Any]) -> None:
+    """Writes front.json; an older one that differs is kept beside it under a number."""
+    path = out / FRONT
+    if path.exists() and load_json(path) != front:
+        number = 1
+        while (kept := out / f"front.{number}.json").exists():
+            number += 1
+        os.replace(path, kept)
+    write_json(path, front)
+
+
+def read_config(out: pathlib.Path) -> Config:
+    """Returns the settings of a run folder.
+
+    Raises:
+      InputError: `out` is no run folder, or its config.json is damaged.
+    """
+    document = load_json(out / CONFIG)
+    if not isinstance(document, dict) or "config" not in document:
+        raise InputError(f"{out / CONFIG} has no settings: restore it")
+    return config_module.from_json(document["config"])

@@ -1,0 +1,168 @@
+"""A search space: an ordered table of genes and what a row of it means."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.types import Genome
+
+Choice = int | str
+Row = dict[str, Choice]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gene:
+    """One decision: its name and the choices that an index points into."""
+
+    name: str
+    choices: tuple[Choice, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """An ordered table of genes for one task (image shape and classes).
+
+    A space of one's own needs `name`, `genes` and `to_arch`; a function
+    `(input_shape, num_classes) -> Space` is what `run(space=...)` takes.
+
+    Attributes:
+      name: part of every candidate's id.
+      genes: the table; a genome has one index per gene.
+      to_arch: from {gene name: choice} to the architecture.
+      from_arch: its inverse, for `encode`.
+      canonical: from any row to the one that stands for all rows of the same
+        network, as far as genes with an effect go.
+      unused: names of the genes that have no effect in a row: `repair` gives
+        them their first choice.
+    """
+
+    name: str
+    genes: tuple[Gene, ...]
+    to_arch: Callable[[Row], ArchSpec]
+    from_arch: Callable[[ArchSpec], Row] | None = None
+    canonical: Callable[[Row], Row] = dict
+    unused: Callable[[Row], Collection[str]] = lambda row: ()
+
+    @property
+    def num_choices(self) -> tuple[int, ...]:
+        """Choices of each gene, in order."""
+        return tuple(len(gene.choices) for gene in self.genes)
+
+    @property
+    def num_genomes(self) -> int:
+        """Rows of the whole table, before repair makes equal networks equal."""
+        return math.prod(self.num_choices)
+
+    def check(self, genome: Sequence[int] | np.ndarray) -> Genome:
+        """Returns `genome` as int32[g].
+
+        Raises:
+          InputError: wrong length, not whole numbers, or an index out of range.
+        """
+        values = np.asarray(genome)
+        if values.shape != (len(self.genes),) or not np.issubdtype(values.dtype, np.integer):
+            raise InputError(
+                f"genome (={genome!r}) must be {len(self.genes)} whole numbers, one per gene of "
+                f"space {self.name}"
+            )
+        for gene, index in zip(self.genes, values, strict=True):
+            if not 0 <= index < len(gene.choices):
+                raise InputError(
+                    f"gene {gene.name} (={index}) must be in 0..{len(gene.choices) - 1}, an index "
+                    f"into {gene.choices} of space {self.name}"
+                )
+        return values.astype(np.int32)
+
+    def row(self, genome: Sequence[int] | np.ndarray) -> Row:
+        """Returns {gene name: choice}."""
+        indices = self.check(genome)
+        return {g.name: g.choices[i] for g, i in zip(self.genes, indices, strict=True)}
+
+    def genome(self, row: Mapping[str, Choice]) -> Genome:
+        """Returns the genome of a row; a gene that is not in it takes its first choice.
+
+        Raises:
+          InputError: a gene has no such choice.
+        """
+        indices = []
+        for gene in self.genes:
+            choice = row.get(gene.name, gene.choices[0])
+            if choice not in gene.choices:
+                raise InputError(
+                    f"gene {gene.name} (={choice!r}) must be one of {gene.choices} in space "
+                    f"{self.name}"
+                )
+            indices.append(gene.choices.index(choice))
+        return np.array(indices, np.int32)
+
+    def repair(self, genome: Sequence[int] | np.ndarray) -> Genome:
+        """Returns the one genome that stands for this network; idempotent."""
+        row = self.canonical(self.row(genome))
+        unused = self.unused(row)
+        return self.genome({name: row[name] for name in row if name not in unused})
+
+    def decode(self, genome: Sequence[int] | np.ndarray) -> ArchSpec:
+        """Returns the architecture; equal for a genome and its repaired form."""
+        return self.to_arch(self.row(self.repair(genome)))
+
+    def encode(self, arch: ArchSpec) -> Genome:
+        """Returns the repaired genome of an architecture of this space."""
+        if self.from_arch is None:
+            raise InputError(f"space {self.name} has no from_arch: it cannot encode")
+        return self.repair(self.genome(self.from_arch(arch)))
+
+    def id(self, genome: Sequence[int] | np.ndarray) -> str:
+        """Returns the candidate's id: 12 hex digits, equal for equal networks."""
+        data = self.name.encode() + self.repair(genome).astype("<i4").tobytes()
+        return hashlib.sha256(data).hexdigest()[:12]
+
+    def describe(self, genome: Sequence[int] | np.ndarray) -> str:
+        """Returns the genome in words: `gene=choice`, repaired."""
+        row = self.row(self.repair(genome))
+        return ", ".join(f"{name}={choice}" for name, choice in row.items())
+
+    def sample(self, rng: np.random.Generator, *, num: int) -> np.ndarray:
+        """Returns `num` genomes, int32[num, g]: every choice equally likely, then repaired."""
+        raw = rng.integers(0, self.num_choices, size=(num, len(self.genes)))
+        return np.stack([self.repair(genome) for genome in raw])
+
+    def narrow(self, allowed: Mapping[str, Sequence[Choice]]) -> "Space":
+        """Returns the space with fewer choices for the named genes.
+
+        The choices stand in the new space's name, because ids depend on it.
+
+        Raises:
+          InputError: an unknown gene, no choice, or a choice that the gene lacks.
+        """
+        genes = {gene.name: gene for gene in self.genes}
+        for name, choices in allowed.items():
+            if name not in genes:
+                raise InputError(
+                    f"space {self.name} has no gene {name!r}: it has {', '.join(genes)}"
+                )
+            missing = [c for c in choices if c not in genes[name].choices]
+            if missing or not choices:
+                raise InputError(
+                    f"gene {name} (={list(choices)}) must take some of {genes[name].choices}"
+                )
+            genes[name] = Gene(name, tuple(c for c in genes[name].choices if c in choices))
+        if not allowed:
+            return self
+
+        def canonical(row: Row) -> Row:
+            """The old rule, except where it wants a choice that is not offered any more."""
+            wanted = self.canonical(row)
+            return {n: c if c in genes[n].choices else row[n] for n, c in wanted.items()}
+
+        words = ";".join(f"{n}={'|'.join(map(str, allowed[n]))}" for n in sorted(allowed))
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}[{words}]",
+            genes=tuple(genes.values()),
+            canonical=canonical,
+        )

@@ -1,0 +1,22 @@
+"""CIFAR-10: `python -m experiments.cifar10 [smoke | small | neuropower | full]`."""
+
+from collections.abc import Sequence
+
+from configs import cifar10
+from deepmaker_jax import experiment, load_data
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the experiment; returns the exit code."""
+    return experiment(
+        "cifar10",
+        presets=cifar10.PRESETS,
+        default="small",
+        load=lambda config: load_data("cifar10", path=config.data),
+        references=cifar10.REFERENCES,
+        argv=argv,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

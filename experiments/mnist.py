@@ -1,0 +1,21 @@
+"""MNIST: `python -m experiments.mnist [smoke | small]`."""
+
+from collections.abc import Sequence
+
+from configs import mnist
+from deepmaker_jax import experiment, load_data
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the experiment; returns the exit code."""
+    return experiment(
+        "mnist",
+        presets=mnist.PRESETS,
+        default="small",
+        load=lambda config: load_data("mnist", path=config.data),
+        argv=argv,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

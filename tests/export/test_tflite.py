@@ -1,0 +1,175 @@
+"""TFLite files against JAX, and against what a device can run."""
+
+import numpy as np
+import pytest
+import tflite as reader
+
+from deepmaker_jax.arch import layers
+from deepmaker_jax.cost import flash_bytes
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.export import run_tflite, to_tflite, to_tflite_int8
+from deepmaker_jax.export import tflite as writer
+from tests.export.networks import CASES, genomes, random_images, random_variables
+
+OPERATORS = {v: k for k, v in vars(reader.BuiltinOperator).items() if isinstance(v, int)}
+every_case = pytest.mark.parametrize("name", CASES)
+
+
+def graph_of(model):
+    root = reader.Model.GetRootAsModel(model, 0)
+    assert root.SubgraphsLength() == 1
+    return root, root.Subgraphs(0)
+
+
+def operators(model):
+    root, graph = graph_of(model)
+    codes = [root.OperatorCodes(graph.Operators(i).OpcodeIndex())
+             for i in range(graph.OperatorsLength())]  # fmt: skip
+    assert all(code.CustomCode() is None for code in codes)
+    return [OPERATORS[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] for code in codes]
+
+
+def tensors(graph):
+    return [graph.Tensors(i) for i in range(graph.TensorsLength())]
+
+
+@every_case
+def test_float32_file_equals_jax(exported, name):
+    case = exported(name)
+    error = abs(run_tflite(case.float32, case.images) - case.logits).max()
+    assert error <= 1e-5 * np.ptp(case.logits)
+
+
+@every_case
+def test_int8_file_is_near_jax(exported, name):
+    case = exported(name)
+    error = abs(run_tflite(case.int8, case.images) - case.logits)
+    assert np.sqrt(np.mean(error**2)) <= 0.05 * np.ptp(case.logits)
+
+
+@every_case
+def test_int8_input_has_scale_1_and_zero_point_minus_128(exported, name):
+    _, graph = graph_of(exported(name).int8)
+    quantization = graph.Tensors(graph.Inputs(0)).Quantization()
+    assert quantization.ScaleAsNumpy().tolist() == [1.0]
+    assert quantization.ZeroPointAsNumpy().tolist() == [-128]
+
+
+@every_case
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_files_go_from_one_image_to_logits(exported, name, kind):
+    case = exported(name)
+    _, graph = graph_of(getattr(case, kind))
+    assert graph.InputsLength() == graph.OutputsLength() == 1
+    entry, leave = graph.Tensors(graph.Inputs(0)), graph.Tensors(graph.Outputs(0))
+    assert (entry.Name(), leave.Name()) == (b"image", b"logits")
+    assert entry.ShapeAsNumpy().tolist() == [1, *case.arch.input_shape]
+    assert leave.ShapeAsNumpy().tolist() == [1, case.arch.num_classes]
+    wanted = reader.TensorType.FLOAT32 if kind == "float32" else reader.TensorType.INT8
+    assert entry.Type() == leave.Type() == wanted
+
+
+@every_case
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_only_builtin_operators(exported, name, kind):
+    used = operators(getattr(exported(name), kind))
+    assert not {"CUSTOM", "DELEGATE", "PAD", "SUM", "MEAN", "TRANSPOSE", "RESHAPE"} & set(used)
+    assert used[-1] == "FULLY_CONNECTED"
+
+
+@every_case
+def test_int8_file_computes_in_whole_numbers(exported, name):
+    _, graph = graph_of(exported(name).int8)
+    floats = {reader.TensorType.FLOAT32, reader.TensorType.FLOAT16}
+    assert not floats & {tensor.Type() for tensor in tensors(graph)}
+
+
+@every_case
+def test_post_activation_norms_leave_no_products(exported, name):
+    case = exported(name)
+    if case.arch.order == "post" and case.arch.activation != "silu":
+        assert not {"MUL", "ADD"} & set(operators(case.float32))
+
+
+def test_strided_stem_is_one_same_padded_convolution(exported):
+    case = exported("relu, stem stride, odd sides")
+    _, graph = graph_of(case.int8)
+    options = reader.Conv2DOptions()
+    table = graph.Operators(0).BuiltinOptions()
+    options.Init(table.Bytes, table.Pos)
+    assert operators(case.int8)[0] == "CONV_2D"
+    assert options.Padding() == reader.Padding.SAME
+    assert (options.StrideH(), options.StrideW()) == (2, 2)
+
+
+@every_case
+def test_flash_estimate_is_within_10_percent_of_the_file(exported, name):
+    case = exported(name)
+    assert flash_bytes(layers(case.arch)) == pytest.approx(len(case.int8), rel=0.1)
+
+
+@pytest.mark.parametrize("space", ["deepmaker", "neuropower"])
+def test_flash_estimate_is_within_10_percent_for_random_genomes(space):
+    for arch in genomes(space, (32, 32, 3), num=4, seed=7):
+        file = to_tflite_int8(arch, random_variables(arch), random_images(arch, num=2))
+        assert flash_bytes(layers(arch)) == pytest.approx(len(file), rel=0.1)
+
+
+def test_file_size_hardly_depends_on_weights():
+    arch = CASES["hard_swish, harmonic, stem pool, 28 to 3"]
+    images = random_images(arch, num=4)
+    sizes = [
+        len(to_tflite_int8(arch, random_variables(arch, seed=seed), images)) for seed in range(3)
+    ]
+    assert max(sizes) <= 1.03 * min(sizes)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_packing_changes_no_result_and_saves_a_tenth(exported, monkeypatch, kind):
+    case = exported("hard_swish, harmonic, stem pool, 28 to 3")
+    monkeypatch.setattr(writer, "_pack", lambda model: model)
+    if kind == "float32":
+        loose = to_tflite(case.arch, case.variables)
+    else:
+        calibration = random_images(case.arch, num=8, seed=1)
+        loose = to_tflite_int8(case.arch, case.variables, calibration)
+    packed = getattr(case, kind)
+    same = run_tflite(loose, case.images) == run_tflite(packed, case.images)
+    assert same.all()
+    assert operators(loose) == operators(packed)
+    assert len(packed) < 0.9 * len(loose)
+
+
+def test_buffers_are_aligned_to_16_bytes(exported):
+    for name in CASES:
+        root, _ = graph_of(exported(name).int8)
+        buffers = [root.Buffers(i) for i in range(root.BuffersLength())]
+        places = [b._tab.Vector(b._tab.Offset(4)) for b in buffers if b.DataLength()]
+        assert {place % 16 for place in places} == {0}
+
+
+def test_a_file_is_run_from_its_path_too(exported, tmp_path):
+    case = exported("relu, stem stride")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(case.int8)
+    assert (run_tflite(path, case.images) == run_tflite(case.int8, case.images)).all()
+
+
+def test_no_images_give_no_logits(exported):
+    case = exported("relu, stem stride")
+    assert run_tflite(case.int8, case.images[:0]).shape == (0, 10)
+
+
+def test_images_of_another_shape_are_refused(exported):
+    case = exported("relu, stem stride")
+    with pytest.raises(InputError, match=r"images \(uint8\[24, 16, 15, 3\]\) must be uint8\[n, 16"):
+        run_tflite(case.float32, case.images[:, :, 1:])
+    with pytest.raises(InputError, match="calibration images"):
+        to_tflite_int8(case.arch, case.variables, case.images.astype(np.float32))
+
+
+def test_conversion_is_silent(exported, capfd):
+    case = exported("relu, stem stride")
+    to_tflite_int8(case.arch, case.variables, case.images[:2])
+    run_tflite(case.int8, case.images[:2])
+    assert capfd.readouterr() == ("", "")

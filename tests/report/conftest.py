@@ -1,0 +1,214 @@
+"""A maker of fake run folders: real architectures, made-up measurements, hostile names."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepmaker_jax import arch as archs
+from deepmaker_jax.cost import cost
+from deepmaker_jax.evolve import pareto
+from deepmaker_jax.files import write_bytes, write_json
+from deepmaker_jax.ledger import Ledger
+from deepmaker_jax.spaces import deepmaker
+
+SCRIPT = "<script>alert(1)</script>"
+MARKUP = "[red]x[/red]"
+ESCAPE = "\x1b]0;pwned\x07\x1b[31mred\u202e\n"
+HOSTILE = f"{SCRIPT} {MARKUP} {ESCAPE} $\\frac{{1}}{{ \" onload='x' ]]> &amp;"
+SEARCH = {"name": "search", "epochs": 2, "images": 1000, "side": 32}
+FINAL = {"name": "final", "epochs": 20, "images": 50000, "side": 32}
+ERROR = {"name": "error", "unit": "share", "scale": "linear", "ideal": 0.0, "reference": 0.9}
+FLASH = {
+    "name": "flash_bytes", "unit": "bytes", "scale": "log2", "ideal": 4096, "reference": 4194304,
+}  # fmt: skip
+LATENCY = {
+    "name": "latency on <my> board", "unit": "ms", "scale": "linear", "ideal": 0.0,
+    "reference": 500.0,
+}  # fmt: skip
+REFERENCES = [
+    {"name": "ResNet-8 int8", "params": 78000, "accuracy": 0.8697, "bytes": 98496,
+     "source": "MLPerf Tiny"},
+    {"name": "ResNet-20", "params": 270000, "accuracy": 0.913, "bytes": None,
+     "source": "He et al. 2016"},
+]  # fmt: skip
+
+
+def flash_estimate(costs: dict[str, int]) -> int:
+    """Returns a plausible file size: the cost model's own constants are not under test here."""
+    return costs["params"] + 12_000
+
+
+def make_config(objectives: list[dict[str, Any]], generations: int = 5) -> dict[str, Any]:
+    """Returns a config.json object."""
+    return {
+        "experiment": "cifar10",
+        "preset": "small",
+        "command": "python -m experiments.cifar10 small --seed 0 --data DIR --out RUN",
+        "config": {"search": {"generations": generations}},
+        "seed": 0,
+        "program": {
+            "strategy": "plain", "size_class": None, "lanes": 1, "threads": 1, "device": "cpu",
+        },
+        "space": {"name": "deepmaker", "genes": {}},
+        "objectives": objectives,
+        "versions": {"jax": "0.10.2", "python": "3.12.1"},
+        "platform": {"system": "Linux", "machine": "x86_64"},
+        "data": {
+            "name": "cifar10", "source": "official files", "fingerprint": "d41d8cd98f00b204",
+            "input_shape": [32, 32, 3], "num_classes": 10, "class_names": ["cat", "dog"],
+            "num_train": 45000, "num_validation": 5000, "num_test": 10000, "test_split": "test",
+        },
+        "references": REFERENCES,
+        "reference": None,
+        "reproducible": True,
+        "reason": None,
+    }  # fmt: skip
+
+
+def make_records(
+    num: int, objectives: list[dict[str, Any]], *, population: int = 12, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Returns `num` search measurements; from 8 on, every eighth one went wrong."""
+    space, rng = deepmaker((32, 32, 3), 10), np.random.default_rng(seed)
+    records = []
+    for i, genome in enumerate(space.sample(rng, num=num) if num else []):
+        arch, generation = space.decode(genome), i // population
+        costs = cost(arch)._asdict()
+        costs["flash_bytes"] = flash_estimate(costs)
+        noise = float(rng.random())
+        error = 0.16 + 0.55 * (3000 / costs["params"]) ** 0.25 * 0.97**generation + 0.3 * noise**2
+        values = {
+            "error": round(float(error), 4),
+            "flash_bytes": costs["flash_bytes"],
+            "latency on <my> board": round(costs["macs"] / 1e6 + 40 * noise, 3),
+        }
+        status, reason = "ok", None
+        if i % 8 == 7:
+            status, reason = (
+                ("diverged", "loss is NaN in epoch 2"),
+                ("failed", f"ValueError: {HOSTILE}"),
+                ("infeasible", "flash_bytes (=5000000) is over the limit"),
+            )[i // 8 % 3]
+        ok = status == "ok"
+        records.append(
+            {
+                "id": space.id(genome),
+                "generation": generation,
+                "genome": [int(g) for g in genome],
+                "arch": archs.to_json(arch),
+                "parents": [],
+                "fidelity": SEARCH,
+                "objectives": {
+                    o["name"]: values.get(o["name"], values["error"]) if ok else None
+                    for o in objectives
+                },
+                "seconds": {"compile": 10.0, "train": 90.0, "eval": 2.0},
+                "status": status,
+                "reason": reason,
+                "costs": costs,
+                "measured": {"val_accuracy": round(1 - values["error"], 4) if ok else None},
+            }
+        )
+    return records
+
+
+def make_front(records: list[dict[str, Any]], objectives: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns a front.json object of every non-dominated record."""
+    names = [o["name"] for o in objectives]
+    good = [r for r in records if r["status"] == "ok"]
+    table = np.array([[r["objectives"][n] for n in names] for r in good]).reshape(-1, len(names))
+    kept = [good[i] for i in pareto.front(table)]
+    kept.sort(key=lambda r: (*(r["objectives"][n] for n in names), r["id"]))
+    members = []
+    for i, r in enumerate(kept):
+        test = round(min(0.95, r["measured"]["val_accuracy"] + 0.15 + 0.004 * (i % 3)), 4)
+        members.append(
+            {
+                "id": r["id"], "genome": r["genome"], "arch": r["arch"],
+                "objectives": r["objectives"], "params": r["costs"]["params"],
+                "macs": r["costs"]["macs"],
+                "peak_activation_bytes": r["costs"]["peak_activation_bytes"],
+                "val_accuracy": r["measured"]["val_accuracy"], "test_accuracy": test,
+                "int8_bytes": r["costs"]["flash_bytes"] + 321, "int8_accuracy": test - 0.004,
+                "bundle": f"models/{r['id']}",
+            }
+        )  # fmt: skip
+    shown = [{n: o[n] for n in ("name", "unit", "scale")} for o in objectives]
+    return {"objectives": shown, "members": members}
+
+
+def write_run(
+    folder: pathlib.Path,
+    *,
+    config: dict[str, Any],
+    records: list[dict[str, Any]],
+    front: dict[str, Any] | None = None,
+) -> pathlib.Path:
+    """Writes a run folder; with `front`, finals and one bundle's manifest as well."""
+    write_json(folder / "config.json", config)
+    ledger = Ledger(folder / "ledger.jsonl")
+    for record in records:
+        ledger.append(record)
+    by_id = {r["id"]: r for r in records}
+    for member in (front or {}).get("members", []):
+        record = by_id[member["id"]]
+        values = record["objectives"] | {"error": None}
+        rest = {"fidelity": FINAL, "objectives": values, "measured": {"train_loss": 0.4}}
+        ledger.append(record | rest | {"seconds": {"compile": 10, "train": 4000, "eval": 0}})
+    ledger.close()
+    if front is not None:
+        write_json(folder / "front.json", front)
+        for member in front["members"][:1]:
+            write_json(folder / "models" / member["id"] / "manifest.json", make_manifest(member))
+    write_bytes(folder / "unrelated.txt", b"not ours")
+    return folder
+
+
+def make_manifest(member: dict[str, Any]) -> dict[str, Any]:
+    """Returns a manifest.json object."""
+    good = {
+        "status": "ok", "reason": None, "bytes": 53208, "sha256": "0" * 64, "tool": "tflite",
+        "parity": {"max_abs_error": 0.25, "top1_agreement": 0.99, "images": 100},
+        "accuracy": 0.8512, "cost": {},
+    }  # fmt: skip
+    bad = dict.fromkeys(good) | {"status": "failed", "reason": f"vela: {HOSTILE}"}
+    files = {"model_int8.tflite": good, f"mcu/{SCRIPT}.tflite": bad}
+    return {"id": member["id"], "arch": member["arch"], "input": {}, "files": files}
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A function that writes a run folder of `num` measurements and returns its path."""
+
+    def make(
+        num: int = 60,
+        *,
+        finished: bool = True,
+        objectives: list[dict[str, Any]] | None = None,
+        hostile: bool = False,
+        name: str = "run",
+        **changes: Any,
+    ) -> pathlib.Path:
+        objectives = objectives or [ERROR, FLASH]
+        config = make_config(objectives) | changes
+        if hostile:
+            config |= {"experiment": HOSTILE, "preset": MARKUP, "command": HOSTILE}
+            config |= {"reproducible": False, "reason": HOSTILE, "reference": HOSTILE}
+            config["data"] |= {"class_names": [HOSTILE, "dog"], "name": HOSTILE}
+            config["versions"] |= {HOSTILE: HOSTILE}
+            config["references"] = [
+                {
+                    "name": HOSTILE,
+                    "params": 1000,
+                    "accuracy": 0.9,
+                    "bytes": 50000,
+                    "source": HOSTILE,
+                }
+            ]
+        records = make_records(num, objectives)
+        front = make_front(records, objectives) if finished else None
+        return write_run(tmp_path / name, config=config, records=records, front=front)
+
+    return make

@@ -1,0 +1,91 @@
+"""The front in the terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.files import write_json
+from deepmaker_jax.report import print_finished, read_run, show, tables
+from tests.report.conftest import HOSTILE, MARKUP
+
+
+def printed(function, *args, width=80, terminal=False, **rest):
+    """Returns what `function` prints on a console of `width`."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=terminal)
+    function(*args, console, **rest)
+    return stream.getvalue()
+
+
+def test_the_table_has_every_member_in_order_within_80_columns(make_run):
+    run = make_run(60)
+    view = read_run(run)
+    rows = tables.rows(view)
+    lines = printed(show, run).splitlines()
+    assert lines[0].startswith("cifar10 small: finished, 60 measurements (3 diverged, 2 failed, 2 ")
+    assert [line.split()[0] for line in lines[2 : 2 + len(rows)]] == [row.id for row in rows]
+    columns = tables.columns(view, rows)
+    for line, row in zip(lines[2:], rows, strict=False):
+        assert line.split() == " ".join(column.cell(row) for column in columns).split()
+        assert len(line) <= 80
+    assert rows[0].id in lines[-1]
+
+
+def test_a_running_search_is_shown_from_its_ledger(make_run):
+    run = make_run(20, finished=False)
+    said = printed(show, run)
+    assert "front so far, 20 measurements (1 diverged, 1 failed), generation 1, hypervol" in said
+    assert [row.id in said for row in tables.rows(read_run(run))].count(False) == 0
+    assert "test %" not in said
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_nothing_measured_yet_is_said(make_run, finished):
+    said = printed(show, make_run(0, finished=finished))
+    assert "0 measurements" in said
+    assert said.endswith("No candidate has been measured yet.\n")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_hostile_text_is_harmless(make_run, terminal):
+    run = make_run(9, hostile=True)
+    front = {"objectives": [], "members": [{"id": HOSTILE, "arch": {}, "params": 5}]}
+    write_json(run / "front.json", front)
+    said = printed(show, run, terminal=terminal)
+    assert "\x1b]0" not in said
+    assert "\x1b[31m" not in said
+    assert "\x07" not in said
+    assert "\u202e" not in said
+    assert MARKUP in said
+    assert "\\x1b]0;pwned\\x07" in said
+
+
+def test_a_narrow_terminal_cuts_nothing(make_run):
+    run = make_run(30)
+    assert printed(show, run, width=20) == printed(show, run, width=200)
+
+
+def test_the_end_says_where_files_are_and_what_to_try(make_run):
+    run = make_run(30)
+    num = len(tables.rows(read_run(run)))
+    page = run / "report.html"
+    said = printed(print_finished, run, page=page, following="deepmaker train [red]x")
+    assert said.splitlines()[-4:] == [
+        f"report  {page}",
+        f"front   {run / 'front.json'}",
+        f"models  {run / 'models'} ({num} bundles)",
+        "next    deepmaker train [red]x",
+    ]
+    assert said.startswith("network ")
+
+
+def test_no_run_folder_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        show(tmp_path, Console(file=io.StringIO()))
+
+
+def test_stdout_is_the_default(make_run, capsys):
+    show(make_run(9))
+    assert capsys.readouterr().out.startswith("cifar10 small: finished")

@@ -1,0 +1,216 @@
+"""One suite over every space."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepmaker_jax import arch as arch_module
+from deepmaker_jax.arch import smallest_side
+from deepmaker_jax.cost import cost
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.spaces import SPACES, Gene, Space, deepmaker, neuropower
+
+SHAPES = {"cifar": (32, 32, 3), "digits": (8, 8, 1), "odd": (28, 20, 2)}
+CASES = [
+    pytest.param(make(shape, 10), id=f"{name}-{title}")
+    for name, make in SPACES.items()
+    for title, shape in SHAPES.items()
+]
+
+
+def genomes(space: Space):
+    return st.tuples(*(st.integers(0, num - 1) for num in space.num_choices))
+
+
+@pytest.mark.parametrize("space", CASES)
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_repair_is_idempotent_and_keeps_the_network(space, data):
+    genome = data.draw(genomes(space))
+    repaired = space.repair(genome)
+    assert repaired.dtype == np.int32
+    np.testing.assert_array_equal(space.repair(repaired), repaired)
+    assert space.decode(repaired) == space.decode(genome)
+    assert space.id(repaired) == space.id(genome)
+
+
+@pytest.mark.parametrize("space", CASES)
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_encode_inverts_decode_up_to_repair(space, data):
+    genome = data.draw(genomes(space))
+    arch = space.decode(genome)
+    np.testing.assert_array_equal(space.encode(arch), space.repair(genome))
+    assert space.decode(space.encode(arch)) == arch
+    assert hash(arch) == hash(space.decode(genome))
+
+
+@pytest.mark.parametrize("space", CASES)
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_every_genome_is_a_valid_network_that_json_rebuilds(space, data):
+    arch = space.decode(data.draw(genomes(space)))
+    arch_module.check(arch)
+    assert smallest_side(arch) >= 1
+    assert arch_module.from_json(arch_module.to_json(arch)) == arch
+
+
+@pytest.mark.parametrize("space", CASES)
+def test_equal_layer_lists_have_equal_genomes(space):
+    rng = np.random.default_rng(0)
+    seen = {}
+    for genome in space.sample(rng, num=300):
+        arch = space.decode(genome)
+        name = (arch_module.layers(arch), arch.optimizer, arch.learning_rate_log2)
+        assert seen.setdefault(name, tuple(genome)) == tuple(genome)
+
+
+@pytest.mark.parametrize("space", CASES)
+def test_samples_are_repaired_and_depend_on_the_generator_alone(space):
+    first = space.sample(np.random.default_rng(3), num=20)
+    again = space.sample(np.random.default_rng(3), num=20)
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (20, len(space.genes))
+    for genome in first:
+        np.testing.assert_array_equal(space.repair(genome), genome)
+
+
+def test_the_id_is_the_documented_hash():
+    space = neuropower((32, 32, 3), 10)
+    genome = np.array([2, 1, 0, 5, 3], np.int32)
+    data = b"neuropower" + genome.astype("<i4").tobytes()
+    assert space.id(genome) == hashlib.sha256(data).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks", "params"),
+    [
+        (16, 2, 65_506),
+        (16, 3, 141_442),
+        (28, 2, 218_530),
+        (28, 3, 493_810),
+        (40, 2, 460_642),
+        (40, 3, 1_059_298),
+    ],
+)
+def test_neuropower_has_the_published_parameter_counts(depth, blocks, params):
+    space = neuropower((32, 32, 3), 10)
+    genome = space.genome(
+        {
+            "depth": depth,
+            "blocks": blocks,
+            "activation_negative": "elu",
+            "activation_positive": "relu",
+            "optimizer": "adam",
+        }
+    )
+    assert cost(space.decode(genome)).params == params
+
+
+def test_neuropower_has_1080_genomes():
+    assert neuropower((32, 32, 3), 10).num_genomes == 1080
+
+
+def test_deepmaker_reaches_from_under_5k_to_over_2m_parameters():
+    space = deepmaker((32, 32, 3), 10)
+    counts = [cost(space.decode(g)).params for g in space.sample(np.random.default_rng(0), num=400)]
+    assert min(counts) < 5_000
+    assert max(counts) > 2_000_000
+
+
+def test_deepmaker_contains_a_densenet_bc_100_12():
+    space = deepmaker((32, 32, 3), 10)
+    row = {gene.name: gene.choices[0] for gene in space.genes}
+    row |= {"stages": 3, "stem_width": 24, "bottleneck": 4}
+    row |= {f"layers_{s}": 16 for s in (1, 2, 3)} | {f"growth_{s}": 12 for s in (1, 2, 3)}
+    arch = space.decode(space.genome(row))
+    convolutions = [layer for layer in arch_module.layers(arch) if layer.op == "conv"]
+    assert len(convolutions) + 1 == 100  # stem, 3 x 16 x 2, 2 transitions, and the classifier
+    assert cost(arch).params == pytest.approx(769_162, rel=0.03)  # its pre-activation original
+
+
+def test_deepmaker_channels_are_multiples_of_four():
+    space = deepmaker((32, 32, 3), 10)
+    for genome in space.sample(np.random.default_rng(1), num=100):
+        channels = {x.shape[-1] for x in arch_module.layers(space.decode(genome))[:-1]}
+        assert all(c % 4 == 0 for c in channels)
+
+
+def test_connectivities_that_mean_the_same_become_full():
+    space = deepmaker((32, 32, 3), 10)
+    row = {gene.name: gene.choices[0] for gene in space.genes} | {"connectivity": "window"}
+    assert space.row(space.repair(space.genome(row)))["connectivity"] == "full"  # one layer
+    row |= {"layers_1": 4}
+    assert space.row(space.repair(space.genome(row)))["connectivity"] == "window"
+
+
+def test_stages_that_would_vanish_are_taken_off():
+    space = deepmaker((8, 8, 1), 10)
+    row = {gene.name: gene.choices[0] for gene in space.genes} | {"stages": 4}
+    assert len(space.decode(space.genome(row)).stages) == 3  # 8, 4, 2 pixels
+    row |= {"stem_reduction": "stride"}
+    assert len(space.decode(space.genome(row)).stages) == 2
+
+
+def test_describe_names_every_gene_with_its_choice():
+    space = neuropower((32, 32, 3), 10)
+    assert space.describe([0, 1, 2, 3, 4]) == (
+        "depth=16, blocks=3, activation_negative=tanh, activation_positive=sigmoid, optimizer=nadam"
+    )
+
+
+@pytest.mark.parametrize(
+    ("genome", "message"),
+    [
+        ([0, 0, 0, 0], r"must be 5 whole numbers, one per gene of space neuropower"),
+        ([0.0, 0, 0, 0, 0], r"must be 5 whole numbers"),
+        ([3, 0, 0, 0, 0], r"gene depth \(=3\) must be in 0\.\.2, an index into \(16, 28, 40\)"),
+        ([0, -1, 0, 0, 0], r"gene blocks \(=-1\) must be in 0\.\.1"),
+    ],
+)
+def test_a_bad_genome_is_refused_with_the_gene_and_the_rule(genome, message):
+    with pytest.raises(InputError, match=message):
+        neuropower((32, 32, 3), 10).decode(genome)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("deepmaker", (3, 32, 3)), ("neuropower", (3, 3, 3))])
+def test_images_too_small_for_the_stages_are_refused(name, shape):
+    with pytest.raises(InputError, match=f"images of {shape[0]}x{shape[1]} are too small"):
+        SPACES[name](shape, 10)
+
+
+def test_narrowing_keeps_the_networks_and_changes_the_ids():
+    space = deepmaker((32, 32, 3), 10)
+    narrow = space.narrow({"activation": ("relu6", "elu"), "layers_2": (3, 4)})
+    for genome in narrow.sample(np.random.default_rng(0), num=50):
+        row = narrow.row(genome)
+        assert row["activation"] in ("relu6", "elu")
+        assert row["layers_2"] in (3, 4)
+        arch = narrow.decode(genome)
+        assert space.decode(space.encode(arch)) == arch
+        np.testing.assert_array_equal(narrow.encode(arch), genome)
+        assert narrow.id(genome) != space.id(space.encode(arch))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "message"),
+    [
+        ({"colour": ("red",)}, "has no gene 'colour': it has stem_width"),
+        ({"kernel": (7,)}, r"gene kernel \(=\[7\]\) must take some of \(3, 5\)"),
+        ({"kernel": ()}, r"must take some of \(3, 5\)"),
+    ],
+)
+def test_narrowing_to_nothing_is_refused(allowed, message):
+    with pytest.raises(InputError, match=message):
+        deepmaker((32, 32, 3), 10).narrow(allowed)
+
+
+def test_a_space_of_ones_own_needs_three_fields():
+    arch = deepmaker((8, 8, 1), 10).decode([0] * 20)
+    space = Space("mine", (Gene("width", (8, 16)),), lambda row: arch)
+    assert space.decode([1]) == arch
+    with pytest.raises(InputError, match="has no from_arch"):
+        space.encode(arch)

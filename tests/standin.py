@@ -1,0 +1,44 @@
+"""A stand-in trainer: a formula instead of training, behind the executor's interface."""
+
+import hashlib
+
+from deepmaker_jax.cost import cost
+from deepmaker_jax.events import Epoch
+from deepmaker_jax.execute import Outcome
+
+
+def accuracy(arch) -> float:
+    """More parameters help, less and less; a hash of the arch stands for luck."""
+    luck = hashlib.sha256(repr(arch).encode()).digest()[0] / 2550
+    return 1 - 0.8 * (500 / (500 + cost(arch).params)) ** 0.3 - luck / 2
+
+
+class StandIn:
+    """Answers units in any order that `order` gives; fails the ids in `failing`."""
+
+    num_workers = 2
+
+    def __init__(self, *, order=reversed, failing=(), stop_after=None):
+        self.units, self.done = [], []
+        self._order, self._failing, self._stop_after = order, failing, stop_after
+
+    def submit(self, unit):
+        self.units.append(unit)
+
+    def results(self):
+        units, self.units = list(self._order(self.units)), []
+        for unit in units:
+            if self._stop_after is not None and len(self.done) >= self._stop_after:
+                raise KeyboardInterrupt
+            yield Epoch(unit.id, unit.stage, unit.num_epochs, unit.num_epochs, 0.5)
+            self.done.append((unit.id, unit.stage))
+            if unit.id in self._failing:
+                yield Outcome(unit.id, unit.stage, "diverged", "loss nan", {}, {})
+                continue
+            right = accuracy(unit.arch)
+            measured = {"val_accuracy": right, "val_loss": 1 - right, "train_loss": 0.1}
+            seconds = {"compile": 1.0, "train": 2.0, "eval": 0.5}
+            yield Outcome(unit.id, unit.stage, "ok", None, measured, seconds)
+
+    def close(self):
+        pass

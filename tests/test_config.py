@@ -1,0 +1,92 @@
+"""Settings: one clear line for each that is out of range."""
+
+import dataclasses
+import math
+
+import pytest
+
+from configs import cifar10, cifar100, digits, images, mnist
+from deepmaker_jax.config import Config, check, from_json, to_json
+from deepmaker_jax.errors import InputError
+
+PRESETS = {
+    f"{module.__name__.split('.')[-1]}-{name}": make
+    for module in (cifar10, cifar100, digits, images, mnist)
+    for name, make in module.PRESETS.items()
+}
+
+
+def change(path, value):
+    group, _, field = path.rpartition(".")
+    config = Config()
+    if not group:
+        return dataclasses.replace(config, **{field: value})
+    part = dataclasses.replace(getattr(config, group), **{field: value})
+    return dataclasses.replace(config, **{group: part})
+
+
+@pytest.mark.parametrize("make", PRESETS.values(), ids=PRESETS)
+def test_every_preset_is_valid_documented_and_survives_json(make):
+    check(make())
+    assert len(make.__doc__) > 40
+    assert from_json(to_json(make())) == make()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("seed", -1, r"seed \(=-1\) must be a whole number, in 0\.\.2147483647"),
+        ("seed", 2**31, r"seed"),
+        ("validation_share", 0.0, r"validation_share \(=0\.0\) must be above 0 and below 1"),
+        ("validation_share", 1.0, r"validation_share"),
+        ("validation_share", math.nan, r"validation_share \(=nan\)"),
+        ("workers", -1, r"workers \(=-1\) must be a whole number, at least 0"),
+        ("side", 3, r"side \(=3\) must be a whole number, in 4\.\.4096"),
+        ("limits.params", 0, r"limits\.params \(=0\) must be a whole number, at least 1"),
+        ("search.population", 3, r"search\.population \(=3\) must be a whole number, at least 4"),
+        ("search.generations", 0, r"search\.generations \(=0\)"),
+        ("search.epochs", -2, r"search\.epochs \(=-2\) must be a whole number, at least 1"),
+        ("search.images", 0, r"search\.images \(=0\)"),
+        ("search.crossover_rate", 1.5, r"search\.crossover-rate \(=1\.5\)"),
+        ("search.mutation_rate", -0.1, r"search\.mutation-rate \(=-0\.1\)"),
+        ("search.objectives", ("error",), r"search\.objectives \(=error\) must name at least two"),
+        ("search.objectives", ("error", "error"), r"two different objectives"),
+        ("train.batch_size", 1, r"train\.batch-size \(=1\)"),
+        ("train.sgd_learning_rate", 0.0, r"train\.sgd-learning-rate \(=0\.0\) must be above 0"),
+        ("train.adam_learning_rate", math.inf, r"train\.adam-learning-rate \(=inf\)"),
+        ("train.momentum", 1.0, r"train\.momentum \(=1\.0\)"),
+        ("train.label_smoothing", -0.1, r"train\.label-smoothing"),
+        ("train.average_decay", 1.0, r"train\.average-decay"),
+        ("train.weight_decay", -1e-4, r"train\.weight-decay \(=-0\.0001\) must be at least 0"),
+        ("train.clip_norm", math.nan, r"train\.clip-norm \(=nan\)"),
+        ("train.crop", -1, r"train\.crop \(=-1\)"),
+        ("train.cutout", -1, r"train\.cutout \(=-1\)"),
+        ("final.members", 0, r"final\.members \(=0\)"),
+        ("final.epochs", 0, r"final\.epochs \(=0\)"),
+        ("final.calibration_images", 0, r"final\.calibration-images \(=0\)"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_with_value_and_rule(path, value, message):
+    with pytest.raises(InputError, match=message):
+        check(change(path, value))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda v: v.pop("search"),
+        lambda v: v.update(colour="red"),
+        lambda v: v["train"].update(colour="red"),
+        lambda v: v.update(train=3),
+        lambda v: v.update(seed="0"),
+        lambda v: v["search"].update(population=None),
+        lambda v: v["train"].update(momentum="0.9"),
+        lambda v: v["train"].update(sgd_learning_rate=None),
+        lambda v: v.update(validation_share=True),
+    ],
+)
+def test_damaged_settings_are_refused(spoil):
+    value = to_json(Config())
+    spoil(value)
+    with pytest.raises(InputError):
+        from_json(value)

@@ -1,0 +1,90 @@
+"""The space within its limits."""
+
+import numpy as np
+import pytest
+
+from deepmaker_jax.config import LimitConfig
+from deepmaker_jax.cost import cost
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.feasible import make
+from deepmaker_jax.spaces import deepmaker, neuropower
+
+WIDE = deepmaker((32, 32, 3), 10)
+LIMITS = LimitConfig(params=60_000, macs=5_000_000, peak_activation_bytes=60_000)
+
+
+@pytest.fixture(scope="module")
+def feasible():
+    return make(WIDE, LIMITS, spread="params")
+
+
+def test_samples_meet_every_limit_and_differ(feasible):
+    genomes = feasible.sample(np.random.default_rng(0), num=30)
+    costs = [cost(WIDE.decode(g)) for g in genomes]
+    assert len({WIDE.id(g) for g in genomes}) == 30
+    assert max(c.params for c in costs) <= 60_000
+    assert max(c.macs for c in costs) <= 5_000_000
+    assert max(c.peak_activation_bytes for c in costs) <= 60_000
+
+
+def test_samples_spread_over_the_size_axis(feasible):
+    genomes = feasible.sample(np.random.default_rng(1), num=60)
+    sizes = np.array([cost(WIDE.decode(g)).params for g in genomes])
+    thirds = np.histogram(np.log(sizes), np.log([658, 3_000, 13_500, 60_000]))[0]
+    assert thirds.min() >= 6
+
+
+def test_samples_depend_on_the_generator_alone_and_avoid_the_known(feasible):
+    first = feasible.sample(np.random.default_rng(5), num=8)
+    again = feasible.sample(np.random.default_rng(5), num=8)
+    np.testing.assert_array_equal(first, again)
+    known = {WIDE.id(g) for g in first}
+    others = feasible.sample(np.random.default_rng(5), num=8, known=known)
+    assert not known & {WIDE.id(g) for g in others}
+
+
+def test_shrinking_leaves_a_feasible_genome_as_it_is(feasible):
+    genome = feasible.sample(np.random.default_rng(2), num=1)[0]
+    np.testing.assert_array_equal(feasible.shrink(np.random.default_rng(0), genome), genome)
+
+
+def test_shrinking_brings_a_large_genome_under_every_limit(feasible):
+    largest = WIDE.repair(np.array(WIDE.num_choices) - 1)
+    assert not feasible.allows(largest)
+    assert feasible.allows(feasible.shrink(np.random.default_rng(0), largest))
+
+
+@pytest.mark.parametrize("name", ["params", "macs", "peak_activation_bytes", "flash_bytes"])
+def test_a_limit_that_nothing_meets_names_the_nearest_value(name):
+    nearest = getattr(cost(WIDE.decode([0] * 20)), name)
+    with pytest.raises(InputError, match=rf"limits\.{name.replace('_', '-')} \(=1\)") as caught:
+        make(WIDE, LimitConfig(**{name: 1}), spread="params").check(4)
+    found = int(str(caught.value).split("reaches here, ")[1].split(":")[0])
+    assert 1 < found <= nearest
+
+
+def test_limits_that_exclude_each_other_are_refused():
+    small = make(WIDE, LimitConfig(params=700), spread="params")
+    genome = small._smallest(small.excess)
+    tight = LimitConfig(params=700, peak_activation_bytes=1_000)
+    assert cost(WIDE.decode(genome)).peak_activation_bytes > 1_000
+    with pytest.raises(InputError, match=r"limits.*(at once; the nearest has|nearest value)"):
+        make(WIDE, tight, spread="params").check(4)
+
+
+def test_fewer_networks_than_the_population_are_refused_with_their_number():
+    space = neuropower((32, 32, 3), 10)
+    limited = make(space, LimitConfig(params=66_000), spread="params")
+    limited.check(180)
+    with pytest.raises(InputError, match=r"population \(=181\) is more than the 180 different"):
+        limited.check(181)
+
+
+def test_a_small_space_is_sampled_to_its_last_genome():
+    space = neuropower((32, 32, 3), 10).narrow({"optimizer": ("adam",), "depth": (16,)})
+    feasible = make(space, LimitConfig(), spread="params")
+    genomes = feasible.sample(np.random.default_rng(0), num=100)
+    assert len({space.id(g) for g in genomes}) == 72
+    known = {space.id(g) for g in genomes[:70]}
+    rest = feasible.sample(np.random.default_rng(1), num=100, known=known)
+    assert {space.id(g) for g in rest} == {space.id(g) for g in genomes[70:]}

@@ -1,0 +1,54 @@
+"""Files that are whole or absent."""
+
+import json
+import os
+
+import pytest
+
+from deepmaker_jax import files
+from deepmaker_jax.errors import InputError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_bytes(path, b"old")
+
+    def fail():
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_written_files_are_as_readable_as_any_other(tmp_path):
+    files.write_bytes(tmp_path / "new", b"")
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_json_is_strict_sorted_and_stable(tmp_path):
+    value = {"b": float("nan"), "a": [1.5, float("-inf"), (2,)]}
+    files.write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"a": [1.5, None, [2]], "b": None}
+    assert text.index('"a"') < text.index('"b"')
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "is missing"), (b"{", "cannot be read"), (b"\xff", "cannot be")]
+)
+def test_a_bad_json_file_is_one_line(tmp_path, content, message):
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        files.load_json(path)
+
+
+def test_sha256_is_the_files(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert files.sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")

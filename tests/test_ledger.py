@@ -1,0 +1,92 @@
+"""The ledger: whole lines, checked lines, one torn line forgiven."""
+
+import json
+import math
+
+import pytest
+
+from deepmaker_jax import ledger
+from deepmaker_jax.errors import InputError
+
+
+def record(name="a" * 12, epochs=1, **rest):
+    return {
+        "id": name,
+        "generation": 0,
+        "genome": [0, 1],
+        "arch": {},
+        "parents": [],
+        "fidelity": {"name": "search", "epochs": epochs},
+        "objectives": {"error": 0.1},
+        "seconds": {"compile": 1.0, "train": 2.0, "eval": 0.5},
+        "status": "ok",
+        "reason": None,
+        **rest,
+    }
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ledger.jsonl"
+
+
+def write(path, *records):
+    book = ledger.Ledger(path)
+    for item in records:
+        book.append(item)
+    book.close()
+
+
+def test_what_was_appended_is_found_by_id_and_fidelity(path):
+    write(path, record(), record(epochs=2, status="failed", reason="é\n\x00"))
+    book = ledger.Ledger(path)
+    found = book.find("a" * 12, {"epochs": 2, "name": "search"})
+    assert found["status"] == "failed"
+    assert found["reason"] == "é\n\x00"
+    assert book.find("a" * 12, {"name": "search", "epochs": 3}) is None
+    assert book.find("b" * 12, {"name": "search", "epochs": 1}) is None
+    book.close()
+
+
+def test_not_a_number_is_written_as_null(path):
+    write(path, record(objectives={"error": math.nan, "size": math.inf}))
+    assert ledger.read(path)[0]["objectives"] == {"error": None, "size": None}
+
+
+def test_lines_are_strict_json_with_sorted_keys_and_a_checksum(path):
+    write(path, record())
+    line = json.loads(path.read_text())
+    assert list(line) == sorted(line)
+    assert line["sum"] == ledger.checksum(line)
+    assert len(line["sum"]) == 16
+
+
+def test_a_missing_ledger_is_empty(path):
+    assert ledger.read(path) == []
+
+
+@pytest.mark.parametrize("kept", [1, 20, -2, -1])
+def test_a_torn_last_line_is_cut_off_and_the_rest_kept(path, kept):
+    write(path, record("a" * 12), record("b" * 12))
+    whole = path.read_bytes()
+    first, second = whole.split(b"\n")[:2]
+    path.write_bytes(first + b"\n" + (second + b"\n")[:kept])
+    write(path, record("c" * 12))
+    assert [item["id"] for item in ledger.read(path)] == ["a" * 12, "c" * 12]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: text.replace('"status":"ok"', '"status":"no"', 1), "line 1 does not match"),
+        (lambda text: text.replace("{", "", 1), "line 1 is not JSON"),
+        (lambda text: "[]\n" + text, "line 1 is not a measurement"),
+        (lambda text: "\n" + text, "line 1 is not JSON"),
+        (lambda text: text + '{"id": 3}\n', "line 3 is not a measurement"),
+    ],
+)
+def test_any_other_damage_is_refused_with_the_line(path, spoil, message):
+    write(path, record("a" * 12), record("b" * 12))
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(InputError, match=message):
+        ledger.Ledger(path)

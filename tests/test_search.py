@@ -1,0 +1,203 @@
+"""The host loop, with a formula instead of training."""
+
+import contextlib
+import functools
+
+import numpy as np
+import pytest
+
+from deepmaker_jax.config import Config, LimitConfig, SearchConfig
+from deepmaker_jax.cost import cost
+from deepmaker_jax.events import GenerationDone, GenerationStarted, Measured, Note
+from deepmaker_jax.evolve import NSGA2, RandomSearch
+from deepmaker_jax.feasible import make
+from deepmaker_jax.ledger import Ledger
+from deepmaker_jax.objective import built_in
+from deepmaker_jax.search import Search, front_records, search, strategy_scale
+from deepmaker_jax.spaces import deepmaker, neuropower
+from tests.standin import StandIn
+
+LIMITS = LimitConfig(params=50_000)
+OBJECTIVES = (built_in("error", LIMITS), built_in("params", LIMITS))
+FIDELITY = {"name": "search", "epochs": 2, "images": 100, "side": 16}
+
+
+@functools.cache
+def compiled(strategy, population, num_choices):
+    """One instance a shape: each compiles anew."""
+    return strategy(
+        population,
+        np.zeros(len(num_choices), np.int32),
+        num_choices=num_choices,
+        scale=strategy_scale(OBJECTIVES),
+    )
+
+
+def prepare(path, executor, *, strategy=NSGA2, space=None, seed=0, generations=5, population=8):
+    space = space or deepmaker((16, 16, 3), 10)
+    settings = SearchConfig(population=population, generations=generations)
+    config = Config(seed=seed, limits=LIMITS, search=settings)
+    algorithm = compiled(strategy, population, space.num_choices)
+    feasible = make(space, LIMITS, spread="params", low=500)
+    return Search(config, feasible, OBJECTIVES, algorithm, executor, Ledger(path), FIDELITY)
+
+
+def finish(s):
+    """Runs the search to its end; returns (events, front)."""
+    events, loop = [], search(s)
+    with contextlib.closing(s.ledger):
+        while True:
+            try:
+                events.append(next(loop))
+            except StopIteration as end:
+                return events, end.value
+
+
+def of_kind(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def bare(records):
+    return [{k: v for k, v in r.items() if k not in ("seconds", "sum")} for r in records]
+
+
+def test_every_candidate_is_new_feasible_and_measured_once(tmp_path):
+    s = prepare(tmp_path / "ledger.jsonl", StandIn())
+    events, _ = finish(s)
+    ids = [event.record["id"] for event in of_kind(events, Measured)]
+    assert len(ids) == len(set(ids)) == 5 * 8
+    assert [e.num_new for e in of_kind(events, GenerationStarted)] == [8] * 5
+    for record in s.ledger.records:
+        assert cost(s.feasible.space.decode(record["genome"])).params <= 50_000
+        assert s.feasible.space.id(record["genome"]) == record["id"]
+        assert record["objectives"]["error"] == pytest.approx(
+            1 - record["measured"]["val_accuracy"]
+        )
+        assert record["objectives"]["params"] == record["costs"]["params"]
+
+
+def test_the_front_is_the_non_dominated_set_of_everything_measured(tmp_path):
+    s = prepare(tmp_path / "ledger.jsonl", StandIn())
+    _, front = finish(s)
+    points = {r["id"]: (r["objectives"]["error"], r["costs"]["params"]) for r in s.ledger.records}
+    best = {
+        i
+        for i, (e, p) in points.items()
+        if not any((a <= e and b <= p) and (a, b) != (e, p) for a, b in points.values())
+    }
+    assert {record["id"] for record in front} == best
+    assert front == sorted(front, key=lambda r: r["objectives"]["error"])
+
+
+def test_children_name_parents_of_earlier_generations(tmp_path):
+    s = prepare(tmp_path / "ledger.jsonl", StandIn())
+    finish(s)
+    generation = {record["id"]: record["generation"] for record in s.ledger.records}
+    assert all(r["parents"] == [] for r in s.ledger.records if r["generation"] == 0)
+    children = [r for r in s.ledger.records if r["generation"] > 0 and r["parents"]]
+    assert len(children) > 20
+    for record in children:
+        assert 1 <= len(record["parents"]) <= 2
+        assert all(generation[p] < record["generation"] for p in record["parents"])
+
+
+def test_the_order_of_results_changes_nothing(tmp_path):
+    fronts = []
+    for name, order in (
+        ("a", reversed),
+        ("b", list),
+        ("c", lambda u: sorted(u, key=lambda x: x.id)),
+    ):
+        _, front = finish(prepare(tmp_path / name, StandIn(order=order)))
+        fronts.append(bare(front))
+    assert fronts[0] == fronts[1] == fronts[2]
+
+
+def test_a_search_that_was_stopped_goes_on_and_pays_nothing_twice(tmp_path):
+    _, whole = finish(prepare(tmp_path / "whole", StandIn()))
+    for stop in (0, 3, 8, 20, 39):
+        path = tmp_path / f"stopped-{stop}"
+        stopped = StandIn(stop_after=stop)
+        with pytest.raises(KeyboardInterrupt):
+            finish(prepare(path, stopped))
+        resumed = StandIn()
+        _, front = finish(prepare(path, resumed))
+        assert bare(front) == bare(whole)
+        assert len(stopped.done) + len(resumed.done) == 40
+        assert not set(stopped.done) & set(resumed.done)
+
+
+def test_more_generations_go_on_from_where_it_stood(tmp_path):
+    _, whole = finish(prepare(tmp_path / "whole", StandIn()))
+    finish(prepare(tmp_path / "grown", StandIn(), generations=3))
+    executor = StandIn()
+    _, front = finish(prepare(tmp_path / "grown", executor))
+    assert bare(front) == bare(whole)
+    assert len(executor.done) == 2 * 8
+
+
+def test_seeds_differ(tmp_path):
+    _, first = finish(prepare(tmp_path / "0", StandIn()))
+    _, second = finish(prepare(tmp_path / "1", StandIn(), seed=1))
+    assert bare(first) != bare(second)
+
+
+def test_failed_candidates_are_recorded_with_their_reason_and_never_in_the_front(tmp_path):
+    _, front = finish(prepare(tmp_path / "a", StandIn()))
+    failing = {record["id"] for record in front[:2]}
+    s = prepare(tmp_path / "b", StandIn(failing=failing))
+    _, other = finish(s)
+    failed = [r for r in s.ledger.records if r["id"] in failing]
+    assert failed
+    assert {(r["status"], r["reason"]) for r in failed} == {("diverged", "loss nan")}
+    assert all(r["objectives"] == {"error": None, "params": None} for r in failed)
+    assert not failing & {record["id"] for record in other}
+
+
+def test_a_search_in_which_everything_fails_ends_with_an_empty_front(tmp_path):
+    class Failing(StandIn):
+        def results(self):
+            self._failing = {unit.id for unit in self.units}
+            yield from super().results()
+
+    events, front = finish(prepare(tmp_path / "a", Failing()))
+    assert front == []
+    assert [e.hypervolume for e in of_kind(events, GenerationDone)] == [0.0] * 5
+
+
+def test_a_space_with_nothing_left_ends_the_search_early_and_says_so(tmp_path):
+    space = neuropower((16, 16, 3), 10).narrow(
+        {"optimizer": ("adam",), "depth": (16,), "activation_negative": ("relu",), "blocks": (2,)}
+    )
+    s = prepare(tmp_path / "a", StandIn(), space=space, population=4)
+    s = s._replace(feasible=make(space, LimitConfig(), spread="params"))
+    events, _ = finish(s)
+    assert [e.num_new for e in of_kind(events, GenerationStarted)] == [4, 2]
+    (note,) = of_kind(events, Note)
+    assert "has no network left" in note.text
+    assert "ends after 2 of 5 generations" in note.text
+
+
+def test_hypervolume_never_falls_and_beats_random_search(tmp_path):
+    final = {}
+    for strategy in (NSGA2, RandomSearch):
+        volumes = []
+        for seed in range(3):
+            path = tmp_path / f"{strategy.__name__}{seed}"
+            events, _ = finish(
+                prepare(path, StandIn(), strategy=strategy, seed=seed, generations=8)
+            )
+            trace = [e.hypervolume for e in of_kind(events, GenerationDone)]
+            assert trace == sorted(trace)
+            volumes.append(trace[-1])
+        final[strategy] = np.median(volumes)
+    assert final[NSGA2] > final[RandomSearch]
+
+
+def test_the_front_of_records_ranks_by_error_then_size_then_id(tmp_path):
+    s = prepare(tmp_path / "a", StandIn())
+    finish(s)
+    twin = dict(s.ledger.records[0], id="0" * 12)
+    records = front_records([*s.ledger.records, twin], OBJECTIVES)
+    keys = [(r["objectives"]["error"], r["objectives"]["params"], r["id"]) for r in records]
+    assert keys == sorted(keys)

@@ -1,0 +1,166 @@
+"""Training one network: what it sees, that it learns, and that it can stop and go on."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from deepmaker_jax.arch import layers
+from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.data import load
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.models import Network
+from deepmaker_jax.train import Split, evaluate, predict, step, train
+from deepmaker_jax.train.candidate import epoch_order
+from deepmaker_jax.train.init import init
+from tests.examples import ARCH, LAST
+
+SETTINGS = TrainConfig(batch_size=64, crop=1, flip=False, average_decay=0.9)
+SMALL = dataclasses.replace(
+    ARCH,
+    input_shape=(8, 8, 1),
+    num_classes=10,
+    stem_width=8,
+    stages=(dataclasses.replace(LAST, num_layers=2),),
+)
+SCALE = np.array([1 / 96], np.float32)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load("digits")
+    return Split(data.train_images, data.train_labels)
+
+
+@pytest.fixture(scope="module")
+def run(digits):
+    """Trains the small network; returns (result, [(epoch, loss)])."""
+
+    def go(num_epochs=6, data=digits, **rest):
+        losses = []
+        settings = rest.pop("settings", SETTINGS)
+        trained = train(
+            SMALL,
+            data,
+            settings=settings,
+            num_epochs=num_epochs,
+            seed=0,
+            input_scale=SCALE,
+            on_epoch=lambda epoch, loss: losses.append((epoch, loss)),
+            **rest,
+        )
+        return trained, losses
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def whole(run):
+    return run()
+
+
+def same_bits(a, b):
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def test_training_learns_the_digits(whole, digits):
+    trained, losses = whole
+    assert [epoch for epoch, _ in losses] == [1, 2, 3, 4, 5, 6]
+    assert losses[-1][1] < 0.5 * losses[0][1]
+    assert not trained.diverged
+    accuracy, loss = evaluate(SMALL, trained.variables, digits)
+    assert accuracy > 0.85
+    assert 0 < loss < 0.6
+
+
+def test_training_again_gives_the_same_bits(run, whole):
+    assert same_bits(run()[0].variables, whole[0].variables)
+
+
+def test_a_training_that_stopped_after_any_epoch_goes_on_to_the_same_bits(run, whole, tmp_path):
+    class Stop(Exception):
+        pass
+
+    for stop in (1, 4):
+        path = tmp_path / f"{stop}.msgpack"
+
+        def leave(epoch, loss, stop=stop):
+            if epoch == stop:
+                raise Stop
+
+        with pytest.raises(Stop):
+            train(
+                SMALL, load_digits(), settings=SETTINGS, num_epochs=6, seed=0, input_scale=SCALE,
+                checkpoint=path, on_epoch=leave,
+            )  # fmt: skip
+        trained, losses = run(checkpoint=path)
+        assert [epoch for epoch, _ in losses] == list(range(stop + 1, 7))
+        assert same_bits(trained.variables, whole[0].variables)
+        assert trained.train_loss == whole[0].train_loss
+
+
+def load_digits():
+    data = load("digits")
+    return Split(data.train_images, data.train_labels)
+
+
+def test_a_training_of_another_length_needs_no_other_program(run, whole):
+    before = dict(step._compiled)
+    run(num_epochs=1)
+    assert step._compiled == before
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80"])
+def test_a_damaged_checkpoint_is_refused(run, tmp_path, content):
+    path = tmp_path / "state.msgpack"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"state\.msgpack is not a checkpoint"):
+        run(checkpoint=path)
+
+
+def test_a_network_that_diverges_says_so(run):
+    settings = dataclasses.replace(SETTINGS, sgd_learning_rate=1e30)
+    trained, losses = run(settings=settings, num_epochs=5)
+    assert trained.diverged
+    assert len(losses) < 5
+
+
+def test_data_that_do_not_fill_a_batch_are_refused(run, digits):
+    few = Split(digits.images[:63], digits.labels[:63])
+    with pytest.raises(InputError, match=r"batch-size \(=64\) must be at most .* \(63\)"):
+        run(data=few)
+
+
+def test_every_epoch_has_each_image_at_most_once_and_another_order():
+    first = epoch_order(0, 0, 100, 6, 16)
+    second = epoch_order(0, 1, 100, 6, 16)
+    assert len(set(first)) == len(first) == 96
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, epoch_order(0, 0, 100, 6, 16))
+
+
+@pytest.mark.parametrize("num", [1, 249, 250, 251])
+def test_evaluation_counts_every_image_once(whole, digits, num):
+    trained, _ = whole
+    some = Split(digits.images[:num], digits.labels[:num])
+    logits = predict(Network(layers(SMALL)), trained.variables, some.images)
+    assert logits.shape == (num, 10)
+    right = logits.argmax(-1) == some.labels
+    assert evaluate(SMALL, trained.variables, some)[0] == pytest.approx(right.mean())
+    alone = predict(Network(layers(SMALL)), trained.variables, some.images[-1:])
+    np.testing.assert_allclose(logits[-1:], alone, atol=1e-5)
+
+
+def test_initial_weights_depend_on_seed_and_name_alone():
+    first = init(SMALL, seed=0, input_scale=SCALE)
+    wider = init(dataclasses.replace(SMALL, num_classes=12), seed=0, input_scale=SCALE)
+    other = init(SMALL, seed=1, input_scale=SCALE)
+    np.testing.assert_array_equal(
+        first["params"]["s1l1"]["kernel"], wider["params"]["s1l1"]["kernel"]
+    )
+    assert not same_bits(first["params"]["s1l1"], other["params"]["s1l1"])
+    assert first["params"]["s1l2"]["kernel"].std() == pytest.approx(np.sqrt(2 / (9 * 16)), rel=0.1)
+    np.testing.assert_array_equal(first["constants"]["input_scale"], SCALE)
