@@ -82,7 +82,8 @@ def export_bundle(
     _check_images(arch, "test_images", test_images)
     if test_labels.shape != test_images.shape[:1]:
         raise InputError(
-            f"test_labels {list(test_labels.shape)} must be [{len(test_images)}], one per test image"
+            f"test_labels {list(test_labels.shape)} must be one per test image, "
+            f"[{len(test_images)}]"
         )
     weight_bytes = weights.to_bytes(arch, variables)
     done = _finished(out, id, weight_bytes, test_images, test_labels)
@@ -306,5 +307,10 @@ def _reference(test: Expected) -> bytes:
     """Returns an .npz file of the first test images, their labels and JAX's logits."""
     part = slice(NUM_REFERENCE_IMAGES)
     buffer = io.BytesIO()
-    np.savez(buffer, images=test.images[part], labels=test.labels[part], logits=test.logits[part])
+    np.savez(
+        buffer,
+        images=test.images[part],
+        labels=test.labels[part].astype(np.int32),
+        logits=test.logits[part],
+    )
     return buffer.getvalue()

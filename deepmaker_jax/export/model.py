@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec, layers
@@ -66,4 +67,4 @@ class Model:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(network: Network, variables: dict[str, Any], images: jax.Array) -> jax.Array:
-    return network.apply(variables, images)
+    return jnp.asarray(network.apply(variables, images))

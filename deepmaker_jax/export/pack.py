@@ -8,6 +8,8 @@ vector from many places), and notes about the conversion are gone. Weights,
 operators, their order and every number that a kernel reads stay as they were.
 """
 
+from typing import Any
+
 import flatbuffers
 import numpy as np
 
@@ -45,7 +47,7 @@ def pack(model: bytes) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    tree: Any = schema.ModelT.InitFromPackedBuf(model, 0)
     (graph,) = tree.subgraphs
     for index, tensor in enumerate(graph.tensors):
         tensor.name = str(index)

@@ -1,6 +1,7 @@
 """Running TFLite files with LiteRT, as a device would."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,9 @@ def run_tflite(
         raise InputError(
             f"running a TFLite file needs LiteRT ({error}): pip install 'deepmaker-jax[export]'"
         ) from None
-    source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    source: dict[str, Any] = (
+        {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    )
     with quiet():
         interpreter = Interpreter(**source, num_threads=num_threads)
         (entry,), (leave,) = interpreter.get_input_details(), interpreter.get_output_details()

@@ -85,7 +85,8 @@ def input_quantization(model: bytes) -> tuple[float, int]:
     """Returns scale and zero point of a quantised file's input."""
     from ai_edge_litert import schema_py_generated as schema
 
-    graph = schema.Model.GetRootAsModel(model, 0).Subgraphs(0)
+    root: Any = schema.Model.GetRootAsModel(model, 0)
+    graph = root.Subgraphs(0)
     quantization = graph.Tensors(graph.Inputs(0)).Quantization()
     return float(quantization.Scale(0)), int(quantization.ZeroPoint(0))
 
@@ -95,7 +96,7 @@ def operators(model: bytes) -> list[str]:
     from ai_edge_litert import schema_py_generated as schema
 
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
-    root = schema.Model.GetRootAsModel(model, 0)
+    root: Any = schema.Model.GetRootAsModel(model, 0)
     graph = root.Subgraphs(0)
     codes = [root.OperatorCodes(i) for i in range(root.OperatorCodesLength())]
     builtin = [names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] for code in codes]

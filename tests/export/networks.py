@@ -70,7 +70,7 @@ CASES = {
 
 
 def random_variables(arch: ArchSpec, *, seed: int = 0) -> dict[str, Any]:
-    """Returns weights as initialised, and batch statistics and parameters as training leaves them."""
+    """Returns weights as initialised, and batch norms as training leaves them."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -15,7 +15,7 @@ import pytest
 import deepmaker_jax
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.export import Model, bundle, export_bundle, read_bundle, run_tflite, tflite
+from deepmaker_jax.export import Model, export_bundle, read_bundle, run_tflite, tflite
 from tests.export.networks import CASES, random_images, random_variables
 
 NAME = "hard_swish, harmonic, stem pool, 28 to 3"
@@ -256,7 +256,3 @@ def test_damaged_bundle_is_refused_with_one_line(copied, damage, message):
     with pytest.raises(InputError, match=message) as caught:
         deepmaker_jax.load(copied)
     assert "\n" not in str(caught.value)
-
-
-def test_bundle_names_its_files_once():
-    assert len(set(bundle.FILES)) == len(bundle.FILES)
