@@ -9,7 +9,8 @@ from deepmaker_jax.config import (
     TrainConfig,
 )
 
-# Numbers that the authors published: float networks, trained for hundreds of epochs.
+# Numbers that the authors published, float networks trained for hundreds of epochs; the MLPerf
+# Tiny ones are int8 files.
 REFERENCES = (
     {"name": "CondenseNet-0.22M", "params": 220_000, "accuracy": 0.938, "source": "Huang 2018"},
     {"name": "CondenseNet-0.41M", "params": 410_000, "accuracy": 0.947, "source": "Huang 2018"},
@@ -17,6 +18,20 @@ REFERENCES = (
     {"name": "CondenseNet-0.95M", "params": 950_000, "accuracy": 0.955, "source": "Huang 2018"},
     {"name": "DenseNet-BC-100-12", "params": 800_000, "accuracy": 0.955, "source": "Huang 2017"},
     {"name": "ResNet-20", "params": 270_000, "accuracy": 0.913, "source": "He 2016"},
+    {
+        "name": "ResNet-8 int8",
+        "params": 78_666,
+        "bytes": 98_496,
+        "accuracy": 0.8697,
+        "source": "MLPerf Tiny",
+    },
+    {
+        "name": "ResNet large int8",
+        "params": None,
+        "bytes": 512_024,
+        "accuracy": 0.9131,
+        "source": "MLPerf Tiny",
+    },
 )
 
 

@@ -5,16 +5,29 @@ deepmaker_jax` starts no JAX.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepmaker_jax.arch import ArchSpec, Stage
+    from deepmaker_jax.cli import experiment
+    from deepmaker_jax.config import Config
+    from deepmaker_jax.data import Dataset, make_dataset
+    from deepmaker_jax.data import load as load_data
+    from deepmaker_jax.errors import InputError
+    from deepmaker_jax.execute.runtime import one_thread
+    from deepmaker_jax.export import load
+    from deepmaker_jax.job import run
+    from deepmaker_jax.spaces import Gene, Space
+    from deepmaker_jax.types import Objective
 
 _PLACES = {
+    "ArchSpec": "arch",
     "Config": "config",
     "Dataset": "data",
     "Gene": "spaces",
     "InputError": "errors",
     "Objective": "types",
     "Space": "spaces",
-    "ArchSpec": "arch",
     "Stage": "arch",
     "experiment": "cli",
     "load": "export",
@@ -23,7 +36,10 @@ _PLACES = {
     "one_thread": "execute.runtime",
     "run": "job",
 }
-__all__ = sorted(_PLACES)
+__all__ = [
+    "ArchSpec", "Config", "Dataset", "Gene", "InputError", "Objective", "Space", "Stage",
+    "experiment", "load", "load_data", "make_dataset", "one_thread", "run",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

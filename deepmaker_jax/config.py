@@ -68,7 +68,7 @@ class SearchConfig:
     """Share of children that mix two parents, 0 to 1."""
 
     mutation_rate: float | None = None
-    """Chance that a gene takes another choice, 0 to 1; None for 2 divided by the number of genes."""
+    """Chance that a gene takes another choice, 0 to 1; None for 2 over the number of genes."""
 
     epochs: int = 3
     """Epochs that each candidate trains; at least 1."""
@@ -181,7 +181,7 @@ class Config:
     """Processes that train at once; 0 for one per core."""
 
     quiet: bool = False
-    """Print only the final front."""
+    """Print only the final front, and what must not be missed."""
 
     accept_platform: bool = False
     """Resume a run that other package versions or another processor began; it is recorded."""
@@ -212,10 +212,13 @@ def from_json(value: dict[str, Any]) -> Config:
     Raises:
       InputError: the object does not describe settings.
     """
-    groups = dict(
-        space=SpaceConfig, limits=LimitConfig, search=SearchConfig, train=TrainConfig,
-        final=FinalConfig,
-    )  # fmt: skip
+    groups: dict[str, Any] = {
+        "space": SpaceConfig,
+        "limits": LimitConfig,
+        "search": SearchConfig,
+        "train": TrainConfig,
+        "final": FinalConfig,
+    }
     try:
         fields = dict(value)
         for name, group in groups.items():

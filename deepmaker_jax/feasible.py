@@ -135,7 +135,7 @@ class Feasible(NamedTuple):
         return genome if now <= 1 else None
 
     def _grow(self, rng: np.random.Generator, genome: Genome, *, largest: float) -> Genome:
-        """Returns a feasible genome whose `spread` cost is close below `largest`, if tries find one.
+        """Returns a feasible genome whose `spread` cost is close below `largest`, if one is found.
 
         `shrink` overshoots: one random change may take off nine tenths of a network.
         """

@@ -188,6 +188,7 @@ def _member(record: Record, finals: dict[str, Record], manifests: dict[str, Any]
         "params": costs.params,
         "macs": costs.macs,
         "peak_activation_bytes": costs.peak_activation_bytes,
+        "flash_bytes": costs.flash_bytes,
         "val_accuracy": record["measured"]["val_accuracy"],
         "test_accuracy": weights.get("accuracy"),
         "int8_bytes": int8.get("bytes"),

@@ -1,6 +1,5 @@
 """The run folder: opened, compared with what is asked for, never overwritten."""
 
-import errno
 import os
 import pathlib
 import shutil
@@ -48,7 +47,7 @@ def claim(out: pathlib.Path, *, needed_bytes: int) -> None:
 
 
 def _why(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno in errno.errorcode else str(error)
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[str, Any]:

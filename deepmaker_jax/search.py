@@ -180,10 +180,10 @@ def _measure(
     num_done = len(candidates) - len(new)
     for result in s.executor.results():
         if isinstance(result, Outcome):
-            record = _record(s, new[result.id], generation, result)
-            found[result.id] = s.ledger.append(record)
+            record = s.ledger.append(_record(s, new[result.id], generation, result))
+            found[result.id] = record
             num_done += 1
-            yield Measured("search", found[result.id], num_done, len(candidates))
+            yield Measured("search", record, num_done, len(candidates))
         else:
             yield result
     return [record for c in candidates if (record := found[c.id]) is not None]
@@ -197,9 +197,9 @@ def _record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) 
     if status == "ok":
         measured = costs | outcome.measured | {"val_error": 1 - outcome.measured["val_accuracy"]}
         values = {o.name: float(o.measure(measured)) for o in s.objectives}
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        bad = [f"{name} (={v})" for name, v in values.items() if v is None or not np.isfinite(v)]
         if bad:
-            status, reason = "failed", f"objective {bad[0]} (={values[bad[0]]}) is not finite"
+            status, reason = "failed", f"objective {bad[0]} is not finite"
     return ledger_record(
         candidate.id,
         generation=generation,

@@ -52,8 +52,9 @@ def test_odd_sides_lose_their_rim_in_a_pool_and_round_up_in_a_stride():
 
 
 @pytest.mark.parametrize(
-    ("channels", "percent", "kept"), [(40, 50, 20), (10, 25, 4), (8, 25, 4), (44, 75, 32), (13, 100, 13)]
-)  # fmt: skip
+    ("channels", "percent", "kept"),
+    [(40, 50, 20), (10, 25, 4), (8, 25, 4), (44, 75, 32), (13, 100, 13)],
+)
 def test_transitions_keep_multiples_of_four(channels, percent, kept):
     assert transition_channels(channels, percent) == kept
 

@@ -44,7 +44,7 @@ def test_activations_that_cannot_be_fused_keep_more_alive(activation, extra):
 
 def test_a_tensor_dies_after_its_last_reader():
     chain = tuple(layer for layer in layers(ONE_LAYER) if layer.op != "concat")
-    chain = chain[:2] + (chain[2]._replace(inputs=("s1l1",)), *chain[3:])
+    chain = (*chain[:2], chain[2]._replace(inputs=("s1l1",)), *chain[3:])
     assert peak_activation_bytes(chain, (8, 8, 1)) == 512
 
 

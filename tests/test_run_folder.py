@@ -81,7 +81,7 @@ def test_the_same_run_is_accepted_again(tmp_path):
         ("strategy", "RandomSearch", r"strategy \(was NSGA2, now RandomSearch\)"),
         ("program/strategy", "vmap", r"program\.strategy \(was plain, now vmap\)"),
         ("objectives", [{"name": "macs"}], r"objectives"),
-        ("versions/jax", "0.11.0", r"versions\.jax \(was 0\.10\.2, now 0\.11\.0\).*--accept-platform"),
+        ("versions/jax", "0.11.0", r"versions\.jax \(was 0\.10\.2.*--accept-platform"),
         ("platform/machine", "arm64", r"platform\.machine"),
     ],
 )  # fmt: skip

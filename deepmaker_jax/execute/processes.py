@@ -101,7 +101,8 @@ class Processes:
         """Yields progress and outcomes until no submitted unit is left."""
         while self._waiting or any(self._doing.values()):
             by_connection = {worker.connection: worker for worker in self._doing}
-            for connection in multiprocessing.connection.wait(list(by_connection)):
+            ready: list[Any] = multiprocessing.connection.wait(list(by_connection))
+            for connection in ready:
                 worker = by_connection[connection]
                 try:
                     result = connection.recv()

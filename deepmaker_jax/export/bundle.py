@@ -219,8 +219,7 @@ def _attempt(path: pathlib.Path, make: Callable[[], Manifest]) -> Manifest:
     """Returns the file's entry; of a file that could not be made, the status and the reason."""
     try:
         return make()
-    # The converter raises what it likes; whatever it is belongs to this one file.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a converter raises is this file's alone
         path.unlink(missing_ok=True)
         missing_tool = isinstance(error, InputError) and "pip install" in str(error)
         entry: Manifest = dict.fromkeys(ENTRY_KEYS)

@@ -25,7 +25,7 @@ class _SharingBuilder(flatbuffers.Builder):
         super().__init__(1 << 16)
         self._vectors: dict[tuple[str, bytes], int] = {}
 
-    def CreateNumpyVector(self, x):
+    def CreateNumpyVector(self, x):  # noqa: N802 - flatbuffers' name
         key = (x.dtype.str, x.tobytes())
         if key not in self._vectors:
             alignment = BUFFER_ALIGNMENT if x.dtype == np.uint8 else x.dtype.itemsize

@@ -41,7 +41,8 @@ GENES = (
 def _num_stages(row: Row, input_shape: tuple[int, int, int]) -> int:
     """Returns how many of the row's stages see a map of at least 2x2 pixels; at least 1."""
     side = min(input_shape[:2])
-    side = {"none": side, "stride": -(-side // 2), "pool": side // 2}[str(row["stem_reduction"])]
+    after_stem = {"none": side, "stride": -(-side // 2), "pool": side // 2}
+    side = after_stem[str(row["stem_reduction"])]
     return min(int(row["stages"]), max(1, side.bit_length() - 1))
 
 
@@ -57,7 +58,8 @@ def _edges(connectivity, row: Row) -> list:
 def deepmaker(input_shape: tuple[int, int, int], num_classes: int) -> Space:
     """Returns the space for images of `input_shape` (h, w, c).
 
-    Stages that would see a feature map below 2x2 are taken off, so the same table serves 8x8 digits and 224x224 pictures.
+    Stages that would see a feature map below 2x2 are taken off, so the same
+    table serves 8x8 digits and 224x224 pictures.
 
     Raises:
       InputError: an image side is under 4 pixels.

@@ -30,10 +30,15 @@ def neuropower(input_shape: tuple[int, int, int], num_classes: int) -> Space:
     def to_arch(row: Row) -> ArchSpec:
         blocks = int(row["blocks"])
         negative, positive = row["activation_negative"], row["activation_positive"]
-        stage = dict(num_layers=(int(row["depth"]) - 4) // 3, growth=GROWTH, kernel=3)
-        rest = dict(bottleneck=0, connectivity="full")
         stages = tuple(
-            Stage(**stage, **rest, compression_percent=100 if i < blocks - 1 else 0)
+            Stage(
+                num_layers=(int(row["depth"]) - 4) // 3,
+                growth=GROWTH,
+                kernel=3,
+                bottleneck=0,
+                connectivity="full",
+                compression_percent=100 if i < blocks - 1 else 0,
+            )
             for i in range(blocks)
         )
         return ArchSpec(

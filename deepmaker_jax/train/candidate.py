@@ -161,7 +161,7 @@ def _restore(path: pathlib.Path, like: TrainState) -> tuple[TrainState, int, flo
         value = flax.serialization.from_bytes(target, path.read_bytes())
         state = TrainState(*value["state"])
         fits = jax.tree.map(lambda a, b: np.shape(a) == np.shape(b), like, state)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - msgpack and flax raise what they like
         raise InputError(
             f"{path} is not a checkpoint of this network: remove it ({error})"
         ) from None

@@ -13,6 +13,7 @@ from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data.augment import Augmentation, augment
 from deepmaker_jax.models import Network
 from deepmaker_jax.train.optimizer import direction, schedule
+from deepmaker_jax.types import Array
 
 Tree = Any
 
@@ -32,8 +33,8 @@ class TrainState(NamedTuple):
     batch_stats: Tree
     opt_state: Tree
     average: Tree
-    step: jax.Array
-    loss_sum: jax.Array
+    step: Array
+    loss_sum: Array
 
 
 class Feed(NamedTuple):
@@ -49,13 +50,13 @@ class Feed(NamedTuple):
       num_steps: Int[], of the whole training.
     """
 
-    images: jax.Array
-    labels: jax.Array
-    input_scale: jax.Array
-    order: jax.Array
-    key: jax.Array
-    learning_rate: jax.Array
-    num_steps: jax.Array
+    images: Array
+    labels: Array
+    input_scale: Array
+    order: Array
+    key: Array
+    learning_rate: Array
+    num_steps: Array
 
 
 def init_state(variables: Tree, optimizer: str, settings: TrainConfig) -> TrainState:
@@ -128,9 +129,9 @@ def compile_step(
     return _compiled[key]
 
 
-@functools.lru_cache(maxsize=MAX_KEPT)
-def _predict(network: Network):
-    return jax.jit(lambda variables, images: network.apply(variables, images.astype(np.float32)))
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(network: Network, variables: Tree, images: Array) -> Array:
+    return network.apply(variables, images.astype(np.float32))
 
 
 def predict(
@@ -152,5 +153,5 @@ def predict(
         part = images[start : start + batch_size]
         missing = batch_size - len(part)
         batch = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
-        parts.append(np.asarray(_predict(network)(variables, batch))[: len(part)])
+        parts.append(np.asarray(_predict(network, variables, batch))[: len(part)])
     return np.concatenate(parts)

@@ -81,7 +81,7 @@ def test_training_again_gives_the_same_bits(run, whole):
 
 
 def test_a_training_that_stopped_after_any_epoch_goes_on_to_the_same_bits(run, whole, tmp_path):
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     for stop in (1, 4):
@@ -89,9 +89,9 @@ def test_a_training_that_stopped_after_any_epoch_goes_on_to_the_same_bits(run, w
 
         def leave(epoch, loss, stop=stop):
             if epoch == stop:
-                raise Stop
+                raise StopError
 
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             train(
                 SMALL, load_digits(), settings=SETTINGS, num_epochs=6, seed=0, input_scale=SCALE,
                 checkpoint=path, on_epoch=leave,
