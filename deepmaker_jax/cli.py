@@ -51,6 +51,9 @@ def guarded(work: Callable[[], None], *, resume: Callable[[], str] = str) -> int
         code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         print(f"stopped; to go on: {resume()}" if resume() else "stopped", file=sys.stderr)
         return code
+    except BrokenPipeError:  # the reader of what is printed has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except OSError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return FAILED
@@ -59,24 +62,40 @@ def guarded(work: Callable[[], None], *, resume: Callable[[], str] = str) -> int
             signal.signal(signal.SIGTERM, previous)
 
 
-def parse(args: Sequence[str], *, default: Any, prog: str, description: str) -> Any:
-    """Parses a command line into a dataclass like `default`.
+def parse(args: Sequence[str], *, settings: Any, prog: str, description: str) -> Any:
+    """Parses a command line into a dataclass.
+
+    Args:
+      args: the words after the program's name.
+      settings: a dataclass, or an instance whose values are the defaults.
+      prog: the program's name, for the help.
+      description: the help's first part.
 
     Raises:
       InputError: what tyro prints in a box, on one line.
     """
     said = io.StringIO()
+    kind = settings if isinstance(settings, type) else type(settings)
+    default = {} if isinstance(settings, type) else {"default": settings}
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                type(default), default=default, args=list(args), prog=prog, description=description
-            )
+            return tyro.cli(kind, args=list(args), prog=prog, description=description, **default)
     except SystemExit as stop:
         if not stop.code:
             raise
-        text = "".join(" " if c in "╭╮╰╯│─" else c for c in said.getvalue().split("For full")[0])
-        words = " ".join(text.split())
-        raise InputError(f"{words}; see {prog} --help") from None
+        raise InputError(f"{_unboxed(said.getvalue())}; see {prog} --help") from None
+
+
+def _unboxed(text: str) -> str:
+    """Returns the first paragraph below the title of tyro's box, drawn in whatever characters."""
+    words: list[str] = []
+    for line in text.splitlines()[1:]:
+        inner = line.strip(" |│╭╮╰╯─-+")
+        if inner:
+            words.append(inner)
+        elif words:
+            break
+    return " ".join(words)
 
 
 def experiment(
@@ -115,7 +134,7 @@ def experiment(
             raise InputError(f"preset (={preset}) must be one of {', '.join(presets)}; see --help")
         config = parse(
             args,
-            default=dataclasses.replace(presets[preset](), experiment=name, preset=preset),
+            settings=dataclasses.replace(presets[preset](), experiment=name, preset=preset),
             prog=f"{prog} {preset}",
             description=_describe(presets, default, preset),
         )
@@ -172,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f"command (={argv[0]}) must be one of {', '.join(known)}")
         settings, function = known[argv[0]]
         prog = f"deepmaker {argv[0]}"
-        value = parse(argv[1:], default=settings, prog=prog, description=settings.__doc__ or "")
+        value = parse(argv[1:], settings=settings, prog=prog, description=settings.__doc__ or "")
         function(value)
 
     return guarded(work)

@@ -76,7 +76,7 @@ def train(settings: Train) -> None:
     train_longer(run, settings.member, num_epochs=settings.epochs, data_path=settings.data, out=out)
 
 
-# name -> (default settings, function); a missing default is a required argument
+# name -> (settings, function)
 COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
     "show": (Show, show),
     "report": (Report, write_report),

@@ -51,7 +51,7 @@ def _steps(network: Iterable[Layer]) -> list[tuple[str, tuple[str, ...], int]]:
 
     relu and relu6 are fused into the step before them. Every other activation
     is a step of its own that reads one tensor and writes another; silu and
-    swish are a sigmoid and a product, so two. A two-sided activation computes
+    swish are a sigmoid and a product, elu and selu a mask and four more. A two-sided activation computes
     both sides and selects. A batch norm that stands alone is a scale and a
     shift.
     """
@@ -83,6 +83,15 @@ def _steps(network: Iterable[Layer]) -> list[tuple[str, tuple[str, ...], int]]:
 def _activation_steps(name: str, source: str, tag: str) -> list[tuple[str, tuple[str, ...]]]:
     if name in ("silu", "swish"):
         return [(f"{tag}_sigmoid", (source,)), (f"{tag}_product", (source, f"{tag}_sigmoid"))]
+    if name in ("elu", "selu"):  # where(x > 0, x, exp(x where x <= 0) - 1): no int8 kernel has it
+        mask, safe, power, below = (f"{tag}_{part}" for part in ("mask", "safe", "power", "below"))
+        return [
+            (mask, (source,)),
+            (safe, (source, mask)),
+            (power, (safe,)),
+            (below, (power,)),
+            (f"{tag}_{name}", (source, mask, below)),
+        ]
     return [(f"{tag}_{name}", (source,))]
 
 

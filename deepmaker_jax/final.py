@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import multiprocessing
-import os
 import pathlib
 import shutil
 import time
@@ -52,6 +51,7 @@ def train_members(
     fidelity = s.fidelity | {"name": "final", "epochs": num_epochs, "images": num_images}
     yield FinalStarted([record["id"] for record in members], num_epochs)
     by_id = {record["id"]: record for record in members}
+    waiting: list[Unit] = []
     done: dict[str, Record] = {}
     for id, record in by_id.items():
         known = s.ledger.find(id, fidelity)
@@ -60,9 +60,11 @@ def train_members(
             continue
         arch = arch_module.from_json(record["arch"])
         checkpoint = checkpoints(out) / "final" / f"{id}.msgpack"
-        s.executor.submit(
-            Unit(id, arch, "final", num_epochs, checkpoint, weights=weights_path(out, id))
-        )
+        weights = weights_path(out, id)
+        waiting.append(Unit(id, arch, "final", num_epochs, checkpoint, weights=weights))
+    # The longest first, so that no worker is left alone with it at the end.
+    for unit in sorted(waiting, key=lambda unit: -cost(unit.arch).macs):
+        s.executor.submit(unit)
     for result in s.executor.results():
         if not isinstance(result, Outcome):
             yield result
@@ -137,7 +139,6 @@ def export_members(
     for name, value in shared.items():
         with replacing(folder / f"{name}.npy") as path, open(path, "wb") as file:
             np.save(file, value)
-    os.environ.update(runtime.ONE_THREAD)
     began = time.perf_counter()
     manifests: dict[str, dict[str, Any]] = {}
     pool = concurrent.futures.ProcessPoolExecutor(
@@ -145,9 +146,10 @@ def export_members(
     )
     try:
         jobs = {}
-        for id in ids:
-            bundle = str(weights_path(out, id).parent)
-            jobs[pool.submit(_export, str(folder), id, bundle, s.config.final.export)] = id
+        with runtime.children_of_one_thread():
+            for id in ids:
+                bundle = str(weights_path(out, id).parent)
+                jobs[pool.submit(_export, str(folder), id, bundle, s.config.final.export)] = id
         for job in concurrent.futures.as_completed(jobs):
             manifests[jobs[job]] = job.result()
             seconds = time.perf_counter() - began

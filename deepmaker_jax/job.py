@@ -66,17 +66,18 @@ def run(
     feasible, chosen = _space(config, data, space, objectives)
     task = make_task(config, data)
     feasible.check(config.search.population)
-    executor_name = _executor_name(config)
+    name = program.default_executor() if config.executor == "auto" else config.executor
     factory = strategy or STRATEGIES[config.search.strategy]
     out = pathlib.Path(config.out or run_folder.default_out(config))
     document = _document(config, data, feasible.space, chosen, task)
     document |= {
+        "program": program.choose(name),
         "command": command,
         "references": list(references),
         "reference": config.reference,
         "strategy": getattr(factory, "__name__", str(factory)),
     }
-    document["reproducible"], document["reason"] = program.reproducible(executor_name)
+    document["reproducible"], document["reason"] = program.reproducible(document["program"])
     if config.final.export:
         _need_exporters()
     run_folder.claim(out, needed_bytes=2 * data.train_images.nbytes + data.test_images.nbytes)
@@ -89,7 +90,7 @@ def run(
         crossover=config.search.crossover,
     )
     ledger = Ledger(out / NAME)
-    executor = _executor(executor_name, config, task, out)
+    executor = _executor(name, config, task, out)
     fidelity = {
         "name": "search",
         "epochs": config.search.epochs,
@@ -226,12 +227,6 @@ def _input_scale(config: Config, images: np.ndarray) -> np.ndarray:
     return (1 / np.maximum(deviation, 1.0)).astype(np.float32)  # a constant channel has none
 
 
-def _executor_name(config: Config) -> str:
-    if config.executor != "auto":
-        return config.executor
-    return "processes" if program.choose()["device"] == "cpu" else "inline"
-
-
 def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Executor:
     if name == "inline":
         return Inline(task)
@@ -265,7 +260,6 @@ def _document(
         "preset": config.preset,
         "config": config_module.to_json(config),
         "seed": config.seed,
-        "program": program.choose(),
         "versions": program.versions(),
         "platform": program.describe_platform(),
         "space": {"name": space.name, "genes": {g.name: list(g.choices) for g in space.genes}},

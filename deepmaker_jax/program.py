@@ -12,20 +12,27 @@ from deepmaker_jax.execute import runtime
 PACKAGES = ("deepmaker-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy")
 
 
-def choose() -> dict[str, Any]:
+def choose(executor: str) -> dict[str, Any]:
     """Returns the program as it stands in config.json.
 
-    One plain network at a time is the only strategy so far. On a CPU a program
-    has one XLA thread: see `runtime.one_thread`.
+    One plain network at a time is the only strategy so far. On a CPU a worker
+    process has one XLA thread; this process has as many as it started JAX with:
+    see `runtime.one_thread`.
     """
     device = jax.default_backend()
+    single = executor == "processes" or runtime.is_one_thread()
     return {
         "strategy": "plain",
         "size_class": None,
         "lanes": 1,
-        "threads": 1 if device == "cpu" else None,
+        "threads": None if device != "cpu" else 1 if single else num_cores(),
         "device": device,
     }
+
+
+def default_executor() -> str:
+    """Returns the executor that `auto` means: processes on a CPU, inline on an accelerator."""
+    return "processes" if jax.default_backend() == "cpu" else "inline"
 
 
 def versions() -> dict[str, str]:
@@ -70,10 +77,12 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def reproducible(executor: str) -> tuple[bool, str | None]:
+def reproducible(program: dict[str, Any]) -> tuple[bool, str | None]:
     """Returns whether a run again gives the same bits, and if not, why."""
-    if jax.default_backend() == "cpu" and executor == "inline" and not runtime.is_one_thread():
+    threads = program["threads"]
+    if program["device"] == "cpu" and threads != 1:
         return False, (
-            "XLA had several CPU threads: call deepmaker_jax.one_thread() before JAX computes"
+            f"XLA had {threads} CPU threads: take --executor processes, or call "
+            "deepmaker_jax.one_thread() before JAX starts"
         )
     return True, None

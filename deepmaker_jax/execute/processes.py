@@ -3,7 +3,6 @@
 import collections
 import multiprocessing
 import multiprocessing.connection
-import os
 import pathlib
 import shutil
 import signal
@@ -71,13 +70,8 @@ class Processes:
         process = context.Process(
             target=_work, args=(theirs, self._bare, self._folder), daemon=True
         )
-        before = dict(os.environ)
-        os.environ.update(runtime.ONE_THREAD)  # a spawned process inherits it
-        try:
+        with runtime.children_of_one_thread():
             process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
         theirs.close()
         self._doing[_Worker(process, mine)] = None
 

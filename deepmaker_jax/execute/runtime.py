@@ -1,8 +1,10 @@
 """What a process needs before JAX computes in it: one XLA thread, a place for programs."""
 
+import contextlib
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 ONE_THREAD = {"NPROC": "1", "PJRT_NPROC": "1"}  # XLA's CPU client sizes its thread pools by these
 
@@ -17,17 +19,16 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or default)
 
 
-def one_thread() -> None:
+def one_thread() -> bool:
     """Limits XLA to one CPU thread in this process and those it starts.
 
-    With more, results differ from call to call (jax#39741).
-
-    Raises:
-      RuntimeError: JAX has started with its thread pools already.
+    With more, results differ from call to call (jax#39741). Returns whether it
+    holds: once JAX has started, which importing evosax is enough for, it is too
+    late for this process.
     """
-    if not is_one_thread() and _jax_has_started():
-        raise RuntimeError("one_thread() must be called before JAX's first computation")
-    os.environ.update(ONE_THREAD)
+    if not is_one_thread() and not _jax_has_started():
+        os.environ.update(ONE_THREAD)
+    return is_one_thread()
 
 
 def _jax_has_started() -> bool:
@@ -38,6 +39,18 @@ def _jax_has_started() -> bool:
 def is_one_thread() -> bool:
     """Whether `one_thread` was called in this process or the one that started it."""
     return all(os.environ.get(name) == value for name, value in ONE_THREAD.items())
+
+
+@contextlib.contextmanager
+def children_of_one_thread() -> Iterator[None]:
+    """Processes that start in this block have one XLA thread; this one is left as it is."""
+    before = dict(os.environ)
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def keep_programs() -> None:

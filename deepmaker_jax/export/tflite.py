@@ -122,7 +122,7 @@ def _tensorflow() -> ModuleType:
             "pip install 'deepmaker-jax[export]'"
         ) from None
     # Once TensorFlow has run, its devices are fixed; then it is too late, and harmless here.
-    with contextlib.suppress(RuntimeError):
+    with quiet(), contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     return tf
 

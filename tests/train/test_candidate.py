@@ -14,16 +14,9 @@ from deepmaker_jax.models import Network
 from deepmaker_jax.train import Split, evaluate, predict, step, train
 from deepmaker_jax.train.candidate import epoch_order
 from deepmaker_jax.train.init import init
-from tests.examples import ARCH, LAST
+from tests.examples import SMALL
 
 SETTINGS = TrainConfig(batch_size=64, crop=1, flip=False, average_decay=0.9)
-SMALL = dataclasses.replace(
-    ARCH,
-    input_shape=(8, 8, 1),
-    num_classes=10,
-    stem_width=8,
-    stages=(dataclasses.replace(LAST, num_layers=2),),
-)
 SCALE = np.array([1 / 96], np.float32)
 
 

@@ -1,0 +1,150 @@
+"""The command lines, in process: help, bad input, exit codes."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from deepmaker_jax.cli import main
+from experiments import cifar10, cifar100, digits, fashion_mnist, images, mnist
+
+EXPERIMENTS = {
+    "cifar10": cifar10, "cifar100": cifar100, "digits": digits, "fashion_mnist": fashion_mnist,
+    "images": images, "mnist": mnist,
+}  # fmt: skip
+
+
+def refused(capsys, code, *words):
+    """The exit code is 2 and stderr is one line that has every word."""
+    assert code == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1, said.err
+    assert said.err.startswith("error: ")
+    for word in words:
+        assert word in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_help_names_every_setting_with_its_default(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        EXPERIMENTS[name].main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for flag in (
+        "--seed", "--data", "--out", "--side", "--validation-share", "--executor", "--workers",
+        "--quiet", "--accept-platform", "--reference", "--space.name", "--space.only",
+        "--limits.flash-bytes", "--search.population", "--search.strategy", "--train.schedule",
+        "--train.cutout", "--final.members", "--final.export",
+    ):  # fmt: skip
+        assert flag in text
+    assert "(default: 16)" in text or "(default: 8)" in text or "(default: 12)" in text
+    assert "Presets:" in text
+    assert "--experiment" not in text
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["tiny"], ["preset (=tiny) must be one of smoke, small, neuropower, full"]),
+        (["smoke", "--sed", "3"], ["Unrecognized options: --sed", "--help"]),
+        (["smoke", "--seed", "x"], ["--seed", "'x'"]),
+        (["smoke", "--seed"], ["--seed"]),
+        (["smoke", "--search.strategy", "luck"], ["'luck'", "nsga2", "random"]),
+        (["smoke", "--final.epochs", "-3"], ["final.epochs (=-3) must be a whole number"]),
+        (["smoke", "--search.population", "3"], ["search.population (=3)", "at least 4"]),
+        (["smoke", "extra"], ["extra"]),
+        (["--data", "/no/such/folder"], ["/no/such/folder"]),
+    ],
+)
+def test_a_bad_command_line_is_one_line_and_exit_2(args, words, capsys):
+    refused(capsys, cifar10.main(args), *words)
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    """120 pictures of 12x12 in 3 classes, as an .npz."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    pictures = (rng.integers(0, 60, (120, 12, 12, 1)) + 60 * labels[:, None, None, None]).astype(
+        np.uint8
+    )
+    path = tmp_path_factory.mktemp("npz") / "mine.npz"
+    np.savez(path, x_train=pictures, y_train=labels)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--limits.params", "10"], ["limits.params (=10)", "nearest value", "raise it"]),
+        (["--space.name", "resnet"], ["space.name (=resnet)", "deepmaker, neuropower"]),
+        (["--space.only", "kernel"], ["space.only (=kernel) must look like GENE=CHOICE"]),
+        (["--space.only", "kernel=7"], ["gene kernel (=[7])", "(3, 5)"]),
+        (["--space.only", "depth=7"], ["has no gene 'depth'"]),
+        (
+            ["--space.name", "neuropower", "--space.only", "depth=16", "blocks=2",
+             "optimizer=adam", "activation_negative=relu", "activation_positive=relu|elu",
+             "--limits.macs", "None", "--limits.flash-bytes", "None"],
+            ["search.population (=4)", "2 different networks"],
+        ),
+        (["--search.objectives", "error", "speed"], ["search.objectives (=speed)", "flash_bytes"]),
+        (["--search.images", "90"], ["search.images (=90)", "at most"]),
+        (["--train.batch-size", "100"], ["train.batch-size (=100)", "lower it"]),
+        (["--train.crop", "12"], ["train.crop (=12)", "12 pixels"]),
+        (["--train.cutout", "40"], ["train.cutout (=40)"]),
+        (["--validation-share", "0.01"], ["validation_share", "class"]),
+        (["--side", "16"], ["side"]),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_the_data_are_refused_before_training(
+    args, words, npz, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    refused(capsys, images.main(["smoke", "--data", npz, "--out", str(out), *args]), *words)
+    assert not out.exists()
+
+
+def test_out_that_is_a_file_is_refused(npz, tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    code = images.main(["smoke", "--data", npz, "--out", str(tmp_path / "out")])
+    refused(capsys, code, "must be a folder, but it is a file")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [None, "empty", "other"])
+def test_a_data_folder_without_data_says_what_was_looked_for(content, tmp_path, capsys):
+    folder = tmp_path / "data"
+    if content:
+        folder.mkdir()
+    if content == "other":
+        (folder / "notes.txt").write_text("")
+    refused(capsys, cifar10.main(["smoke", "--data", str(folder)]), str(folder))
+    code = images.main(["smoke", "--data", str(folder), "--side", "8"])
+    refused(capsys, code, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["shoe"], ["command (=shoe) must be one of show, report, train"]),
+        (["show"], ["Run folder. (required)", "deepmaker show --help"]),
+        (["show", "/no/such/run"], ["/no/such/run"]),
+        (["report", "/no/such/run"], ["/no/such/run"]),
+        (["train", "/no/such/run", "abc"], ["/no/such/run"]),
+        (["train", "/no/such/run", "abc", "--epochs", "0"], ["epochs (=0)"]),
+    ],
+)
+def test_deepmaker_commands_refuse_bad_input(argv, words, capsys):
+    refused(capsys, main(argv), *words)
+
+
+def test_deepmaker_help_lists_its_commands(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("show", "report", "train"))
+
+
+def test_nothing_was_written_where_the_tests_ran():
+    assert not (pathlib.Path(os.getcwd()) / "runs" / "cifar10-smoke-seed0").exists()
