@@ -9,19 +9,17 @@ which the fit has not seen, give the errors of the constants that stand in
 """
 
 import argparse
-import importlib.metadata
 import pathlib
-import platform
-import sys
 from collections.abc import Iterator
 
 import jax
 import numpy as np
+from record import publish
 
 from deepmaker_jax import cost
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.export import to_tflite_int8
-from deepmaker_jax.files import dump_json, write_json
+from deepmaker_jax.export.tflite import tool_version
 from deepmaker_jax.models import Network
 from deepmaker_jax.spaces import Space, deepmaker, neuropower
 
@@ -32,7 +30,6 @@ CONSTANTS = (
 MAX_PARAMS = 300_000
 MAX_MACS = 150_000_000
 CALIBRATION_IMAGES = 4
-PACKAGES = ("jax", "flax", "tensorflow", "ai_edge_litert", "flatbuffers")
 
 
 def sample(space: Space, rng: np.random.Generator, *, num: int) -> Iterator[ArchSpec]:
@@ -107,10 +104,7 @@ def main() -> None:
     stands = np.array([cost.flash_bytes(layers(arch)) for arch in test])
     spread = [[file_bytes(arch, seed=seed) for seed in range(4)] for arch in test[:8]]
     result = {
-        "machine": "2 cores x86-64",
-        "platform": platform.machine(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "command": " ".join(["python", *sys.argv]),
+        "tool": tool_version(),
         "genomes": {"fit": len(fit), "test": len(test)},
         "bytes": {"smallest": int(sizes["test"].min()), "largest": int(sizes["test"].max())},
         "fitted_constants": constants,
@@ -123,9 +117,7 @@ def main() -> None:
             round(100 * (max(row) / min(row) - 1), 2) for row in spread
         ],
     }
-    print(dump_json(result, indent=1))
-    if args.out:
-        write_json(args.out, {"date": "2026-11-22"} | result)
+    publish(result, args.out)
 
 
 if __name__ == "__main__":

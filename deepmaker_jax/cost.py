@@ -51,9 +51,9 @@ def _steps(network: Iterable[Layer]) -> list[tuple[str, tuple[str, ...], int]]:
 
     relu and relu6 are fused into the step before them. Every other activation
     is a step of its own that reads one tensor and writes another; silu and
-    swish are a sigmoid and a product, elu and selu a mask and four more. A two-sided activation computes
-    both sides and selects. A batch norm that stands alone is a scale and a
-    shift.
+    swish are a sigmoid and a product, elu and selu a mask and four more. A
+    two-sided activation computes both sides and selects. A batch norm that
+    stands alone is a scale and a shift.
     """
     steps: list[tuple[str, tuple[str, ...], int]] = []
     for layer in network:

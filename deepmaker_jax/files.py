@@ -26,7 +26,7 @@ def _finite(value: Any) -> Any:
 
 def dump_json(value: Any, *, indent: int | None = None) -> str:
     """Returns strict JSON with sorted keys; NaN and infinities become null."""
-    separators = (", ", ": ") if indent else (",", ":")
+    separators = (",", ": ") if indent else (",", ":")
     return json.dumps(
         _finite(value), sort_keys=True, indent=indent, separators=separators, allow_nan=False
     )
