@@ -26,4 +26,4 @@ check: install-dev
 	$(BIN)/pyright
 
 test: install-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile

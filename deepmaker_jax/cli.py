@@ -8,6 +8,7 @@ import pathlib
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.execute import runtime
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+NOTICE_SECONDS = 5.0
 Presets = Mapping[str, Callable[[], Config]]
 
 
@@ -162,7 +164,13 @@ def _run(
     from deepmaker_jax import report
     from deepmaker_jax.job import run
 
-    data = load(config)
+    # To stdout: on stderr a refusal must stand alone.
+    notice = threading.Timer(NOTICE_SECONDS, print, ["still reading or downloading the data"])
+    notice.start()
+    try:
+        data = load(config)
+    finally:
+        notice.cancel()
     with report.Progress(quiet=config.quiet) as progress:
         front = run(config, data=data, command=command, on_event=progress.update, **extension)
         out = progress.out

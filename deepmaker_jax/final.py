@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from deepmaker_jax import arch as arch_module
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
+from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
 from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.execute import Outcome, Unit, runtime
@@ -141,6 +143,7 @@ def export_members(
             np.save(file, value)
     began = time.perf_counter()
     manifests: dict[str, dict[str, Any]] = {}
+    finished = False
     pool = concurrent.futures.ProcessPoolExecutor(
         min(num_workers, len(ids)), mp_context=multiprocessing.get_context("spawn")
     )
@@ -150,14 +153,19 @@ def export_members(
             for id in ids:
                 bundle = str(weights_path(out, id).parent)
                 jobs[pool.submit(_export, str(folder), id, bundle, s.config.final.export)] = id
-        for job in concurrent.futures.as_completed(jobs):
-            manifests[jobs[job]] = job.result()
-            seconds = time.perf_counter() - began
-            yield Exported(jobs[job], len(manifests), len(ids), seconds)
+        for num_done, job in enumerate(concurrent.futures.as_completed(jobs), 1):
+            try:
+                manifests[jobs[job]] = job.result()
+            except (InputError, BrokenProcessPool) as error:  # the others' bundles stand
+                yield Note(f"member {jobs[job]} was not exported: {error}")
+                continue
+            yield Exported(jobs[job], num_done, len(ids), time.perf_counter() - began)
+        finished = True
     finally:
         # A Ctrl-C must not wait for a conversion that nobody will use.
-        for process in list((pool._processes or {}).values()):
-            process.terminate() if len(manifests) < len(ids) else None
+        if not finished:
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
         pool.shutdown(cancel_futures=True)
         shutil.rmtree(folder, ignore_errors=True)
     for id, manifest in sorted(manifests.items()):

@@ -301,7 +301,10 @@ def pictures():
 
 @pytest.mark.parametrize(
     ("preset", "only"),
-    [("neuropower", ("depth=16",)), ("full", ("stages=1|2", "layers_1=1|2", "layers_2=1|2"))],
+    [
+        ("neuropower", ("depth=16", "blocks=2")),
+        ("full", ("stages=1|2", "layers_1=1|2", "layers_2=1|2")),
+    ],
 )
 def test_the_large_presets_run_reduced(preset, only, pictures, tmp_path):
     """Their space, objectives and recipe; 4 genomes, 2 generations, 1 epoch."""

@@ -1,0 +1,70 @@
+"""Measures TFLite classifiers side by side on CIFAR-10's test set: bytes, accuracy, latency.
+
+    python benchmarks/measure_tflite.py --data DIR RUN/models/*/model_int8.tflite OTHER.tflite
+
+One thread, batch 1. Accuracy is over all test images. Latency is the median over
+whole `invoke` calls; the files take turns image by image, so that a change of
+the machine's speed hits all alike.
+"""
+
+import argparse
+import pathlib
+import statistics
+import time
+
+import numpy as np
+from record import publish
+
+from deepmaker_jax import load_data
+from deepmaker_jax.export import run_tflite
+
+TIMED_IMAGES = 1_000
+
+
+def median_milliseconds(paths: list[pathlib.Path], images: np.ndarray) -> list[float]:
+    """Returns each file's median time of one image, the files in turn."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    models = [Interpreter(str(path), num_threads=1) for path in paths]
+    times: list[list[float]] = [[] for _ in models]
+    for model in models:
+        model.allocate_tensors()
+    for image in images:
+        for model, spent in zip(models, times, strict=True):
+            source = model.get_input_details()[0]
+            shift = source["quantization"][1] if source["dtype"] == np.int8 else 0
+            model.set_tensor(source["index"], (image[None] + float(shift)).astype(source["dtype"]))
+            start = time.perf_counter()
+            model.invoke()
+            spent.append(time.perf_counter() - start)
+    return [1e3 * statistics.median(spent) for spent in times]
+
+
+def main() -> None:
+    """Measures and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", type=pathlib.Path)
+    parser.add_argument("--data", required=True, help="the CIFAR-10 folder")
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    data = load_data("cifar10", path=args.data)
+    medians = median_milliseconds(args.files, data.test_images[:TIMED_IMAGES])
+    rows = []
+    for path, median in zip(args.files, medians, strict=True):
+        right = run_tflite(path, data.test_images).argmax(-1) == data.test_labels
+        name = (
+            path.name if path.parent.parent.name != "models" else f"{path.parent.name}/{path.name}"
+        )
+        rows.append(
+            {
+                "file": name,
+                "bytes": path.stat().st_size,
+                "test_accuracy": round(float(right.mean()), 4),
+                "median_ms": round(median, 4),
+            }
+        )
+    publish({"images": len(data.test_labels), "files": rows}, args.out)
+
+
+if __name__ == "__main__":
+    main()
