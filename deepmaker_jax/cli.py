@@ -5,7 +5,9 @@ import dataclasses
 import io
 import os
 import pathlib
+import re
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -142,7 +144,8 @@ def experiment(
         )
         config_module.check(config)
         runtime.one_thread()
-        again.append(f"{prog} {preset} {shlex.join(args)}".strip())
+        words = f"{prog} {preset} {shlex.join(args)}".strip()
+        again.append(re.sub(r"^python(?= )", lambda _: shlex.quote(_python()), words))
         _run(config, load=load, command=again[0], extension=extension)
 
     return guarded(work, resume=lambda: again[0] if again else "")
@@ -162,11 +165,13 @@ def _run(
 ) -> None:
     # Late, so that --help and a wrong flag answer before JAX is loaded.
     from deepmaker_jax import report
+    from deepmaker_jax.data import NAMES
     from deepmaker_jax.job import run
 
     # To stdout: on stderr a refusal must stand alone.
     notice = threading.Timer(NOTICE_SECONDS, print, ["still reading or downloading the data"])
-    notice.start()
+    if not config.quiet:
+        notice.start()
     try:
         data = load(config)
     finally:
@@ -175,10 +180,32 @@ def _run(
         front = run(config, data=data, command=command, on_event=progress.update, **extension)
         out = progress.out
     page = report.write_report(pathlib.Path(out))
-    members = front["members"]
-    best = members[0]["id"] if members else "ID"
-    following = f"deepmaker train {out} {best} --epochs {5 * config.final.epochs}"
+    trained = [member["id"] for member in front["members"] if member["status"] == "ok"]
+    if trained and data.name in NAMES:
+        rest = ["train", out, trained[0], "--epochs", str(5 * config.final.epochs)]
+    else:
+        rest = ["show", out]
+    following = shlex.join([*_deepmaker(), *rest])
     report.print_finished(pathlib.Path(out), page=page, following=following)
+
+
+def _python() -> str:
+    """Returns what starts this Python: its name where the shell finds it, else its path."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    return os.path.relpath(sys.executable) if _is_below(sys.executable) else sys.executable
+
+
+def _is_below(path: str) -> bool:
+    return not os.path.relpath(path).startswith("..")
+
+
+def _deepmaker() -> list[str]:
+    """Returns the words that start the `deepmaker` command of this environment."""
+    beside = os.path.join(os.path.dirname(sys.executable), "deepmaker")
+    if shutil.which("deepmaker") == beside:
+        return ["deepmaker"]
+    return [_python(), "-m", "deepmaker_jax.cli"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

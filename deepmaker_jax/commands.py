@@ -28,10 +28,10 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Trains one member of a front longer, from its weights, and exports it beside the run.
+    """Trains one member of a front longer, from its weights, and exports it into RUN/longer.
 
     The learning rate starts over, so the result is as good as a longer training
-    only if the added one is a good part of it. What the run holds is not touched.
+    only if the added one is a good part of it. The run's own files are not touched.
     """
 
     run: tyro.conf.Positional[str]
@@ -47,7 +47,7 @@ class Train:
     """Folder or archive of the data; None for where the run found it."""
 
     out: str | None = None
-    """Folder of the new bundle; None for RUN/longer/MEMBER-EPOCHS."""
+    """Folder for it, the bundle in its models/MEMBER; None for RUN/longer/MEMBER-EPOCHS."""
 
 
 def show(settings: Show) -> None:
@@ -66,6 +66,9 @@ def write_report(settings: Report) -> None:
 
 def train(settings: Train) -> None:
     """`deepmaker train RUN MEMBER`."""
+    from deepmaker_jax.execute import runtime
+
+    runtime.one_thread()  # before JAX starts, which the next import does
     from deepmaker_jax.longer import train_longer
 
     if settings.epochs < 1:

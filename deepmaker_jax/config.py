@@ -190,7 +190,11 @@ class Config:
     preset: Annotated[str, Hidden] = "default"
 
 
-FREE_FIELDS = ("data", "out", "executor", "workers", "quiet", "accept_platform", "reference")
+# What changes no result, so that a resumed run may have it otherwise.
+FREE_FIELDS = (
+    "data", "out", "executor", "workers", "quiet", "accept_platform", "reference", "experiment",
+    "preset",
+)  # fmt: skip
 COSTS = ("params", "macs", "peak_activation_bytes", "flash_bytes")
 
 
@@ -257,10 +261,14 @@ def _check_search(search: SearchConfig) -> None:
     _share("search.crossover-rate", search.crossover_rate, closed_high=True)
     if search.mutation_rate is not None:
         _share("search.mutation-rate", search.mutation_rate, closed_high=True)
-    if len(search.objectives) < 2 or len(set(search.objectives)) < len(search.objectives):
+    if (
+        search.objectives[:1] != ("error",)
+        or len(search.objectives) < 2
+        or len(set(search.objectives)) < len(search.objectives)
+    ):
         raise InputError(
-            f"search.objectives (={' '.join(search.objectives)}) must name at least two different "
-            "objectives, e.g. error flash_bytes"
+            f"search.objectives (={' '.join(search.objectives)}) must name error first, then at "
+            "least one different objective, e.g. error flash_bytes"
         )
 
 

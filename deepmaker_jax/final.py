@@ -5,19 +5,21 @@ import multiprocessing
 import pathlib
 import shutil
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
 
 from deepmaker_jax import arch as arch_module
+from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
 from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.execute import Outcome, Unit, runtime
+from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.files import replacing
 from deepmaker_jax.ledger import Record
 from deepmaker_jax.objective import scaled
@@ -41,6 +43,15 @@ def weights_path(out: pathlib.Path, id: str) -> pathlib.Path:
     return out / "models" / id / "weights.safetensors"
 
 
+def _has_weights(out: pathlib.Path, id: str) -> bool:
+    """Whether a member's weights are there and whole; damaged ones are trained again."""
+    try:
+        load_weights(weights_path(out, id))
+    except InputError:
+        return False
+    return True
+
+
 def train_members(
     s: Search, members: list[Record], out: pathlib.Path, num_images: int
 ) -> Generator[Event, None, dict[str, Record]]:
@@ -57,7 +68,7 @@ def train_members(
     done: dict[str, Record] = {}
     for id, record in by_id.items():
         known = s.ledger.find(id, fidelity)
-        if known and (known["status"] != "ok" or weights_path(out, id).exists()):
+        if known and (known["status"] == "diverged" or _has_weights(out, id)):
             done[id] = known
             continue
         arch = arch_module.from_json(record["arch"])
@@ -82,8 +93,11 @@ def train_members(
             outcome=result,
             **{name: record[name] for name in copied},
         )
-        # Weights that were lost are trained again to the same bits: the record stands.
-        done[result.id] = s.ledger.find(result.id, fidelity) or s.ledger.append(final)
+        # Weights that were lost are trained again to the same bits: a good record stands.
+        known = s.ledger.find(result.id, fidelity)
+        if known is None or known["status"] != "ok":
+            known = s.ledger.append(final)
+        done[result.id] = known
         (checkpoints(out) / "final" / f"{result.id}.msgpack").unlink(missing_ok=True)
         yield Measured("final", done[result.id], len(done), len(members))
     return {record["id"]: done[record["id"]] for record in members}
@@ -124,13 +138,17 @@ def _export(folder: str, id: str, bundle: str, export: bool) -> dict[str, Any]:
 
 
 def export_members(
-    ids: Sequence[str], out: pathlib.Path, data: Dataset, *, s: Search, num_workers: int
+    ids: Sequence[str], out: pathlib.Path, data: Dataset, *, config: Config, num_workers: int
 ) -> Generator[Event, None, dict[str, dict[str, Any]]]:
-    """Writes and runs the bundles; reads the test set, once. Returns the manifests by id."""
+    """Writes and runs the bundles; reads the test set, once.
+
+    Returns the manifests by id; a member whose export failed as a whole has
+    {"files": {}, "reason": ...} instead, and the others' bundles stand.
+    """
     if not ids:
         return {}
     rows = calibration_rows(
-        data.train_labels, num=s.config.final.calibration_images, seed=s.config.seed
+        data.train_labels, num=config.final.calibration_images, seed=config.seed
     )
     shared = {
         "calibration_images": data.train_images[rows],
@@ -143,36 +161,53 @@ def export_members(
             np.save(file, value)
     began = time.perf_counter()
     manifests: dict[str, dict[str, Any]] = {}
-    finished = False
-    pool = concurrent.futures.ProcessPoolExecutor(
-        min(num_workers, len(ids)), mp_context=multiprocessing.get_context("spawn")
-    )
+    waiting = list(ids)
     try:
-        jobs = {}
-        with runtime.children_of_one_thread():
-            for id in ids:
-                bundle = str(weights_path(out, id).parent)
-                jobs[pool.submit(_export, str(folder), id, bundle, s.config.final.export)] = id
-        for num_done, job in enumerate(concurrent.futures.as_completed(jobs), 1):
-            try:
-                manifests[jobs[job]] = job.result()
-            except (InputError, BrokenProcessPool) as error:  # the others' bundles stand
-                yield Note(f"member {jobs[job]} was not exported: {error}")
-                continue
-            yield Exported(jobs[job], num_done, len(ids), time.perf_counter() - began)
-        finished = True
+        while waiting:
+            # A process that dies breaks its pool: what that left goes on one by one, alone.
+            alone = len(waiting) < len(ids)
+            batch, waiting = (waiting[:1], waiting[1:]) if alone else (waiting, [])
+            for id, result in _pooled(batch, out, folder, config.final.export, num_workers):
+                if isinstance(result, BrokenProcessPool) and not alone:
+                    waiting.append(id)
+                    continue
+                if isinstance(result, BaseException):
+                    reason = " ".join(f"{type(result).__name__}: {result}".split())[:300]
+                    result = {"files": {}, "reason": f"not exported: {reason}"}
+                    yield Note(f"member {id} was {result['reason']}")
+                manifests[id] = result
+                yield Exported(id, len(manifests), len(ids), time.perf_counter() - began)
     finally:
-        # A Ctrl-C must not wait for a conversion that nobody will use.
-        if not finished:
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-        pool.shutdown(cancel_futures=True)
         shutil.rmtree(folder, ignore_errors=True)
     for id, manifest in sorted(manifests.items()):
         for name, file in sorted(manifest["files"].items()):
-            if file["status"] == "failed":
-                yield Note(f"member {id}: {name} failed: {file['reason']}")
+            if file["status"] != "ok":
+                yield Note(f"member {id}: {name} is {file['status']}: {file['reason']}")
     return manifests
+
+
+def _pooled(
+    ids: Sequence[str], out: pathlib.Path, folder: pathlib.Path, export: bool, num_workers: int
+) -> Iterator[tuple[str, dict[str, Any] | BaseException]]:
+    """Yields (id, manifest or what went wrong) as processes finish."""
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(num_workers, len(ids)), mp_context=multiprocessing.get_context("spawn")
+    )
+    finished = False
+    try:
+        with runtime.starting_workers():
+            jobs = {
+                pool.submit(_export, str(folder), id, str(weights_path(out, id).parent), export): id
+                for id in ids
+            }
+        for job in concurrent.futures.as_completed(jobs):
+            yield jobs[job], job.exception() or job.result()
+        finished = True
+    finally:
+        if not finished:  # a Ctrl-C must not wait for a conversion that nobody will use
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def front_document(
@@ -187,7 +222,8 @@ def front_document(
 
 def _member(record: Record, finals: dict[str, Record], manifests: dict[str, Any]) -> dict[str, Any]:
     id = record["id"]
-    files = manifests.get(id, {}).get("files", {})
+    manifest = manifests.get(id, {"files": {}})
+    files = manifest["files"]
     weights, int8 = files.get("weights.safetensors", {}), files.get("model_int8.tflite", {})
     costs = cost(arch_module.from_json(record["arch"]))
     return {
@@ -204,6 +240,6 @@ def _member(record: Record, finals: dict[str, Record], manifests: dict[str, Any]
         "int8_bytes": int8.get("bytes"),
         "int8_accuracy": int8.get("accuracy"),
         "bundle": f"models/{id}" if "reference.npz" in files else None,
-        "status": finals[id]["status"],
-        "reason": finals[id]["reason"],
+        "status": "failed" if "reason" in manifest else finals[id]["status"],
+        "reason": manifest.get("reason", finals[id]["reason"]),
     }

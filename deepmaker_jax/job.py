@@ -11,16 +11,18 @@ import numpy as np
 from deepmaker_jax import config as config_module
 from deepmaker_jax import final, program, run_folder
 from deepmaker_jax.config import Config
+from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset, split
+from deepmaker_jax.data import check as check_data
 from deepmaker_jax.data.augment import default_augmentation
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, Finished, Note, Started
 from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.execute import Executor, Inline, Processes, Task
-from deepmaker_jax.feasible import make
+from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.ledger import NAME, Ledger
 from deepmaker_jax.objective import built_in
-from deepmaker_jax.search import Search, checkpoints, search, strategy_scale
+from deepmaker_jax.search import Search, checkpoints, measure, search, strategy_scale
 from deepmaker_jax.spaces import SPACES, Space, SpaceFactory
 from deepmaker_jax.types import Objective
 
@@ -62,8 +64,10 @@ def run(
       InputError: a setting, the data or the run folder breaks a rule.
     """
     config_module.check(config)
+    check_data(data)
     config = resolve(config, data)
     feasible, chosen = _space(config, data, space, objectives)
+    _check_extension(feasible, chosen, data)
     task = make_task(config, data)
     feasible.check(config.search.population)
     name = program.default_executor() if config.executor == "auto" else config.executor
@@ -79,9 +83,7 @@ def run(
     }
     document["reproducible"], document["reason"] = program.reproducible(document["program"])
     if config.final.export:
-        _need_exporters()
-    run_folder.claim(out, needed_bytes=2 * data.train_images.nbytes + data.test_images.nbytes)
-    run_folder.begin(out, document, config)
+        need_exporters()
     algorithm = factory(
         config.search.population,
         np.zeros(len(feasible.space.genes), np.int32),
@@ -89,7 +91,13 @@ def run(
         scale=strategy_scale(chosen),
         crossover=config.search.crossover,
     )
-    ledger = Ledger(out / NAME)
+    run_folder.claim(out, needed_bytes=2 * data.train_images.nbytes + data.test_images.nbytes)
+    ledger = Ledger(out / NAME)  # from here on the folder is this process's
+    try:
+        run_folder.begin(out, document, config)
+    except InputError:
+        ledger.close()
+        raise
     executor = _executor(name, config, task, out)
     fidelity = {
         "name": "search",
@@ -123,7 +131,9 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     s.executor.close()  # its memory is the exporters' now
     trained = [id for id, record in finals.items() if record["status"] == "ok"]
     workers = max(1, num_workers)
-    manifests = yield from final.export_members(trained, out, data, s=s, num_workers=workers)
+    manifests = yield from final.export_members(
+        trained, out, data, config=s.config, num_workers=workers
+    )
     front = final.front_document(s, members, finals, manifests)
     run_folder.write_front(out, front)
     shutil.rmtree(checkpoints(out), ignore_errors=True)  # the bundles hold all that it held
@@ -135,7 +145,7 @@ def _space(
     data: Dataset,
     space: SpaceFactory | None,
     objectives: Sequence[Objective] | None,
-) -> tuple[Any, tuple[Objective, ...]]:
+) -> tuple[Feasible, tuple[Objective, ...]]:
     if space is None and config.space.name not in SPACES:
         raise InputError(
             f"space.name (={config.space.name}) must be one of {', '.join(SPACES)}, or be passed "
@@ -166,9 +176,42 @@ def _space(
     return make(made, config.limits, spread=spread, low=low), tuple(objectives)
 
 
+def _check_extension(feasible: Feasible, objectives: Sequence[Objective], data: Dataset) -> None:
+    """Raises InputError for a space or an objective of one's own that cannot work."""
+    space, genes = feasible.space, [gene.name for gene in feasible.space.genes]
+    if not genes or len(set(genes)) < len(genes) or not all(space.num_choices):
+        raise InputError(
+            f"space {space.name} (genes {genes}) must have genes of different names, each with "
+            "at least one choice"
+        )
+    arch = space.decode(np.zeros(len(genes), np.int32))
+    task = (tuple(data.train_images.shape[1:]), len(data.class_names))
+    if (arch.input_shape, arch.num_classes) != task:
+        raise InputError(
+            f"space {space.name} makes networks for {(arch.input_shape, arch.num_classes)}, the "
+            f"data are {task}: use the input_shape and num_classes that it is called with"
+        )
+    for o in objectives:
+        if o.scale not in ("linear", "log2") or not o.ideal < o.reference:
+            raise InputError(
+                f"objective {o.name} (scale {o.scale}, ideal {o.ideal}, reference {o.reference}) "
+                "must have scale linear or log2 and an ideal below its reference"
+            )
+        if o.scale == "log2" and o.ideal <= 0:
+            raise InputError(
+                f"objective {o.name} (ideal {o.ideal}) must be above 0 on a log2 scale"
+            )
+    # A trial with made-up accuracies: a formula that cannot work fails now, not after a training.
+    trial = {"val_accuracy": 0.5, "val_loss": 1.0, "train_loss": 1.0}
+    measure(objectives, cost(arch)._asdict() | trial)
+
+
 def _choice(text: str) -> int | str:
     """Returns a gene's choice as the table has it: a whole number or a name."""
-    return int(text) if text.lstrip("-").isdigit() else text
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def resolve(config: Config, data: Dataset) -> Config:
@@ -193,7 +236,9 @@ def make_task(config: Config, data: Dataset) -> Task:
                 f"search.images (={wanted}) must be at most {len(rest)}, the training images "
                 "without the validation split"
             )
-        _, picked = split.stratified(labels[rest], share=wanted / len(rest), seed=config.seed)
+        name = f"search.images (={wanted}), a share"
+        share = wanted / len(rest)
+        _, picked = split.stratified(labels[rest], share=share, seed=seed, name=name)
         search_rows = rest[picked]
     if config.train.batch_size > len(search_rows):
         raise InputError(
@@ -223,8 +268,13 @@ def _input_scale(config: Config, images: np.ndarray) -> np.ndarray:
     channels = images.shape[-1]
     if config.train.pixel_scale == "unit":
         return np.full(channels, 1 / 255, np.float32)
-    deviation = np.array([images[..., c].std(dtype=np.float64) for c in range(channels)])
-    return (1 / np.maximum(deviation, 1.0)).astype(np.float32)  # a constant channel has none
+    values = np.arange(256.0)
+    deviations = []
+    for channel in range(channels):
+        counts = np.bincount(images[..., channel].ravel(), minlength=256)
+        mean = counts @ values / counts.sum()
+        deviations.append(np.sqrt(counts @ (values - mean) ** 2 / counts.sum()))
+    return (1 / np.maximum(deviations, 1.0)).astype(np.float32)  # a constant channel has none
 
 
 def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Executor:
@@ -234,7 +284,7 @@ def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Execu
     return Processes(task, num_workers=num_workers, folder=checkpoints(out) / "shared")
 
 
-def _need_exporters() -> None:
+def need_exporters() -> None:
     """Raises InputError if a package that the export needs is not installed."""
     import importlib.util
 

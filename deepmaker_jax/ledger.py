@@ -6,6 +6,11 @@ import os
 import pathlib
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import dump_json
 
@@ -69,14 +74,29 @@ class Ledger:
         """Opens `path` and cuts off a torn last line.
 
         Raises:
-          InputError: the file is damaged.
+          InputError: the file is damaged, or another process has it open.
         """
-        self.records = read(path)
-        self._by_key = {key(record): record for record in self.records}
         self._file = open(path, "ab")  # noqa: SIM115 - it stays open
+        self._lock(path)
+        try:
+            self.records = read(path)
+        except InputError:
+            self._file.close()
+            raise
+        self._by_key = {key(record): record for record in self.records}
         whole = path.read_bytes().rfind(b"\n") + 1
         if self._file.tell() > whole:
             self._file.truncate(whole)
+
+    def _lock(self, path: pathlib.Path) -> None:
+        """Holds the file for this process: the system lets go of it when the process ends."""
+        if fcntl is None:  # not on Windows
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise InputError(f"{path.parent} is in use by another process: wait for it") from None
 
     def find(self, id: str, fidelity: Record) -> Record | None:
         """Returns the measurement of (id, fidelity), or None."""

@@ -4,76 +4,121 @@ import pathlib
 
 from deepmaker_jax import data as data_module
 from deepmaker_jax.arch import from_json
+from deepmaker_jax.data import Dataset
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.execute import Inline, Outcome, Unit, runtime
-from deepmaker_jax.export import export_bundle
-from deepmaker_jax.export.weights import load_weights
-from deepmaker_jax.files import load_json
-from deepmaker_jax.final import calibration_rows
-from deepmaker_jax.job import make_task
-from deepmaker_jax.run_folder import CONFIG, FRONT, read_config
+from deepmaker_jax.events import Note
+from deepmaker_jax.execute import Inline, Outcome, Unit
+from deepmaker_jax.files import load_json, write_json
+from deepmaker_jax.final import export_members, weights_path
+from deepmaker_jax.job import make_task, need_exporters
+from deepmaker_jax.run_folder import CONFIG, FRONT, claim, read_config
 
 
 def train_longer(
-    run: pathlib.Path, member: str, *, num_epochs: int, data_path: str | None, out: pathlib.Path
+    run: pathlib.Path,
+    member: str,
+    *,
+    num_epochs: int,
+    out: pathlib.Path,
+    data_path: str | None = None,
+    data: Dataset | None = None,
 ) -> None:
-    """Continues a member's training from its weights and writes a bundle to `out`.
+    """Continues a member's training from its weights and writes a bundle into `out`.
 
     Interrupted, it goes on from the last epoch. Prints a line an epoch and the
     test accuracies at the end.
 
+    Args:
+      run: a finished run folder.
+      member: id of a member of its front.
+      num_epochs: epochs to add.
+      out: folder of the new run-like folder; the bundle is `out/models/MEMBER`.
+      data_path: where the data are now; None for where the run found them.
+      data: the data themselves, for a data set of one's own.
+
     Raises:
       InputError: no such member, other data than the run's, or `out` is taken.
     """
-    config = read_config(run)
-    front = load_json(run / FRONT)
-    found = {entry["id"]: entry for entry in front["members"]}
-    if member not in found:
-        raise InputError(f"member (={member}) must be one of {', '.join(found)}")
-    if (out / "manifest.json").exists():
-        raise InputError(f"out (={out}) holds a finished bundle: name another with --out")
-    document = load_json(run / CONFIG)["data"]
-    data = data_module.load(document["name"], path=data_path or config.data, side=config.side)
+    config, members, document = read_config(run), _members(run), load_json(run / CONFIG)["data"]
+    if member not in members:
+        raise InputError(f"member (={member}) must be one of {', '.join(members) or 'none'}")
+    if not weights_path(run, member).exists():
+        raise InputError(f"member (={member}) has no weights in {run}: run the experiment again")
+    if data is None:
+        data = _find_data(document["name"], data_path or config.data, config.side)
     if data.fingerprint != document["fingerprint"]:
         raise InputError(
             f"data (={data_path or config.data}) is not what the run was trained on: name that "
             "with --data"
         )
-    runtime.one_thread()
+    if config.final.export:
+        need_exporters()
+    started_from = {"config": {"run": run.name, "member": member, "epochs": num_epochs}}
+    begin_longer(out, started_from, needed_bytes=data.train_images.nbytes)
+    weights = weights_path(out, member)
     executor = Inline(make_task(config, data))
-    weights = out / "weights.safetensors"
-    executor.submit(
-        Unit(
-            id=member,
-            arch=from_json(found[member]["arch"]),
-            stage="final",
-            num_epochs=num_epochs,
-            checkpoint=out / "checkpoint.msgpack",
-            weights=weights,
-            start=run / "models" / member / "weights.safetensors",
-        )
-    )
-    for result in executor.results():
-        if not isinstance(result, Outcome):
-            print(
-                f"epoch {result.num_done}/{result.num_epochs}: loss {result.loss:.4f}", flush=True
-            )
-        elif result.status != "ok":
-            raise InputError(f"training ended as {result.status}: {result.reason}")
-    (out / "checkpoint.msgpack").unlink(missing_ok=True)
-    rows = calibration_rows(
-        data.train_labels, num=config.final.calibration_images, seed=config.seed
-    )
-    arch, variables = load_weights(weights)
-    manifest = export_bundle(
-        out,
+    unit = Unit(
         id=member,
-        arch=arch,
-        variables=variables,
-        calibration_images=data.train_images[rows],
-        test_images=data.test_images,
-        test_labels=data.test_labels,
+        arch=from_json(members[member]["arch"]),
+        stage="final",
+        num_epochs=num_epochs,
+        checkpoint=out / "checkpoints" / "state.msgpack",
+        weights=weights,
+        start=weights_path(run, member),
     )
-    for name, file in manifest["files"].items():
+    try:
+        if not weights.exists():
+            executor.submit(unit)
+        for result in executor.results():
+            if not isinstance(result, Outcome):
+                epoch = f"epoch {result.num_done}/{result.num_epochs}"
+                print(f"{epoch}: loss {result.loss:.4f}", flush=True)
+            elif result.status != "ok":
+                raise InputError(f"training ended as {result.status}: {result.reason}")
+    finally:
+        executor.close()
+    exported = export_members([member], out, data, config=config, num_workers=1)
+    while True:
+        try:
+            event = next(exported)
+        except StopIteration as end:
+            files = end.value[member]["files"]
+            break
+        if isinstance(event, Note):
+            print(event.text)
+    for name, file in files.items():
         if file["accuracy"] is not None:
-            print(f"{out / name}: {file['bytes']:,} bytes, test accuracy {file['accuracy']:.4f}")
+            accuracy = f"test accuracy {file['accuracy']:.4f}"
+            print(f"{weights.parent / name}: {file['bytes']:,} bytes, {accuracy}")
+
+
+def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> None:
+    """Claims `out`, or goes on in it if the same training was begun there.
+
+    Raises:
+      InputError: it holds something else, or cannot be written.
+    """
+    claim(out, needed_bytes=needed_bytes)
+    path = out / CONFIG
+    if path.exists() and load_json(path) != document:
+        raise InputError(f"out (={out}) holds another training: name a new one with --out")
+    write_json(path, document)
+
+
+def _members(run: pathlib.Path) -> dict[str, dict]:
+    front = load_json(run / FRONT)
+    try:
+        return {entry["id"]: entry for entry in front["members"]}
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{run / FRONT} is damaged (no {error}): run the experiment again"
+        ) from None
+
+
+def _find_data(name: str, path: str | None, side: int | None) -> Dataset:
+    if name not in data_module.NAMES:
+        raise InputError(
+            f"data set {name} is not one that can be loaded by name: call "
+            "deepmaker_jax.longer.train_longer(..., data=...) from your own script"
+        )
+    return data_module.load(name, path=path, side=side)

@@ -22,14 +22,14 @@ def default_out(config: Config) -> str:
 
 def claim(out: pathlib.Path, *, needed_bytes: int) -> None:
     """Makes the folder, or raises InputError if it cannot hold a run."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"out (={out}) must be a folder, but it is a file: name another")
-    if out.is_dir() and any(out.iterdir()) and not (out / CONFIG).exists():
-        raise InputError(
-            f"out (={out}) holds files but no {CONFIG}: name a new folder, or a run to resume"
-        )
-    made = not out.exists()
     try:
+        made = not out.exists()
+        if not made and not out.is_dir():
+            raise InputError(f"out (={out}) must be a folder, but it is a file: name another")
+        if not made and any(out.iterdir()) and not (out / CONFIG).exists():
+            raise InputError(
+                f"out (={out}) holds files but no {CONFIG}: name a new folder, or a run to resume"
+            )
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
         probe.write_bytes(b"")
@@ -59,6 +59,8 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
     path = out / CONFIG
     if path.exists():
         old = load_json(path)
+        if not isinstance(old, dict):
+            raise InputError(f"{path} is damaged: name a new --out")
         _compare(old, document, config)
         if config.accept_platform and _differences(old, document, ("versions", "platform")):
             accepted = [*old.get("accepted_platforms", []), _platform(old)]
@@ -67,6 +69,9 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
         elif old.get("accepted_platforms"):
             kept = ("accepted_platforms", "reproducible", "reason")
             document = document | {name: old[name] for name in kept}
+        before = old["config"]["search"]["generations"]
+        if config.search.generations > before and (out / FRONT).exists():
+            _set_aside(out / FRONT)  # the front of the shorter search
     write_json(path, document)
     return document
 
@@ -98,7 +103,8 @@ def _settings(document: dict[str, Any]) -> dict[str, Any]:
     try:
         settings = {n: v for n, v in document["config"].items() if n not in FREE_FIELDS}
         flat = _flatten(settings) | {"data": document["data"]["fingerprint"]}
-        flat["space"], flat["strategy"] = document["space"]["name"], document["strategy"]
+        flat["strategy"] = document["strategy"]
+        flat |= {"space": document["space"]["name"], "space.genes": document["space"]["genes"]}
         flat["objectives"] = document["objectives"]
         return flat | _flatten({"program": document["program"]})
     except (KeyError, TypeError, AttributeError) as error:
@@ -126,11 +132,16 @@ def write_front(out: pathlib.Path, front: dict[str, Any]) -> None:
     """Writes front.json; an older one that differs is kept beside it under a number."""
     path = out / FRONT
     if path.exists() and load_json(path) != front:
-        number = 1
-        while (kept := out / f"front.{number}.json").exists():
-            number += 1
-        os.replace(path, kept)
+        _set_aside(path)
     write_json(path, front)
+
+
+def _set_aside(path: pathlib.Path) -> None:
+    """Renames `NAME.json` to the first free `NAME.NUMBER.json`."""
+    number = 1
+    while (kept := path.with_suffix(f".{number}.json")).exists():
+        number += 1
+    os.replace(path, kept)
 
 
 def read_config(out: pathlib.Path) -> Config:

@@ -11,8 +11,9 @@ import numpy as np
 from deepmaker_jax import arch as arch_module
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
+from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, GenerationDone, GenerationStarted, Measured, Note
-from deepmaker_jax.evolve import front
+from deepmaker_jax.evolve import RandomSearch, front
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.execute import Executor, Outcome, Unit
 from deepmaker_jax.feasible import Feasible
@@ -66,6 +67,11 @@ def search(s: Search) -> Generator[Event, None, list[Record]]:
     known: dict[str, Record] = {}  # every candidate of this run so far, in order
     genomes = s.feasible.sample(_rng(s.config.seed, 0), num=size)
     candidates = [Candidate(s.feasible.space.id(g), g, ()) for g in genomes]
+    if not candidates:
+        raise InputError(
+            f"no network of space {s.feasible.space.name} within the limits was found by sampling: "
+            "raise the limits"
+        )
     records = yield from _measure(s, candidates, 0)
     known |= {record["id"]: record for record in records}
     yield _summary(s, 0, known)
@@ -149,7 +155,8 @@ def _propose(
     rng = _rng(s.config.seed, generation)
     chosen: dict[str, Candidate] = {}
     population = np.asarray(state.population)
-    for attempt in range(MAX_ASKS):
+    # Uniform draws are nearly all large networks: random search draws as generation 0 did.
+    for attempt in range(0 if isinstance(s.strategy, RandomSearch) else MAX_ASKS):
         children, asked = s.strategy.ask(jax.random.fold_in(key, attempt), state, params)
         rows = np.asarray(getattr(asked, "parents", np.full((len(children), 1), -1)))
         for child, parents in zip(np.asarray(children), np.asarray(rows), strict=True):
@@ -171,7 +178,7 @@ def _measure(
     s: Search, candidates: list[Candidate], generation: int
 ) -> Generator[Event, None, list[Record]]:
     """Trains what the ledger does not hold; returns the records in the candidates' order."""
-    found = {c.id: s.ledger.find(c.id, s.fidelity) for c in candidates}
+    found = {c.id: _known(s, c) for c in candidates}
     new = {c.id: c for c in candidates if found[c.id] is None}
     yield GenerationStarted(generation, len(candidates), len(new))
     for candidate in new.values():
@@ -189,17 +196,42 @@ def _measure(
     return [record for c in candidates if (record := found[c.id]) is not None]
 
 
+def _known(s: Search, candidate: Candidate) -> Record | None:
+    """Returns what the ledger holds of a candidate.
+
+    Raises:
+      InputError: it was measured when the space or an objective meant something else.
+    """
+    record = s.ledger.find(candidate.id, s.fidelity)
+    if record is None:
+        return None
+    arch = arch_module.to_json(s.feasible.space.decode(candidate.genome))
+    if record["arch"] != arch:
+        raise InputError(
+            f"space {s.feasible.space.name} decodes {candidate.id} to another network than when it "
+            "was measured: name a new --out, or the space anew"
+        )
+    if record["status"] == "ok":
+        values = measure(s.objectives, record["costs"] | record["measured"])
+        for name, value in values.items():
+            if value != record["objectives"].get(name):
+                raise InputError(
+                    f"objective {name} of {candidate.id} was {record['objectives'].get(name)} when "
+                    f"it was measured and is {value} now: name a new --out"
+                )
+    return record
+
+
 def _record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) -> Record:
     arch = s.feasible.space.decode(candidate.genome)
     costs = cost(arch)._asdict()
     values: dict[str, float | None] = {o.name: None for o in s.objectives}
     status, reason = outcome.status, outcome.reason
     if status == "ok":
-        measured = costs | outcome.measured | {"val_error": 1 - outcome.measured["val_accuracy"]}
-        values = {o.name: float(o.measure(measured)) for o in s.objectives}
-        bad = [f"{name} (={v})" for name, v in values.items() if v is None or not np.isfinite(v)]
-        if bad:
-            status, reason = "failed", f"objective {bad[0]} is not finite"
+        try:
+            values |= measure(s.objectives, costs | outcome.measured)
+        except InputError as error:
+            status, reason = "failed", str(error)
     return ledger_record(
         candidate.id,
         generation=generation,
@@ -211,6 +243,28 @@ def _record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) 
         outcome=outcome._replace(status=status, reason=reason),
         costs=costs,
     )
+
+
+def measure(objectives: Sequence[Objective], measured: dict[str, float]) -> dict[str, float]:
+    """Returns {name: raw value} of each objective.
+
+    Args:
+      objectives: whose `measure` is called.
+      measured: costs and what a training measured; `val_error` is added.
+
+    Raises:
+      InputError: one of them raises, or gives no finite number.
+    """
+    measured = measured | {"val_error": 1 - measured["val_accuracy"]}
+    values = {}
+    for o in objectives:
+        try:
+            values[o.name] = float(o.measure(measured))
+        except Exception as error:  # noqa: BLE001 - a user's function
+            raise InputError(f"objective {o.name} raises {type(error).__name__}: {error}") from None
+        if not np.isfinite(values[o.name]):
+            raise InputError(f"objective {o.name} (={values[o.name]}) must be a finite number")
+    return values
 
 
 def ledger_record(id: str, *, outcome: Outcome, **rest: Any) -> Record:

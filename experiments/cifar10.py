@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cifar10",
         presets=cifar10.PRESETS,
         default="small",
-        load=lambda config: load_data("cifar10", path=config.data),
+        load=lambda config: load_data("cifar10", path=config.data, side=config.side),
         references=cifar10.REFERENCES,
         argv=argv,
     )

@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cifar100",
         presets=cifar100.PRESETS,
         default="small",
-        load=lambda config: load_data("cifar100", path=config.data),
+        load=lambda config: load_data("cifar100", path=config.data, side=config.side),
         argv=argv,
     )
 

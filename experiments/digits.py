@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "digits",
         presets=digits.PRESETS,
         default="demo",
-        load=lambda config: load_data("digits"),
+        load=lambda config: load_data("digits", path=config.data, side=config.side),
         argv=argv,
     )
 

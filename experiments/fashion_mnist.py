@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fashion_mnist",
         presets=mnist.PRESETS,
         default="small",
-        load=lambda config: load_data("fashion_mnist", path=config.data),
+        load=lambda config: load_data("fashion_mnist", path=config.data, side=config.side),
         argv=argv,
     )
 

@@ -1,7 +1,6 @@
 """The command lines, in process: help, bad input, exit codes."""
 
 import os
-import pathlib
 
 import numpy as np
 import pytest
@@ -81,6 +80,7 @@ def npz(tmp_path_factory):
         (["--limits.params", "10"], ["limits.params (=10)", "nearest value", "raise it"]),
         (["--space.name", "resnet"], ["space.name (=resnet)", "deepmaker, neuropower"]),
         (["--space.only", "kernel"], ["space.only (=kernel) must look like GENE=CHOICE"]),
+        (["--space.only", "learning_rate_log2=--1"], ["gene learning_rate_log2 (=['--1'])"]),
         (["--space.only", "kernel=7"], ["gene kernel (=[7])", "(3, 5)"]),
         (["--space.only", "depth=7"], ["has no gene 'depth'"]),
         (
@@ -146,5 +146,12 @@ def test_deepmaker_help_lists_its_commands(capsys):
     assert all(name in text for name in ("show", "report", "train"))
 
 
-def test_nothing_was_written_where_the_tests_ran():
-    assert not (pathlib.Path(os.getcwd()) / "runs" / "cifar10-smoke-seed0").exists()
+@pytest.mark.parametrize(("flag", "value"), [("--data", "/tmp"), ("--side", "16")])
+def test_a_flag_that_the_digits_cannot_use_is_refused(flag, value, capsys):
+    refused(capsys, digits.main([flag, value]), value, "leave")
+
+
+def test_a_refused_command_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, digits.main(["demo", "--limits.params", "3"]), "limits.params (=3)")
+    assert os.listdir(tmp_path) == []

@@ -1,5 +1,7 @@
 """The space within its limits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,8 @@ from deepmaker_jax.config import LimitConfig
 from deepmaker_jax.cost import cost
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.feasible import make
-from deepmaker_jax.spaces import deepmaker, neuropower
+from deepmaker_jax.spaces import Gene, Space, deepmaker, neuropower
+from tests.examples import ARCH
 
 WIDE = deepmaker((32, 32, 3), 10)
 LIMITS = LimitConfig(params=60_000, macs=5_000_000, peak_activation_bytes=60_000)
@@ -64,12 +67,18 @@ def test_a_limit_that_nothing_meets_names_the_nearest_value(name):
 
 
 def test_limits_that_exclude_each_other_are_refused():
-    small = make(WIDE, LimitConfig(params=700), spread="params")
-    genome = small._smallest(small.excess)
-    tight = LimitConfig(params=700, peak_activation_bytes=1_000)
-    assert cost(WIDE.decode(genome)).peak_activation_bytes > 1_000
-    with pytest.raises(InputError, match=r"limits.*(at once; the nearest has|nearest value)"):
-        make(WIDE, tight, spread="params").check(4)
+    # Two networks: few parameters and large maps, or many parameters and small maps.
+    def to_arch(row):
+        reduction = "stride" if row["width"] == 32 else "none"
+        return dataclasses.replace(ARCH, stem_width=row["width"], stem_reduction=reduction)
+
+    space = Space("pair", (Gene("width", (8, 32)),), to_arch)
+    narrow, wide = cost(space.decode([0])), cost(space.decode([1]))
+    tight = LimitConfig(params=narrow.params, peak_activation_bytes=wide.peak_activation_bytes)
+    assert narrow.params < wide.params
+    assert narrow.peak_activation_bytes > wide.peak_activation_bytes
+    with pytest.raises(InputError, match=r"are met by no genome .* at once; the nearest has"):
+        make(space, tight, spread="params").check(4)
 
 
 def test_fewer_networks_than_the_population_are_refused_with_their_number():

@@ -16,7 +16,7 @@ from deepmaker_jax.errors import InputError
 DOCUMENT = {
     "config": config_module.to_json(Config()),
     "data": {"fingerprint": "f" * 64},
-    "space": {"name": "deepmaker"},
+    "space": {"name": "deepmaker", "genes": {"kernel": [3, 5]}},
     "strategy": "NSGA2",
     "objectives": [{"name": "error"}],
     "program": {"strategy": "plain", "threads": 1},
@@ -78,6 +78,7 @@ def test_the_same_run_is_accepted_again(tmp_path):
         ("config/train/batch_size", 64, r"train\.batch_size \(was 128, now 64\)"),
         ("data/fingerprint", "0" * 64, r"data \(was f+, now 0+\)"),
         ("space/name", "mine", r"space \(was deepmaker, now mine\)"),
+        ("space/genes", {"kernel": [5, 3]}, r"space\.genes"),
         ("strategy", "RandomSearch", r"strategy \(was NSGA2, now RandomSearch\)"),
         ("program/strategy", "vmap", r"program\.strategy \(was plain, now vmap\)"),
         ("objectives", [{"name": "macs"}], r"objectives"),

@@ -39,7 +39,7 @@ def load(
     try:
         found = None if path is None else _existing(name, pathlib.Path(path).expanduser())
         return _read(name, found, side)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such user's home folder
         raise InputError(
             f"data of {name} cannot be read ({error}): check the file, its permissions and the disk"
         ) from None

@@ -1,5 +1,6 @@
 """Units in this process, one after the other, in a thread beside the host loop."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,10 @@ from collections.abc import Iterator
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute.runtime import keep_programs
 from deepmaker_jax.execute.unit import Outcome, Task, Unit, do_unit
+
+
+class _Closed(BaseException):
+    """Leaves a training that nobody waits for; not an Exception, so that it is no failure."""
 
 
 class Inline:
@@ -24,12 +29,19 @@ class Inline:
         self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Epoch | Outcome] = queue.SimpleQueue()
         self._num_open = 0
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        while (unit := self._units.get()) is not None:
-            self._results.put(do_unit(unit, self._task, self._results.put))
+        while (unit := self._units.get()) is not None and not self._closed.is_set():
+            with contextlib.suppress(_Closed):
+                self._results.put(do_unit(unit, self._task, self._tell))
+
+    def _tell(self, epoch: Epoch) -> None:
+        if self._closed.is_set():
+            raise _Closed
+        self._results.put(epoch)
 
     def submit(self, unit: Unit) -> None:
         """Queues a unit."""
@@ -44,5 +56,7 @@ class Inline:
             yield result
 
     def close(self) -> None:
-        """Ends the thread after the unit it is doing; nobody waits for it."""
+        """Ends the thread after the epoch it is doing, and waits for that."""
+        self._closed.set()
         self._units.put(None)
+        self._thread.join()

@@ -5,7 +5,6 @@ import multiprocessing
 import multiprocessing.connection
 import pathlib
 import shutil
-import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -24,7 +23,6 @@ class _Worker(NamedTuple):
 
 def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
     """A worker's whole life: units in, progress and outcomes out, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     runtime.keep_programs()
     shared = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -42,8 +40,8 @@ def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
 class Processes:
     """The executor for CPUs: `num_workers` processes, started with spawn.
 
-    A worker that dies costs its unit, which comes back as failed, and is
-    replaced.
+    A worker that dies is replaced and its unit is done once more; when that
+    worker dies too, the unit comes back as failed.
     """
 
     def __init__(self, task: Task, *, num_workers: int, folder: pathlib.Path):
@@ -53,6 +51,7 @@ class Processes:
         self._task = task
         self._waiting: collections.deque[Unit] = collections.deque()
         self._doing: dict[_Worker, Unit | None] = {}
+        self._repeated: set[Unit] = set()
 
     def _open(self) -> None:
         """Writes the data once and starts the workers."""
@@ -70,7 +69,7 @@ class Processes:
         process = context.Process(
             target=_work, args=(theirs, self._bare, self._folder), daemon=True
         )
-        with runtime.children_of_one_thread():
+        with runtime.starting_workers():
             process.start()
         theirs.close()
         self._doing[_Worker(process, mine)] = None
@@ -115,6 +114,10 @@ class Processes:
         worker.connection.close()
         self._start()
         if unit is None:
+            return None
+        if unit not in self._repeated:
+            self._repeated.add(unit)
+            self._waiting.appendleft(unit)
             return None
         code = worker.process.exitcode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"

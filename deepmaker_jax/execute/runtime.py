@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -42,20 +43,35 @@ def is_one_thread() -> bool:
 
 
 @contextlib.contextmanager
-def children_of_one_thread() -> Iterator[None]:
-    """Processes that start in this block have one XLA thread; this one is left as it is."""
-    before = dict(os.environ)
+def starting_workers() -> Iterator[None]:
+    """Processes that start in this block have one XLA thread and never see a Ctrl-C.
+
+    A terminal sends SIGINT to the whole group: it is the parent's to handle, also
+    while a worker is still importing. A blocked signal stays blocked in the child.
+    """
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
+    masked = hasattr(signal, "pthread_sigmask")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else None
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def keep_programs() -> None:
     """Turns on JAX's persistent compilation cache for programs worth keeping."""
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # programs are compiled anew then, with the same results
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

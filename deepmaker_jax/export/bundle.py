@@ -95,7 +95,8 @@ def export_bundle(
         raise InputError(f"model {id} gives logits that are not finite: it cannot be exported")
 
     def make_weights() -> Manifest:
-        write_bytes(out / WEIGHTS, weight_bytes)
+        if not _holds(out / WEIGHTS, weight_bytes):
+            write_bytes(out / WEIGHTS, weight_bytes)
         again = Model.of(id, *weights.load_weights(out / WEIGHTS))
         return _entry(
             out / WEIGHTS, tool=weights.FORMAT, logits=again.logits(test.images), test=test,
@@ -205,7 +206,7 @@ def _finished(
         with np.load(out / REFERENCE) as reference:
             same = (
                 manifest["id"] == id
-                and all(entry["status"] != "unsupported" for entry in entries)
+                and all(entry["status"] == "ok" for entry in entries)
                 and (out / WEIGHTS).read_bytes() == weight_bytes
                 and np.array_equal(reference["images"], images[:NUM_REFERENCE_IMAGES])
                 and np.array_equal(reference["labels"], labels[:NUM_REFERENCE_IMAGES])
@@ -215,12 +216,17 @@ def _finished(
     return manifest if same else None
 
 
+def _holds(path: pathlib.Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
 def _attempt(path: pathlib.Path, make: Callable[[], Manifest]) -> Manifest:
     """Returns the file's entry; of a file that could not be made, the status and the reason."""
     try:
         return make()
     except Exception as error:  # noqa: BLE001 - whatever a converter raises is this file's alone
-        path.unlink(missing_ok=True)
+        if path.name != WEIGHTS:  # they cost a training
+            path.unlink(missing_ok=True)
         missing_tool = isinstance(error, InputError) and "pip install" in str(error)
         entry: Manifest = dict.fromkeys(ENTRY_KEYS)
         entry["status"] = "unsupported" if missing_tool else "failed"

@@ -1,18 +1,25 @@
 """A search space: an ordered table of genes and what a row of it means."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.arch import ArchSpec, check
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.types import Genome
 
 Choice = int | str
 Row = dict[str, Choice]
+
+
+@functools.lru_cache(maxsize=65536)
+def _checked(arch: ArchSpec) -> ArchSpec:
+    check(arch)
+    return arch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +114,12 @@ class Space:
         return self.genome({name: row[name] for name in row if name not in unused})
 
     def decode(self, genome: Sequence[int] | np.ndarray) -> ArchSpec:
-        """Returns the architecture; equal for a genome and its repaired form."""
-        return self.to_arch(self.row(self.repair(genome)))
+        """Returns the architecture; equal for a genome and its repaired form.
+
+        Raises:
+          InputError: a bad genome, or `to_arch` gives no valid architecture.
+        """
+        return _checked(self.to_arch(self.row(self.repair(genome))))
 
     def encode(self, arch: ArchSpec) -> Genome:
         """Returns the repaired genome of an architecture of this space."""
@@ -159,7 +170,7 @@ class Space:
             wanted = self.canonical(row)
             return {n: c if c in genes[n].choices else row[n] for n, c in wanted.items()}
 
-        words = ";".join(f"{n}={'|'.join(map(str, allowed[n]))}" for n in sorted(allowed))
+        words = ";".join(f"{n}={'|'.join(map(str, genes[n].choices))}" for n in sorted(allowed))
         return dataclasses.replace(
             self,
             name=f"{self.name}[{words}]",

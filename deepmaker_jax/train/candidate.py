@@ -87,11 +87,11 @@ def train(
       input_scale: Float[c], multiplies the raw pixels.
       start: variables to start from instead of fresh ones.
       checkpoint: file that holds the state after each epoch; resumed from if it
-        is there.
+        is there and whole, else the training starts over, to the same bits.
       on_epoch: called with (epochs done, mean loss) after each epoch.
 
     Raises:
-      InputError: the checkpoint is damaged, or the data do not fill one batch.
+      InputError: the data do not fill one batch.
     """
     num_steps = len(data.labels) // settings.batch_size
     if num_steps < 1:
@@ -103,8 +103,8 @@ def train(
     variables = start or init(arch, seed=seed, input_scale=input_scale)
     state = init_state(variables, arch.optimizer, settings)
     first, loss = 0, math.nan
-    if checkpoint is not None and checkpoint.exists():
-        state, first, loss = _restore(checkpoint, state)
+    if checkpoint is not None and (found := _restore(checkpoint, state)) is not None:
+        state, first, loss = found
     feed = Feed(
         images=jax.device_put(data.images),
         labels=jax.device_put(data.labels),
@@ -155,16 +155,17 @@ def _save(path: pathlib.Path, state: TrainState, epoch: int, loss: float) -> Non
     write_bytes(path, flax.serialization.to_bytes(jax.tree.map(np.asarray, value)))
 
 
-def _restore(path: pathlib.Path, like: TrainState) -> tuple[TrainState, int, float]:
+def _restore(path: pathlib.Path, like: TrainState) -> tuple[TrainState, int, float] | None:
+    """Returns (state, epochs done, loss) of a checkpoint of this training, or None."""
     target = {"state": tuple(like), "epoch": 0, "loss": 0.0}
     try:
         value = flax.serialization.from_bytes(target, path.read_bytes())
         state = TrainState(*value["state"])
         fits = jax.tree.map(lambda a, b: np.shape(a) == np.shape(b), like, state)
-    except Exception as error:  # noqa: BLE001 - msgpack and flax raise what they like
-        raise InputError(
-            f"{path} is not a checkpoint of this network: remove it ({error})"
-        ) from None
-    if not all(jax.tree.leaves(fits)):
-        raise InputError(f"{path} has other shapes than this network: remove it")
-    return state, int(value["epoch"]), float(value["loss"])
+        return (
+            (state, int(value["epoch"]), float(value["loss"]))
+            if all(jax.tree.leaves(fits))
+            else None
+        )
+    except Exception:  # noqa: BLE001 - msgpack and flax raise what they like on a damaged file
+        return None
