@@ -1,6 +1,6 @@
 """Fits the constants of `cost.flash_bytes` to the int8 files of random genomes.
 
-    python benchmarks/flash_model.py [--genomes 64] [--out benchmarks/results/flash_model.json]
+    python -m benchmarks.flash_model [--genomes 64] [--out benchmarks/results/flash_model.json]
 
 Weights are random: the size of a file does not depend on what they are, but for
 a few QUANTIZE operators (`spread_over_weights`). Genomes from another seed,
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from record import publish
 
+from benchmarks.record import publish
 from deepmaker_jax import cost
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.export import to_tflite_int8

@@ -1,6 +1,6 @@
 """Measures TFLite classifiers side by side on CIFAR-10's test set: bytes, accuracy, latency.
 
-    python benchmarks/measure_tflite.py --data DIR RUN/models/*/model_int8.tflite OTHER.tflite
+    python -m benchmarks.measure_tflite --data DIR RUN/models/*/model_int8.tflite OTHER.tflite
 
 One thread, batch 1. Accuracy is over all test images. Latency is the median over
 whole `invoke` calls; the files take turns image by image, so that a change of
@@ -13,8 +13,8 @@ import statistics
 import time
 
 import numpy as np
-from record import publish
 
+from benchmarks.record import publish
 from deepmaker_jax import load_data
 from deepmaker_jax.export import run_tflite
 

@@ -1,6 +1,6 @@
 """Projects what cifar10's presets `neuropower` and `full` cost, from single training steps.
 
-    python benchmarks/preset_cost.py --out benchmarks/results/preset_cost.json
+    python -m benchmarks.preset_cost --out benchmarks/results/preset_cost.json
 
 Times one training step of each space's smallest and largest genome by MACs
 (for `full`, of what its own initial population holds) on one core, and
@@ -20,8 +20,8 @@ from deepmaker_jax.execute import runtime
 runtime.one_thread()  # before JAX starts
 
 import numpy as np  # noqa: E402
-from record import publish  # noqa: E402
 
+from benchmarks.record import publish  # noqa: E402
 from configs import cifar10  # noqa: E402
 from deepmaker_jax.arch import ArchSpec  # noqa: E402
 from deepmaker_jax.config import Config  # noqa: E402

@@ -11,12 +11,13 @@ from deepmaker_jax.files import dump_json, write_json
 
 def conditions() -> dict[str, Any]:
     """Returns date, machine, versions and command of this process."""
+    name = pathlib.Path(sys.argv[0]).stem
     machine = program.describe_platform()
     return {
         "date": datetime.date.today().isoformat(),
         "machine": f"{program.num_cores()} cores, {machine['processor']}, {machine['machine']}",
         "versions": program.versions(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
     }
 
 

@@ -1,7 +1,7 @@
 """Compares the search of cifar10's preset `small` with random search of as many candidates.
 
     python -m experiments.cifar10 small --data DIR --out RUN
-    python benchmarks/small_against_random.py --data DIR --run RUN --random-run RUN2 \
+    python -m benchmarks.small_against_random --data DIR --run RUN --random-run RUN2 \
         --out benchmarks/results/small_against_random.json
 
 Runs the random search (same space, limits, fidelity, seed and initial
@@ -14,8 +14,8 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from record import publish
 
+from benchmarks.record import publish
 from deepmaker_jax.report import read_run
 from deepmaker_jax.report.view import fitness, front_records, hypervolume_trace
 from experiments import cifar10

@@ -60,10 +60,10 @@ def small() -> Config:
     """
     return Config(
         space=SpaceConfig(only=DEPLOYABLE),
-        limits=LimitConfig(flash_bytes=96_000, macs=7_000_000),
-        search=SearchConfig(population=16, generations=5, epochs=3, images=10_000),
+        limits=LimitConfig(flash_bytes=96_000, macs=8_000_000),
+        search=SearchConfig(population=16, generations=6, epochs=3, images=10_000),
         train=TrainConfig(batch_size=64, sgd_learning_rate=0.1),
-        final=FinalConfig(members=7, epochs=12),
+        final=FinalConfig(members=8, epochs=20),
     )
 
 
@@ -83,6 +83,7 @@ def neuropower() -> Config:
             sgd_learning_rate=0.01,
             adam_learning_rate=0.001,
             adagrad_learning_rate=0.01,
+            momentum=0.0,
             weight_decay=0.0,
             crop=0,
             flip=False,

@@ -58,7 +58,7 @@ def guarded(work: Callable[[], None], *, resume: Callable[[], str] = str) -> int
     except BrokenPipeError:  # the reader of what is printed has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return FAILED
     finally:
@@ -107,7 +107,7 @@ def experiment(
     *,
     presets: Presets,
     default: str,
-    load: Callable[[Config], Any],
+    load: Callable[[Config], Any] | None = None,
     argv: Sequence[str] | None = None,
     prog: str | None = None,
     **extension: Any,
@@ -118,7 +118,8 @@ def experiment(
       name: of the experiment; part of the default run folder.
       presets: functions that return settings; their docstrings are the help.
       default: the preset that no name means.
-      load: from the settings to a `data.Dataset`.
+      load: from the settings to a `data.Dataset`; None loads the data set that
+        has the experiment's name.
       argv: the arguments, `sys.argv[1:]` if None.
       prog: what a person types to start this.
       **extension: `space`, `objectives`, `strategy`, `references` for `run`.
@@ -146,9 +147,15 @@ def experiment(
         runtime.one_thread()
         words = f"{prog} {preset} {shlex.join(args)}".strip()
         again.append(re.sub(r"^python(?= )", lambda _: shlex.quote(_python()), words))
-        _run(config, load=load, command=again[0], extension=extension)
+        _run(config, load=load or _load_by_name, command=again[0], extension=extension)
 
     return guarded(work, resume=lambda: again[0] if again else "")
+
+
+def _load_by_name(config: Config) -> Any:
+    from deepmaker_jax.data import load
+
+    return load(config.experiment, path=config.data, side=config.side)
 
 
 def _describe(presets: Presets, default: str, preset: str) -> str:
@@ -214,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv = list(sys.argv[1:] if argv is None else argv)
     known = commands.COMMANDS
+    again: list[str] = []
 
     def work() -> None:
         if not argv or argv[0] in ("-h", "--help"):
@@ -227,9 +235,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings, function = known[argv[0]]
         prog = f"deepmaker {argv[0]}"
         value = parse(argv[1:], settings=settings, prog=prog, description=settings.__doc__ or "")
+        if argv[0] in commands.RESUMABLE:
+            again.append(shlex.join([*_deepmaker(), *argv]))
         function(value)
 
-    return guarded(work)
+    return guarded(work, resume=lambda: again[0] if again else "")
 
 
 if __name__ == "__main__":

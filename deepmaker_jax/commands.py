@@ -85,3 +85,4 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
     "report": (Report, write_report),
     "train": (Train, train),
 }
+RESUMABLE = ("train",)

@@ -68,14 +68,14 @@ class SearchConfig:
     """Share of children that mix two parents, 0 to 1."""
 
     mutation_rate: float | None = None
-    """Chance that a gene takes another choice, 0 to 1; None for 2 over the number of genes."""
+    """Chance that a gene takes another choice, 0 to 1; None for 1 over the number of genes."""
 
     epochs: int = 3
     """Epochs that each candidate trains; at least 1."""
 
     images: int | None = None
-    """Training images that the search uses, a stratified subset; None for all but the validation
-    split."""
+    """Training images that the search uses, a stratified subset, at least 1; None for all but the
+    validation split."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,20 +108,21 @@ class TrainConfig:
     """Share of the target spread over all classes, 0 up to 1."""
 
     clip_norm: float = 0.0
-    """Largest norm of the whole gradient; 0 for no clipping."""
+    """Largest norm of the whole gradient, at least 0; 0 for no clipping."""
 
     average_decay: float = 0.0
     """Decay a step of the averaged weights that are measured instead of the last ones, 0 up to 1;
     0 for no averaging."""
 
     crop: int | None = None
-    """Largest shift of a random crop in pixels; 0 for none; None for an eighth of the side."""
+    """Largest shift of a random crop in pixels, at least 0 and below the side; None for an eighth
+    of the side."""
 
     flip: bool | None = None
     """Mirror half of the images left to right; None for CIFAR only."""
 
     cutout: int = 0
-    """Side in pixels of the square that is blanked in each image; 0 for none."""
+    """Side in pixels of the square that is blanked in each image, below the image's; 0 for none."""
 
     pixel_scale: Literal["deviation", "unit"] = "deviation"
     """Pixels are divided by each channel's deviation over the training images, or by 255."""
@@ -158,7 +159,7 @@ class Config:
     """Run folder; an existing one is resumed. None for runs/EXPERIMENT-PRESET-seedSEED."""
 
     side: int | None = None
-    """Side in pixels that pictures are resized to; None for the data's own size."""
+    """Side in pixels that pictures are resized to, 4 to 1024; None for the data's own size."""
 
     validation_share: float = 0.1
     """Share of the training images that fitness is measured on, between 0 and 1."""
@@ -241,7 +242,7 @@ def check(config: Config) -> None:
     _share("validation_share", config.validation_share, open_low=True)
     _whole("workers", config.workers, 0)
     if config.side is not None:
-        _whole("side", config.side, 4, 4096)
+        _whole("side", config.side, 4, 1024)
     for name in COSTS:
         if getattr(config.limits, name) is not None:
             _whole(f"limits.{name}", getattr(config.limits, name), 1)

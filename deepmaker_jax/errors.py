@@ -1,4 +1,6 @@
-"""The one exception that people are meant to read."""
+"""The one exception that people are meant to read, and others made readable."""
+
+import re
 
 
 class InputError(ValueError):
@@ -7,3 +9,9 @@ class InputError(ValueError):
     The message is a single line that says what was found (name and value), the
     rule, and the way out. Command lines print it on stderr and exit with code 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an error as one line that depends on neither time nor place."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return re.sub(r"(/[\w.+-]+){2,}", "PATH", text)[:300]

@@ -163,10 +163,12 @@ class Feasible(NamedTuple):
         draw is brought to a size drawn log-uniformly between `low`
         and the limit (without a limit, the draw's own), which spreads
         the sample over the axis that fronts are read on. Fewer than `num` come
-        back only when the space, or the patience, is used up.
+        back only when the space is used up.
         """
         known = set(known)
         found: list[Genome] = []
+        if num < 1:
+            return found
         if self._is_small():
             left = [g for g in self.everything() if self.space.id(g) not in known]
             return [left[i] for i in rng.permutation(len(left))[:num]]
@@ -184,6 +186,9 @@ class Feasible(NamedTuple):
             if self.space.id(genome) not in known:
                 known.add(self.space.id(genome))
                 found.append(genome)
+        if len(found) < num:  # hardly anything is left: walk to the rest
+            rest = [g for g in self._find(len(known) + num) if self.space.id(g) not in known]
+            found += rest[: num - len(found)]
         return found
 
 

@@ -15,7 +15,7 @@ from deepmaker_jax import arch as arch_module
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, one_line
 from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
 from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.execute import Outcome, Unit, runtime
@@ -24,6 +24,8 @@ from deepmaker_jax.files import replacing
 from deepmaker_jax.ledger import Record
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.search import Search, checkpoints, ledger_record, objective_values
+
+CALIBRATION_STREAM = 3 << 32  # beside the sampler's and the epochs' (1, 2)
 
 
 def choose_members(s: Search, records: list[Record]) -> list[Record]:
@@ -43,7 +45,7 @@ def weights_path(out: pathlib.Path, id: str) -> pathlib.Path:
     return out / "models" / id / "weights.safetensors"
 
 
-def _has_weights(out: pathlib.Path, id: str) -> bool:
+def has_weights(out: pathlib.Path, id: str) -> bool:
     """Whether a member's weights are there and whole; damaged ones are trained again."""
     try:
         load_weights(weights_path(out, id))
@@ -68,7 +70,7 @@ def train_members(
     done: dict[str, Record] = {}
     for id, record in by_id.items():
         known = s.ledger.find(id, fidelity)
-        if known and (known["status"] == "diverged" or _has_weights(out, id)):
+        if known and (known["status"] == "diverged" or has_weights(out, id)):
             done[id] = known
             continue
         arch = arch_module.from_json(record["arch"])
@@ -105,7 +107,7 @@ def train_members(
 
 def calibration_rows(labels: np.ndarray, *, num: int, seed: int) -> np.ndarray:
     """Returns up to `num` rows of the training set, drawn by `seed`, sorted."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, 1 << 40]))
+    rng = np.random.Generator(np.random.Philox(key=[seed, CALIBRATION_STREAM]))
     return np.sort(rng.permutation(len(labels))[:num])
 
 
@@ -114,6 +116,10 @@ def _export(folder: str, id: str, bundle: str, export: bool) -> dict[str, Any]:
 
     Returns the manifest; without export, only the weights' accuracy in its form.
     """
+    import jax
+
+    # The accelerator's memory is the parent's, and parity is to be the same everywhere.
+    jax.config.update("jax_platforms", "cpu")
     from deepmaker_jax.export import export_bundle, load_weights
     from deepmaker_jax.train import Split, evaluate
 
@@ -125,7 +131,9 @@ def _export(folder: str, id: str, bundle: str, export: bool) -> dict[str, Any]:
     images, labels = arrays["test_images"], arrays["test_labels"]
     if not export:
         accuracy, _ = evaluate(arch, variables, Split(images, labels))
-        return {"files": {"weights.safetensors": {"status": "ok", "accuracy": accuracy}}}
+        size = (pathlib.Path(bundle) / "weights.safetensors").stat().st_size
+        entry = {"status": "ok", "reason": None, "bytes": size, "accuracy": accuracy}
+        return {"files": {"weights.safetensors": entry}}
     return export_bundle(
         pathlib.Path(bundle),
         id=id,
@@ -161,22 +169,24 @@ def export_members(
             np.save(file, value)
     began = time.perf_counter()
     manifests: dict[str, dict[str, Any]] = {}
-    waiting = list(ids)
+    waiting, alone = list(ids), False
     try:
         while waiting:
             # A process that dies breaks its pool: what that left goes on one by one, alone.
-            alone = len(waiting) < len(ids)
             batch, waiting = (waiting[:1], waiting[1:]) if alone else (waiting, [])
-            for id, result in _pooled(batch, out, folder, config.final.export, num_workers):
+            jobs = _pooled(batch, out, folder, config.final.export, num_workers)
+            for id, result in jobs:
                 if isinstance(result, BrokenProcessPool) and not alone:
                     waiting.append(id)
                     continue
                 if isinstance(result, BaseException):
-                    reason = " ".join(f"{type(result).__name__}: {result}".split())[:300]
-                    result = {"files": {}, "reason": f"not exported: {reason}"}
-                    yield Note(f"member {id} was {result['reason']}")
+                    result = {"files": {}, "reason": f"not exported: {one_line(result)}"}
+                    manifests[id] = result
+                    yield Note(f"member {id} was {result['reason']}; run again to retry")
+                    continue
                 manifests[id] = result
                 yield Exported(id, len(manifests), len(ids), time.perf_counter() - began)
+            alone = True
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for id, manifest in sorted(manifests.items()):

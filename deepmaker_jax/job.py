@@ -1,6 +1,9 @@
 """`run`: the one public call. Everything is checked before anything is trained."""
 
+import contextlib
 import dataclasses
+import functools
+import json
 import pathlib
 import shutil
 from collections.abc import Callable, Generator, Sequence
@@ -79,7 +82,7 @@ def run(
         "command": command,
         "references": list(references),
         "reference": config.reference,
-        "strategy": getattr(factory, "__name__", str(factory)),
+        "strategy": _name_of(factory),
     }
     document["reproducible"], document["reason"] = program.reproducible(document["program"])
     if config.final.export:
@@ -91,11 +94,15 @@ def run(
         scale=strategy_scale(chosen),
         crossover=config.search.crossover,
     )
+    try:
+        json.dumps(document)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"references must be plain JSON values: {error}") from None
     run_folder.claim(out, needed_bytes=2 * data.train_images.nbytes + data.test_images.nbytes)
     ledger = Ledger(out / NAME)  # from here on the folder is this process's
     try:
         run_folder.begin(out, document, config)
-    except InputError:
+    except BaseException:
         ledger.close()
         raise
     executor = _executor(name, config, task, out)
@@ -108,9 +115,10 @@ def run(
     s = Search(config, feasible, chosen, algorithm, executor, ledger, fidelity)
     try:
         front = None
-        for event in _stages(s, data, out):
-            on_event(event)
-            front = event.front if isinstance(event, Finished) else front
+        with contextlib.closing(_stages(s, data, out)) as events:
+            for event in events:
+                on_event(event)
+                front = event.front if isinstance(event, Finished) else front
     finally:
         executor.close()
         ledger.close()
@@ -192,7 +200,8 @@ def _check_extension(feasible: Feasible, objectives: Sequence[Objective], data: 
             f"data are {task}: use the input_shape and num_classes that it is called with"
         )
     for o in objectives:
-        if o.scale not in ("linear", "log2") or not o.ideal < o.reference:
+        finite = np.isfinite(o.ideal) and np.isfinite(o.reference)
+        if o.scale not in ("linear", "log2") or not finite or not o.ideal < o.reference:
             raise InputError(
                 f"objective {o.name} (scale {o.scale}, ideal {o.ideal}, reference {o.reference}) "
                 "must have scale linear or log2 and an ideal below its reference"
@@ -212,6 +221,14 @@ def _choice(text: str) -> int | str:
         return int(text)
     except ValueError:
         return text
+
+
+def _name_of(factory: Any) -> str:
+    """Returns a strategy's name, the same in every process."""
+    if isinstance(factory, functools.partial):
+        words = ", ".join(f"{k}={v}" for k, v in sorted(factory.keywords.items()))
+        return f"{_name_of(factory.func)}({words})"
+    return getattr(factory, "__name__", type(factory).__name__)
 
 
 def resolve(config: Config, data: Dataset) -> Config:

@@ -94,9 +94,11 @@ class Ledger:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.close()
             raise InputError(f"{path.parent} is in use by another process: wait for it") from None
+        except OSError:
+            return  # a file system that knows no locks
 
     def find(self, id: str, fidelity: Record) -> Record | None:
         """Returns the measurement of (id, fidelity), or None."""

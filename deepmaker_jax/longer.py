@@ -1,6 +1,7 @@
 """Training a member of a finished front longer."""
 
 import pathlib
+import shutil
 
 from deepmaker_jax import data as data_module
 from deepmaker_jax.arch import from_json
@@ -9,7 +10,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Note
 from deepmaker_jax.execute import Inline, Outcome, Unit
 from deepmaker_jax.files import load_json, write_json
-from deepmaker_jax.final import export_members, weights_path
+from deepmaker_jax.final import export_members, has_weights, weights_path
 from deepmaker_jax.job import make_task, need_exporters
 from deepmaker_jax.run_folder import CONFIG, FRONT, claim, read_config
 
@@ -38,6 +39,7 @@ def train_longer(
 
     Raises:
       InputError: no such member, other data than the run's, or `out` is taken.
+      RuntimeError: the training diverged, or the export failed as a whole.
     """
     config, members, document = read_config(run), _members(run), load_json(run / CONFIG)["data"]
     if member not in members:
@@ -67,14 +69,14 @@ def train_longer(
         start=weights_path(run, member),
     )
     try:
-        if not weights.exists():
+        if not has_weights(out, member):
             executor.submit(unit)
         for result in executor.results():
             if not isinstance(result, Outcome):
                 epoch = f"epoch {result.num_done}/{result.num_epochs}"
                 print(f"{epoch}: loss {result.loss:.4f}", flush=True)
             elif result.status != "ok":
-                raise InputError(f"training ended as {result.status}: {result.reason}")
+                raise RuntimeError(f"training ended as {result.status}: {result.reason}")
     finally:
         executor.close()
     exported = export_members([member], out, data, config=config, num_workers=1)
@@ -86,6 +88,9 @@ def train_longer(
             break
         if isinstance(event, Note):
             print(event.text)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    if not files:
+        raise RuntimeError(f"{member} was not exported: run the same command again")
     for name, file in files.items():
         if file["accuracy"] is not None:
             accuracy = f"test accuracy {file['accuracy']:.4f}"

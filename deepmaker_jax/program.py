@@ -9,7 +9,9 @@ import jax
 
 from deepmaker_jax.execute import runtime
 
-PACKAGES = ("deepmaker-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy")
+PACKAGES = ("deepmaker-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy", "moocore",
+    "tensorflow", "ai-edge-litert",
+)  # fmt: skip
 
 
 def choose(executor: str) -> dict[str, Any]:

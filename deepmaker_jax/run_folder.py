@@ -26,7 +26,7 @@ def claim(out: pathlib.Path, *, needed_bytes: int) -> None:
         made = not out.exists()
         if not made and not out.is_dir():
             raise InputError(f"out (={out}) must be a folder, but it is a file: name another")
-        if not made and any(out.iterdir()) and not (out / CONFIG).exists():
+        if not made and not (out / CONFIG).exists() and any(map(_is_foreign, out.iterdir())):
             raise InputError(
                 f"out (={out}) holds files but no {CONFIG}: name a new folder, or a run to resume"
             )
@@ -44,6 +44,12 @@ def claim(out: pathlib.Path, *, needed_bytes: int) -> None:
             f"out (={out}) is on a disk with {free >> 20} MiB left, a run needs about "
             f"{(needed_bytes + SPARE_BYTES) >> 20} MiB: free some, or name another disk"
         )
+
+
+def _is_foreign(path: pathlib.Path) -> bool:
+    """Whether a file is not what a run that was killed at its very start leaves behind."""
+    hidden = path.name.startswith(".")
+    return not (hidden or (path.name == "ledger.jsonl" and path.stat().st_size == 0))
 
 
 def _why(error: OSError) -> str:
@@ -83,7 +89,8 @@ def _platform(document: dict[str, Any]) -> dict[str, Any]:
 def _compare(old: dict[str, Any], new: dict[str, Any], config: Config) -> None:
     """Raises InputError with the fields that differ and change results."""
     was, now = _settings(old), _settings(new)
-    differ = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+    names = sorted((was.keys() | now.keys()) - {"final.export"})
+    differ = [name for name in names if was.get(name) != now.get(name)]
     before, after = was.get("search.generations"), now.get("search.generations")
     if "search.generations" in differ and before and after and after > before:
         differ.remove("search.generations")  # more generations go on from where it stood

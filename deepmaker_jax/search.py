@@ -13,7 +13,7 @@ from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, GenerationDone, GenerationStarted, Measured, Note
-from deepmaker_jax.evolve import RandomSearch, front
+from deepmaker_jax.evolve import front
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.execute import Executor, Outcome, Unit
 from deepmaker_jax.feasible import Feasible
@@ -22,6 +22,9 @@ from deepmaker_jax.objective import scaled
 from deepmaker_jax.types import Genome, Objective
 
 MAX_ASKS = 8  # times that a strategy is asked again for what was a duplicate or infeasible
+
+
+SAMPLE_STREAM = 1 << 32  # of Philox: apart from the epochs' and the calibration's
 
 
 class Candidate(NamedTuple):
@@ -40,7 +43,7 @@ class Search(NamedTuple):
       feasible: the space within its limits.
       objectives: what is minimised, the error first.
       strategy: an evosax algorithm for (n, m) fitness and int32 genomes, see
-        `evolve.NSGA2`.
+        `evolve.NSGA2`; it is never asked if it has `samples_only`.
       executor: where candidates train.
       ledger: the record, which is also the cache.
       fidelity: of the search's measurements, as the ledger has it.
@@ -98,7 +101,7 @@ def search(s: Search) -> Generator[Event, None, list[Record]]:
 
 
 def _rng(seed: int, generation: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, generation]))
+    return np.random.Generator(np.random.Philox(key=[seed, SAMPLE_STREAM + generation]))
 
 
 def _params(s: Search) -> Any:
@@ -106,7 +109,7 @@ def _params(s: Search) -> Any:
     params, settings = s.strategy.default_params, s.config.search
     rate = settings.mutation_rate
     if rate is None:
-        rate = min(1.0, 2.0 / len(s.feasible.space.genes))
+        rate = 1.0 / len(s.feasible.space.genes)
     wanted = {"crossover_rate": settings.crossover_rate, "mutation_rate": rate}
     return params.replace(**{k: v for k, v in wanted.items() if hasattr(params, k)})
 
@@ -156,7 +159,7 @@ def _propose(
     chosen: dict[str, Candidate] = {}
     population = np.asarray(state.population)
     # Uniform draws are nearly all large networks: random search draws as generation 0 did.
-    for attempt in range(0 if isinstance(s.strategy, RandomSearch) else MAX_ASKS):
+    for attempt in range(0 if getattr(s.strategy, "samples_only", False) else MAX_ASKS):
         children, asked = s.strategy.ask(jax.random.fold_in(key, attempt), state, params)
         rows = np.asarray(getattr(asked, "parents", np.full((len(children), 1), -1)))
         for child, parents in zip(np.asarray(children), np.asarray(rows), strict=True):

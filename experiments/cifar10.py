@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from configs import cifar10
-from deepmaker_jax import experiment, load_data
+from deepmaker_jax import experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,7 +12,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cifar10",
         presets=cifar10.PRESETS,
         default="small",
-        load=lambda config: load_data("cifar10", path=config.data, side=config.side),
         references=cifar10.REFERENCES,
         argv=argv,
     )

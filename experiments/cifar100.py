@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from configs import cifar100
-from deepmaker_jax import experiment, load_data
+from deepmaker_jax import experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,7 +12,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cifar100",
         presets=cifar100.PRESETS,
         default="small",
-        load=lambda config: load_data("cifar100", path=config.data, side=config.side),
         argv=argv,
     )
 

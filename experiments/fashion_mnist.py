@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from configs import mnist
-from deepmaker_jax import experiment, load_data
+from deepmaker_jax import experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,7 +12,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fashion_mnist",
         presets=mnist.PRESETS,
         default="small",
-        load=lambda config: load_data("fashion_mnist", path=config.data, side=config.side),
         argv=argv,
     )
 

@@ -7,7 +7,7 @@ with x_train, y_train and perhaps x_test, y_test.
 from collections.abc import Sequence
 
 from configs import images
-from deepmaker_jax import experiment, load_data
+from deepmaker_jax import experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,7 +16,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "images",
         presets=images.PRESETS,
         default="small",
-        load=lambda config: load_data("images", path=config.data, side=config.side),
         argv=argv,
     )
 

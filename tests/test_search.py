@@ -182,11 +182,10 @@ def test_hypervolume_never_falls_and_beats_random_search(tmp_path):
     final = {}
     for strategy in (NSGA2, RandomSearch):
         volumes = []
-        for seed in range(3):
+        for seed in range(7):
             path = tmp_path / f"{strategy.__name__}{seed}"
-            events, _ = finish(
-                prepare(path, StandIn(), strategy=strategy, seed=seed, generations=8)
-            )
+            s = prepare(path, StandIn(), strategy=strategy, seed=seed, generations=8, population=16)
+            events, _ = finish(s)
             trace = [e.hypervolume for e in of_kind(events, GenerationDone)]
             assert trace == sorted(trace)
             volumes.append(trace[-1])

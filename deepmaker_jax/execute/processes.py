@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute import runtime
 from deepmaker_jax.execute.unit import Outcome, Task, Unit, arrays, do_unit
@@ -52,6 +53,7 @@ class Processes:
         self._waiting: collections.deque[Unit] = collections.deque()
         self._doing: dict[_Worker, Unit | None] = {}
         self._repeated: set[Unit] = set()
+        self._num_silent = 0  # workers in a row that died without a word
 
     def _open(self) -> None:
         """Writes the data once and starts the workers."""
@@ -99,6 +101,7 @@ class Processes:
                 worker = by_connection[connection]
                 try:
                     result = connection.recv()
+                    self._num_silent = 0
                 except (EOFError, ConnectionResetError):
                     result = self._bury(worker)
                 if isinstance(result, Outcome) and worker in self._doing:
@@ -111,6 +114,12 @@ class Processes:
         """Replaces a dead worker; returns what became of its unit."""
         unit = self._doing.pop(worker)
         worker.process.join()
+        self._num_silent += 1
+        if self._num_silent > self.num_workers + 2:
+            raise InputError(
+                "worker processes cannot start (see their messages above): a script that starts a "
+                'run must do so under `if __name__ == "__main__":`, or take --executor inline'
+            )
         worker.connection.close()
         self._start()
         if unit is None:

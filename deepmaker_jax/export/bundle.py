@@ -2,7 +2,6 @@
 
 import io
 import pathlib
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from deepmaker_jax import arch as architecture
 from deepmaker_jax import cost
 from deepmaker_jax.arch import ArchSpec, layers
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, one_line
 from deepmaker_jax.export import tflite, weights
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.run import run_tflite
@@ -230,14 +229,8 @@ def _attempt(path: pathlib.Path, make: Callable[[], Manifest]) -> Manifest:
         missing_tool = isinstance(error, InputError) and "pip install" in str(error)
         entry: Manifest = dict.fromkeys(ENTRY_KEYS)
         entry["status"] = "unsupported" if missing_tool else "failed"
-        entry["reason"] = _one_line(error)
+        entry["reason"] = one_line(error)
         return entry
-
-
-def _one_line(error: BaseException) -> str:
-    """Returns an error as one line that depends on neither time nor place."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return re.sub(r"(/[\w.+-]+){2,}", "PATH", text)[:300]
 
 
 def _tflite_entry(

@@ -1,18 +1,14 @@
 """A trained network in JAX: what a bundle's weights stand for."""
 
 import dataclasses
-import functools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.models import Network
-
-BATCH = 256  # images a call; the last one is padded, so that one program serves all
+from deepmaker_jax.train.step import predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +49,6 @@ class Model:
                 f"images {list(images.shape)} must be [n, "
                 f"{', '.join(map(str, self.arch.input_shape))}], what model {self.id} takes"
             )
-        logits = [np.zeros((0, self.arch.num_classes), np.float32)]
-        for start in range(0, len(images), BATCH):
-            part = images[start : start + BATCH].astype(np.float32)
-            padded = np.zeros((BATCH, *part.shape[1:]), np.float32)
-            padded[: len(part)] = part
-            rows = _apply(self.network, self.variables, padded)
-            logits.append(np.asarray(rows)[: len(part)])
-        return np.concatenate(logits)
+        return predict(self.network, self.variables, images)
 
     __call__ = logits
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _apply(network: Network, variables: dict[str, Any], images: jax.Array) -> jax.Array:
-    return jnp.asarray(network.apply(variables, images))

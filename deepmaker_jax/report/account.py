@@ -95,7 +95,7 @@ def reproduction_section(view: RunView) -> str:
     body = [("", [name, escape(value, limit=1000)]) for name, value in lines if value is not None]
     command = escape(config.get("command") or "not recorded", limit=4000)
     content = f"<pre>{command}</pre>{table([], body, css='words full')}"
-    return section("How to reproduce it", "The command, run again on an empty folder.", content)
+    return section("How to reproduce it", "The command, with another --out.", content)
 
 
 def _pairs(values: dict[str, Any]) -> str:

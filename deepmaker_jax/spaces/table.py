@@ -125,7 +125,8 @@ class Space:
         """Returns the repaired genome of an architecture of this space."""
         if self.from_arch is None:
             raise InputError(f"space {self.name} has no from_arch: it cannot encode")
-        return self.repair(self.genome(self.from_arch(arch)))
+        first = {gene.name: gene.choices[0] for gene in self.genes}
+        return self.repair(self.genome(self.canonical(first | self.from_arch(arch))))
 
     def id(self, genome: Sequence[int] | np.ndarray) -> str:
         """Returns the candidate's id: 12 hex digits, equal for equal networks."""
@@ -166,9 +167,17 @@ class Space:
             return self
 
         def canonical(row: Row) -> Row:
-            """The old rule, except where it wants a choice that is not offered any more."""
+            """The old rule; for what is not offered any more, the first choice that means it."""
             wanted = self.canonical(row)
-            return {n: c if c in genes[n].choices else row[n] for n, c in wanted.items()}
+            result = dict(wanted)
+            for name, choice in wanted.items():
+                if choice not in genes[name].choices:
+                    result[name] = next(
+                        offered
+                        for offered in (*genes[name].choices, row[name])
+                        if self.canonical(row | {name: offered}) == wanted
+                    )
+            return result
 
         words = ";".join(f"{n}={'|'.join(map(str, genes[n].choices))}" for n in sorted(allowed))
         return dataclasses.replace(

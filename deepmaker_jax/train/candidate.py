@@ -26,6 +26,8 @@ from deepmaker_jax.train.step import (
     predict,
 )
 
+ORDER_STREAM = 2 << 32  # of Philox: apart from the sampler's and the calibration's
+
 
 class Split(NamedTuple):
     """Images and labels: UInt8[n, h, w, c] and Int32[n]."""
@@ -57,7 +59,7 @@ def epoch_order(seed: int, epoch: int, num_images: int, num_steps: int, batch_si
     A function of the seed and the epoch alone: every candidate sees the same
     examples. The images that do not fill a batch are others in every epoch.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    rng = np.random.Generator(np.random.Philox(key=[seed, ORDER_STREAM + epoch]))
     return rng.permutation(num_images)[: num_steps * batch_size].astype(np.int32)
 
 

@@ -96,7 +96,9 @@ def make_step(network: Network, optimizer: str, settings: TrainConfig):
             state.params, state.batch_stats, feed.input_scale, x, feed.labels[rows]
         )
         update, opt_state = rule.update(gradient, state.opt_state, state.params)
-        rate = feed.learning_rate * schedule(settings.schedule, state.step / feed.num_steps)
+        # The middle of the step: neither the first nor the last one is lost to a rate of 0.
+        progress = (state.step + 0.5) / feed.num_steps
+        rate = feed.learning_rate * schedule(settings.schedule, progress)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, update)
         average = state.average
         if settings.average_decay:
@@ -144,11 +146,11 @@ def predict(
     Args:
       network: the plain or the folded network.
       variables: its collections.
-      images: UInt8[n, h, w, c], raw pixels.
+      images: UInt8 or Float[n, h, w, c], raw pixels.
       batch_size: images a call; the compiled shape.
     """
     variables = jax.device_put(variables)
-    parts = []
+    parts = [np.zeros((0, *network.layers[-1].shape), np.float32)]
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         missing = batch_size - len(part)

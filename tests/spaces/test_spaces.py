@@ -195,6 +195,24 @@ def test_narrowing_keeps_the_networks_and_changes_the_ids():
         assert narrow.id(genome) != space.id(space.encode(arch))
 
 
+def test_narrowing_keeps_equal_networks_equal_genomes():
+    space = deepmaker((8, 8, 1), 10).narrow(
+        {"stages": (3, 4), "connectivity": ("harmonic", "window")}
+    )
+    seen = {}
+    for genome in space.sample(np.random.default_rng(0), num=400):
+        arch = space.decode(genome)
+        np.testing.assert_array_equal(space.encode(arch), genome)
+        name = (arch_module.layers(arch), arch.optimizer, arch.learning_rate_log2)
+        assert seen.setdefault(name, tuple(genome)) == tuple(genome)
+
+
+def test_the_order_of_the_choices_named_does_not_change_the_space():
+    space = deepmaker((8, 8, 1), 10)
+    one = space.narrow({"activation": ("relu", "elu")})
+    assert one.name == space.narrow({"activation": ("elu", "relu")}).name
+
+
 @pytest.mark.parametrize(
     ("allowed", "message"),
     [
