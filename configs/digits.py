@@ -11,10 +11,14 @@ from deepmaker_jax.config import (
 
 
 def demo() -> Config:
-    """A whole search on scikit-learn's 8x8 digits: minutes on 2 cores, no download."""
+    """A whole search on scikit-learn's 8x8 digits: about 4 minutes on 2 cores, no download.
+
+    The test split is 20 % of the digits, held out by a fixed seed.
+    """
     return Config(
         validation_share=0.2,
-        space=SpaceConfig(only=("optimizer=sgd|adamw", "bottleneck=0|2")),
+        # Activations that int8 keeps well, in one operator or none.
+        space=SpaceConfig(only=("optimizer=sgd", "activation=relu|relu6|hard_swish")),
         limits=LimitConfig(params=60_000),
         search=SearchConfig(population=8, generations=4, epochs=10, objectives=("error", "params")),
         train=TrainConfig(batch_size=64),
