@@ -20,9 +20,11 @@ def demo() -> Config:
         # Activations that int8 keeps well, in one operator or none.
         space=SpaceConfig(only=("optimizer=sgd", "activation=relu|relu6|hard_swish")),
         limits=LimitConfig(params=60_000),
-        search=SearchConfig(population=8, generations=4, epochs=10, objectives=("error", "params")),
+        search=SearchConfig(
+            population=12, generations=5, epochs=12, objectives=("error", "params")
+        ),
         train=TrainConfig(batch_size=64),
-        final=FinalConfig(members=6, epochs=40),
+        final=FinalConfig(members=8, epochs=60),
     )
 
 
