@@ -73,7 +73,7 @@ def neuropower() -> Config:
 
     Projected from single steps on one core (benchmarks/results/preset_cost.json), never run:
     755 core-hours if all 360 were the smallest genome (1.0 s a step), 8,156 if all were the largest
-    (11.3 s). For an accelerator. Ours: a validation split instead of the test set, correct selection.
+    (11.3 s). For an accelerator. Ours: a validation split in place of the test set, and selection.
     """
     return Config(
         space=SpaceConfig(name="neuropower"),
