@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from deepmaker_jax.arch import INPUT, Layer
-from deepmaker_jax.models.network import BATCH_NORM_EPSILON
+from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
 
 Tree = dict[str, Any]
 

@@ -1,37 +1,55 @@
 """The plain Flax network of a layer list."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from deepmaker_jax.arch import INPUT, Layer, split_activation
+from deepmaker_jax.arch import INPUT, Layer
+from deepmaker_jax.models import ops
+from deepmaker_jax.models.activation import activate
 
 BATCH_NORM_MOMENTUM = 0.9
-BATCH_NORM_EPSILON = 1e-5
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": nn.relu,
-    "relu6": nn.relu6,
-    "hard_swish": nn.hard_swish,
-    "silu": nn.silu,
-    "swish": nn.swish,
-    "elu": nn.elu,
-    "selu": nn.selu,
-    "tanh": jnp.tanh,
-    "sigmoid": nn.sigmoid,
-}
 
 
-def activate(name: str, x: jax.Array) -> jax.Array:
-    """Applies an activation by name; "a/b" is `a` where x < 0 and `b` elsewhere; "" is none."""
-    if not name:
+class Conv(nn.Module):
+    """A convolution of a layer list, `ops.conv`, with a bias if the layer has one."""
+
+    layer: Layer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        layer = self.layer
+        shape = (layer.kernel, layer.kernel, layer.in_channels, layer.shape[-1])
+        x = ops.conv(x, self.param("kernel", nn.initializers.he_normal(), shape), layer.stride)
+        if layer.bias:
+            bias = self.param("bias", nn.initializers.zeros, shape[-1:])
+            x = x + bias[None, None, None, :]
         return x
-    negative, positive = split_activation(name)
-    if negative == positive:
-        return ACTIVATIONS[positive](x)
-    return jnp.where(x < 0, ACTIVATIONS[negative](x), ACTIVATIONS[positive](x))
+
+
+class BatchNorm(nn.Module):
+    """Batch norm and the activation behind it."""
+
+    activation: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not train:
+            return ops.normalise(x, scale, bias, mean.value, var.value, self.activation)
+        x, batch_mean, batch_var = ops.norm_activate(x, scale, bias, self.activation)
+        if not self.is_initializing():
+            mean.value = _running(mean.value, batch_mean)
+            var.value = _running(var.value, batch_var)
+        return x
+
+
+def _running(average: jax.Array, now: jax.Array) -> jax.Array:
+    return BATCH_NORM_MOMENTUM * average + (1 - BATCH_NORM_MOMENTUM) * now
 
 
 class Affine(nn.Module):
@@ -75,29 +93,22 @@ class Network(nn.Module):
 
     def _run(self, layer: Layer, inputs: list[jax.Array], *, train: bool) -> jax.Array:
         x = inputs[0]
-        channels = layer.shape[-1]
         if layer.op == "conv":
-            side, step = (layer.kernel,) * 2, (layer.stride,) * 2
-            x = nn.Conv(
-                channels, side, step, use_bias=layer.bias, name=layer.name,
-                kernel_init=nn.initializers.he_normal(),
-            )(x)  # fmt: skip
+            x = Conv(layer, name=layer.name)(x)
         elif layer.op == "dense":
-            x = nn.Dense(channels, name=layer.name)(x)
+            x = nn.Dense(layer.shape[-1], name=layer.name)(x)
         elif layer.op == "concat":
             x = jnp.concatenate(inputs, axis=-1)
         elif layer.op == "max_pool":
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            # Without a gradient to take, the one operation that a converter knows.
+            x = ops.max_pool(x) if train else nn.max_pool(x, (2, 2), strides=(2, 2))
         elif layer.op == "avg_pool":
             x = nn.avg_pool(x, (2, 2), strides=(2, 2))
         elif layer.op == "global_pool":
             # A window over the whole map: TFLite gets AVERAGE_POOL_2D, from a mean it gets SUM.
             x = nn.avg_pool(x, x.shape[1:3])[:, 0, 0, :]
         if layer.norm:
-            x = nn.BatchNorm(
-                use_running_average=not train, momentum=BATCH_NORM_MOMENTUM,
-                epsilon=BATCH_NORM_EPSILON, name=f"{layer.name}_bn",
-            )(x)  # fmt: skip
-        elif layer.op == "norm":
+            return BatchNorm(layer.activation, name=f"{layer.name}_bn")(x, train=train)
+        if layer.op == "norm":
             x = Affine(name=f"{layer.name}_bn")(x)
         return activate(layer.activation, x)
