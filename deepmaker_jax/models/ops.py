@@ -167,8 +167,14 @@ def _max_pool_backward(saved, g):
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def norm_activate(
+def normalise(z, scale, bias, mean, variance, activation):
+    """Normalises Float[b, h, w, c] by given statistics, Float[c] each, then activates it."""
+    gain = scale * lax.rsqrt(variance + BATCH_NORM_EPSILON)
+    shift = bias - mean * gain
+    return activate(activation, z * _row(gain) + _row(shift))
+
+
+def _norm_activate(
     z: jax.Array, scale: jax.Array, bias: jax.Array, activation: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises Float[b, h, w, c] by its batch's own statistics, then activates it.
@@ -177,17 +183,6 @@ def norm_activate(
       (Float[b, h, w, c], mean Float[c], variance Float[c]); no gradient flows
       through the statistics, which only feed the running averages.
     """
-    return _norm_activate(z, scale, bias, activation)
-
-
-def normalise(z, scale, bias, mean, variance, activation):
-    """Normalises Float[b, h, w, c] by given statistics, Float[c] each, then activates it."""
-    gain = scale * lax.rsqrt(variance + BATCH_NORM_EPSILON)
-    shift = bias - mean * gain
-    return activate(activation, z * _row(gain) + _row(shift))
-
-
-def _norm_activate(z, scale, bias, activation):
     axes = (0, 1, 2)
     mean = z.mean(axes)
     variance = jnp.maximum((z * z).mean(axes) - mean * mean, 0.0)
@@ -214,6 +209,7 @@ def _norm_activate_backward(activation, saved, gradients):
     return dy * _row(gain) + z * _row(slant) + _row(level), dscale, dbias
 
 
+norm_activate = jax.custom_vjp(_norm_activate, nondiff_argnums=(3,))
 norm_activate.defvjp(_norm_activate_forward, _norm_activate_backward)
 
 
