@@ -171,10 +171,11 @@ def _run(
     config: Config, *, load: Callable[[Config], Any], command: str, extension: dict[str, Any]
 ) -> None:
     # Late, so that --help and a wrong flag answer before JAX is loaded.
-    from deepmaker_jax import report
+    from deepmaker_jax import report, run_folder
     from deepmaker_jax.data import NAMES
     from deepmaker_jax.job import run
 
+    run_folder.check(pathlib.Path(config.out or run_folder.default_out(config)))
     # To stdout: on stderr a refusal must stand alone.
     notice = threading.Timer(NOTICE_SECONDS, print, ["still reading or downloading the data"])
     if not config.quiet:

@@ -1,8 +1,11 @@
 """The run folder: opened, compared with what is asked for, never overwritten."""
 
+import contextlib
+import errno
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from deepmaker_jax import config as config_module
@@ -20,23 +23,32 @@ def default_out(config: Config) -> str:
     return f"runs/{config.experiment}-{config.preset}-seed{config.seed}"
 
 
-def claim(out: pathlib.Path, *, needed_bytes: int) -> None:
-    """Makes the folder, or raises InputError if it cannot hold a run."""
-    try:
-        made = not out.exists()
-        if not made and not out.is_dir():
+def check(out: pathlib.Path) -> None:
+    """Raises InputError if the folder cannot be a run's; makes and writes nothing."""
+    with _refusing(out):
+        if out.exists() and not out.is_dir():
             raise InputError(f"out (={out}) must be a folder, but it is a file: name another")
-        if not made and not (out / CONFIG).exists() and any(map(_is_foreign, out.iterdir())):
+        if out.exists() and not (out / CONFIG).exists() and any(map(_is_foreign, out.iterdir())):
             raise InputError(
                 f"out (={out}) holds files but no {CONFIG}: name a new folder, or a run to resume"
             )
+        nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "")
+        if not os.access(nearest, os.W_OK):
+            raise PermissionError(errno.EACCES, "")
+
+
+def claim(out: pathlib.Path, *, needed_bytes: int) -> None:
+    """Makes the folder, or raises InputError if it cannot hold a run."""
+    check(out)
+    with _refusing(out):
+        made = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
         probe.write_bytes(b"")
         probe.unlink()
         free = shutil.disk_usage(out).free
-    except OSError as error:
-        raise InputError(f"out (={out}) cannot be written ({_why(error)}): name another") from None
     if free < needed_bytes + SPARE_BYTES:
         if made:
             out.rmdir()
@@ -44,6 +56,15 @@ def claim(out: pathlib.Path, *, needed_bytes: int) -> None:
             f"out (={out}) is on a disk with {free >> 20} MiB left, a run needs about "
             f"{(needed_bytes + SPARE_BYTES) >> 20} MiB: free some, or name another disk"
         )
+
+
+@contextlib.contextmanager
+def _refusing(out: pathlib.Path) -> Iterator[None]:
+    """Turns what the file system refuses into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"out (={out}) cannot be written ({_why(error)}): name another") from None
 
 
 def _is_foreign(path: pathlib.Path) -> bool:

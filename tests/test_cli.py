@@ -1,11 +1,14 @@
 """The command lines, in process: help, bad input, exit codes."""
 
+import dataclasses
 import os
+import re
 
 import numpy as np
 import pytest
 
 from deepmaker_jax.cli import main
+from deepmaker_jax.config import Config
 from experiments import cifar10, cifar100, digits, fashion_mnist, images, mnist
 
 EXPERIMENTS = {
@@ -25,19 +28,26 @@ def refused(capsys, code, *words):
     assert said.out == ""
 
 
+def _flags(settings, prefix="--"):
+    """Every flag that the settings' fields make, the experiment's and preset's own names aside."""
+    flags = []
+    for field in dataclasses.fields(settings):
+        name = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(field.default):
+            flags += _flags(type(field.default), f"{name}.")
+        elif field.name not in ("experiment", "preset"):
+            flags.append(name)
+    return flags
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_help_names_every_setting_with_its_default(name, capsys):
     with pytest.raises(SystemExit) as stop:
         EXPERIMENTS[name].main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for flag in (
-        "--seed", "--data", "--out", "--side", "--validation-share", "--executor", "--workers",
-        "--quiet", "--accept-platform", "--reference", "--space.name", "--space.only",
-        "--limits.flash-bytes", "--search.population", "--search.strategy", "--train.schedule",
-        "--train.cutout", "--final.members", "--final.export",
-    ):  # fmt: skip
-        assert flag in text
+    for flag in _flags(Config):
+        assert re.search(rf"{flag}(?![\w.-])", text), flag
     assert "(default: 16)" in text or "(default: 8)" in text or "(default: 12)" in text
     assert "Presets:" in text
     assert "--experiment" not in text
@@ -111,6 +121,12 @@ def test_out_that_is_a_file_is_refused(npz, tmp_path, capsys):
     code = images.main(["smoke", "--data", npz, "--out", str(tmp_path / "out")])
     refused(capsys, code, "must be a folder, but it is a file")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_out_that_cannot_be_a_run_is_refused_before_any_data_is_read(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("")
+    code = cifar10.main(["smoke", "--data", "/no/such/folder", "--out", str(tmp_path)])
+    refused(capsys, code, "holds files but no config.json")
 
 
 @pytest.mark.parametrize("content", [None, "empty", "other"])

@@ -15,6 +15,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.evolve import pareto
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.files import load_json
+from deepmaker_jax.objective import scaled
 from deepmaker_jax.report.text import number
 from deepmaker_jax.types import Objective
 
@@ -145,12 +146,6 @@ def fitness(objectives: tuple[Objective, ...], records: list[ledger.Record]) -> 
     return table
 
 
-def scaled(objectives: tuple[Objective, ...], raw: np.ndarray) -> np.ndarray:
-    """Returns raw objectives, Float[n, m], on the scaled axes: ideal 0, reference 1."""
-    columns = [objective.scaled(raw[:, i]) for i, objective in enumerate(objectives)]
-    return np.stack(columns, axis=-1)
-
-
 def front_records(view: RunView) -> list[ledger.Record]:
     """Returns the measurements on the front so far: by the objectives in order, then id."""
     usable = [r for r in candidates(view.records) if r["status"] == "ok"]
@@ -170,7 +165,7 @@ def hypervolume_trace(view: RunView, *, by: str = "examples") -> Trace:
     latest: dict[str, tuple[float, np.ndarray]] = {}
     spent, volume = 0.0, 0.0
     rows = []
-    axes = scaled(view.objectives, fitness(view.objectives, view.records))
+    axes = scaled(fitness(view.objectives, view.records), view.objectives)
     for record, point in zip(view.records, axes, strict=True):
         seen = examples(record)
         spent += seen if by == "examples" else sum(seconds(record).values())
