@@ -40,7 +40,7 @@ REFERENCES = (
 
 
 def smoke() -> Config:
-    """A quick test on a subset of the images: about 2 minutes on 2 cores.
+    """A quick test on a subset of the images: 2 min 19 s on 2 cores, 3 networks.
 
     The networks it finds are real and poor: nobody should quote them.
     """
@@ -56,8 +56,8 @@ def smoke() -> Config:
 def small() -> Config:
     """A real search for networks below the 98,496 bytes of MLPerf Tiny's int8 ResNet-8.
 
-    About an hour on 2 cores: a projection from a smaller form of it (80 candidates, 12 epochs),
-    which took 37 minutes.
+    52 minutes on 2 cores (96 candidates in 24, 8 final trainings in 27): int8 files from 4 KB at
+    52 % to 70 KB at 85.4 % of the test images; README has the table.
     """
     return Config(
         space=SpaceConfig(only=DEPLOYABLE),

@@ -1,4 +1,4 @@
-"""What a process needs before JAX computes in it: one XLA thread, a place for programs."""
+"""What a process needs before JAX computes in it: one XLA thread, memory, a place for programs."""
 
 import contextlib
 import os
@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterator
 
 ONE_THREAD = {"NPROC": "1", "PJRT_NPROC": "1"}  # XLA's CPU client sizes its thread pools by these
+# glibc's malloc asks for huge pages: a step allocates its maps anew, and first touches of small
+# pages took a fifth of it (benchmarks/results/plain_step*.json). Other C libraries ignore it.
+TUNABLES, HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 
 
 def cache_folder() -> pathlib.Path:
@@ -44,13 +47,14 @@ def is_one_thread() -> bool:
 
 @contextlib.contextmanager
 def starting_workers() -> Iterator[None]:
-    """Processes that start in this block have one XLA thread and never see a Ctrl-C.
+    """Processes that start in this block have one XLA thread, huge pages, and never see a Ctrl-C.
 
     A terminal sends SIGINT to the whole group: it is the parent's to handle, also
     while a worker is still importing. A blocked signal stays blocked in the child.
     """
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
+    wanted = ONE_THREAD | {TUNABLES: _with_huge_pages(os.environ.get(TUNABLES))}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     masked = hasattr(signal, "pthread_sigmask")
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else None
     try:
@@ -62,6 +66,13 @@ def starting_workers() -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+def _with_huge_pages(tunables: str | None) -> str:
+    """Returns the tunables with huge pages, unless the user has decided on them."""
+    if not tunables:
+        return HUGE_PAGES
+    return tunables if HUGE_PAGES.split("=")[0] in tunables else f"{tunables}:{HUGE_PAGES}"
 
 
 def keep_programs() -> None:
