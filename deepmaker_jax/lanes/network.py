@@ -165,71 +165,101 @@ def patches(x: jax.Array, level: Level, side: int) -> jax.Array:
     return lax.optimization_barrier(jnp.concatenate(rows))
 
 
-def stem_patches(images: jax.Array, level: Level) -> jax.Array:
+def _stem_patches(image: jax.Array, level: Level) -> jax.Array:
     """Returns the stem's 3x3 neighbourhoods, strided by 2 where the level is the second.
 
     Args:
-      images: Float[b, h, w, c].
+      image: Float[c, h, w, q], a chunk of the level's, at the image's own resolution.
       level: the stem's output.
 
     Returns:
-      Float[chunk, 9 * c, pixel], rows in the order (dy, dx, c).
+      Float[9 * c, pixel], rows in the order (dy, dx, c).
     """
-    stride = level.index + 1
-    b, h, w, c = images.shape
-    pads = []
+    c, h, w, _ = image.shape
+    if level.index == 0:
+        return patches(image.reshape(c, -1), level, 3)
+    pads = [(0, 0)]
     for size in (h, w):  # "SAME"
-        total = (-(-size // stride) - 1) * stride + 3 - size
+        total = (-(-size // 2) - 1) * 2 + 3 - size
         pads.append((total // 2, total - total // 2))
-    x = jnp.pad(images, ((0, 0), *pads, (0, 0)))
-    x = x.reshape(level.num_chunks, level.num_images, *x.shape[1:]).transpose(0, 4, 2, 3, 1)
-    x = lax.optimization_barrier(x)
-    high, wide = (level.h - 1) * stride + 1, (level.w - 1) * stride + 1
+    x = lax.optimization_barrier(jnp.pad(image, (*pads, (0, 0))))
+    high, wide = level.h * 2 - 1, level.w * 2 - 1
     taps = [
-        x[:, :, i : i + high : stride, j : j + wide : stride].reshape(level.num_chunks, c, -1)
-        for i in range(3)
-        for j in range(3)
+        x[:, i : i + high : 2, j : j + wide : 2].reshape(c, -1) for i in range(3) for j in range(3)
     ]
-    return jnp.concatenate(taps, 1)
+    return jnp.concatenate(taps)
+
+
+def _chunked(images: jax.Array, level: Level) -> jax.Array:
+    """Returns Float[b, h, w, c] images as the level's chunks, Float[chunk, c, h, w, q]."""
+    x = images.reshape(level.num_chunks, level.num_images, *images.shape[1:])
+    return x.transpose(0, 4, 2, 3, 1)
+
+
+def _halves(level: Level, dtype) -> tuple[jax.Array, jax.Array]:
+    """Returns the matrices that take a row's even and its odd pixels, Float[w * q, w // 2 * q]."""
+    even = jnp.eye(level.w // 2 * 2, dtype=dtype)
+    even = jnp.pad(even, ((0, level.w % 2), (0, 0)))
+    image = jnp.eye(level.num_images, dtype=dtype)
+    return jnp.kron(even[:, ::2], image), jnp.kron(even[:, 1::2], image)
+
+
+def _row_pairs(x, level: Level):
+    """Returns the upper and the lower rows of a chunk's windows, Float[..., h // 2, w * q] each."""
+    x = x.reshape(*x.shape[:-1], level.h, -1)[..., : level.h // 2 * 2, :]
+    x = x.reshape(*x.shape[:-2], level.h // 2, 2, -1)
+    return x[..., 0, :], x[..., 1, :]
 
 
 def _corners(x, level: Level):
-    """Returns the four pixels of each 2x2 window: Float[..., h // 2, w // 2, image] each."""
-    x = x.reshape(*x.shape[:-1], level.h, level.w, level.num_images)
-    high, wide = level.h // 2 * 2, level.w // 2 * 2
-    return [x[..., i:high:2, j:wide:2, :] for i in (0, 1) for j in (0, 1)]
+    """Returns the four pixels of each 2x2 window, by selection: Float[..., h // 2, w // 2 * q]."""
+    return [row @ half for row in _row_pairs(x, level) for half in _halves(level, x.dtype)]
 
 
-def _pool(x, level: Level, below: Level, by_max):
-    """Pools one group of all chunks, Float[chunk, c, pixel], into the next level's chunks."""
-    corners = _corners(x, level)
-    mean = sum(corners) * 0.25
-    if level.index == 0:
-        most = jnp.maximum(jnp.maximum(corners[0], corners[1]), jnp.maximum(*corners[2:]))
-        mean = jnp.where(by_max, most, mean)
-    c = x.shape[1]
-    mean = mean.reshape(below.num_chunks, -1, c, below.h, below.w, level.num_images)
-    return mean.transpose(0, 2, 3, 4, 1, 5).reshape(below.num_chunks, c, below.pixels)
+def _first_of(corners):
+    """Returns, for each corner, True where it is the first of its window's largest."""
+    most = jnp.maximum(jnp.maximum(*corners[:2]), jnp.maximum(*corners[2:]))
+    free, found = jnp.ones(most.shape, bool), []
+    for corner in corners:
+        found.append(free & (corner == most))
+        free &= ~found[-1]
+    return found
 
 
-def _unpool(g, x, level: Level, below: Level, by_max):
-    """Returns the gradient of `_pool`'s input; of equal values the first one gets it."""
-    c, q = x.shape[1], level.num_images
-    g = g.reshape(below.num_chunks, c, below.h, below.w, -1, q)
-    g = g.transpose(0, 4, 1, 2, 3, 5).reshape(level.num_chunks, c, below.h, below.w, q)
-    parts = [g * 0.25] * 4
-    if level.index == 0:
+def _pool(x, level: Level, by_max):
+    """Pools pieces of one group, Float[piece, c, pixel] to Float[piece, c, h // 2, w // 2 * q]."""
+
+    def mean(x):
+        even, odd = _halves(level, x.dtype)
+        upper, lower = _row_pairs(x, level)
+        return (upper + lower) @ ((even + odd) * 0.25)
+
+    def most(x):
         corners = _corners(x, level)
-        most = jnp.maximum(jnp.maximum(corners[0], corners[1]), jnp.maximum(*corners[2:]))
-        free = jnp.ones(most.shape, bool)
-        for i, corner in enumerate(corners):
-            chosen = free & (corner == most)
-            parts[i] = jnp.where(by_max, jnp.where(chosen, g, 0), parts[i])
-            free &= ~chosen
-    rows = [jnp.stack(parts[i : i + 2], 4) for i in (0, 2)]  # [..., h, w, 2, image]
-    x = jnp.stack(rows, 3).reshape(level.num_chunks, c, below.h * 2, below.w * 2, q)
-    rims = ((0, 0), (0, 0), (0, level.h % 2), (0, level.w % 2), (0, 0))
-    return jnp.pad(x, rims).reshape(level.num_chunks, c, level.pixels)
+        return jnp.maximum(jnp.maximum(*corners[:2]), jnp.maximum(*corners[2:]))
+
+    return lax.cond(by_max, most, mean, x) if level.index == 0 else mean(x)
+
+
+def _unpool(g, x, level: Level, by_max):
+    """Returns the gradient of `_pool`'s x; of equal values the first one gets it."""
+
+    def rows(upper, lower):
+        whole = jnp.stack([upper, lower], -2).reshape(*g.shape[:2], level.h // 2 * 2, -1)
+        whole = jnp.pad(whole, ((0, 0), (0, 0), (0, level.h % 2), (0, 0)))
+        return whole.reshape(*g.shape[:2], level.pixels)
+
+    def mean(g, x):
+        even, odd = _halves(level, g.dtype)
+        row = g @ ((even + odd) * 0.25).T
+        return rows(row, row)
+
+    def most(g, x):
+        even, odd = _halves(level, g.dtype)
+        parts = [jnp.where(first, g, 0) for first in _first_of(_corners(x, level))]
+        return rows(*(a @ even.T + b @ odd.T for a, b in (parts[:2], parts[2:])))
+
+    return lax.cond(by_max, most, mean, g, x) if level.index == 0 else mean(g, x)
 
 
 class _Lane(NamedTuple):
@@ -250,9 +280,12 @@ class _Lane(NamedTuple):
         return lax.fori_loop(0, trips, lambda i, carry: body(i, i < own, carry), carry)
 
     def when(self, name, body, carry, *at):
-        """Runs `body(carry)` if any lane here repeats `name` at all."""
+        """Runs `body(zero, carry)` if any lane here repeats `name` at all.
+
+        `zero` is 0: what depends on it is not moved out of the branch by XLA.
+        """
         trips = jnp.minimum(_get(getattr(self.trips, name), *at), 1)
-        return lax.fori_loop(0, trips, lambda _, carry: body(carry), carry)
+        return lax.fori_loop(0, trips, body, carry)
 
     def group(self, live, index):
         return jnp.where(live, index, self.of.trash)
@@ -262,15 +295,14 @@ class _Lane(NamedTuple):
         rows = self.of.num_rows[level.index]
         return self.params[name][level.first_row : level.first_row + rows].reshape(-1, self.of.group)
 
-    def activate(self, x):
-        return lax.switch(
-            self.wiring.activation, [lambda x, n=n: activate(n, x) for n in self.of.activations], x
-        )
+    def by_activation(self, normed, plain, function, *operands):
+        """Returns `plain(*operands)` or, behind a norm, `function(activation's name, *operands)`.
 
-    def slope(self, x):
-        return lax.switch(
-            self.wiring.activation, [lambda x, n=n: slope(n, x) for n in self.of.activations], x
-        )
+        A branch's operands and result are arrays in memory: what reads them does
+        not read the scratch memory again, which would be copied whole for that.
+        """
+        kinds = [lambda *x, n=n: function(n, *x) for n in self.of.activations]
+        return lax.switch(jnp.where(normed, 1 + self.wiring.activation, 0), [plain, *kinds], *operands)
 
     def block(self, x, chunk, edge):
         """Returns where a 1x1 edge reads, and what: Float[BLOCK, pixel]."""
@@ -278,6 +310,11 @@ class _Lane(NamedTuple):
         first = _get(self.wiring.mix_block, edge) * size
         rows = _slice(x, (chunk, first, 0, 0), (1, size, *x.shape[2:]))
         return first, rows.reshape(BLOCK, -1)
+
+
+def _over_pixels(x, y):
+    """Returns x @ y.T. The order matters: with the larger one last, XLA takes twice as long."""
+    return lax.dot_general(x, y, (((1,), (1,)), ((), ())))
 
 
 def _column(vector):
@@ -297,35 +334,52 @@ def _affine(scale, bias, mean, variance):
     return gain, bias - mean * gain
 
 
-def _inputs(lane: _Lane, level: Level, above: Level | None, work: Work, stem) -> Work:
-    """Clears a level and writes what enters it: the stem's convolution or the level above, pooled."""
+def _joined(level: Level, below: Level) -> tuple[int, tuple[int, ...]]:
+    """Returns how many of a level's chunks make one below, and their shape once pooled."""
+    pieces = below.num_images // level.num_images
+    return pieces, (pieces, -1, below.h, below.w, level.num_images)
+
+
+def _inputs(lane: _Lane, level: Level, above: Level | None, work: Work, images) -> Work:
+    """Writes what enters a level: the stem's convolution, or the level above, pooled."""
     wiring, s = lane.wiring, level.index
     z, a = work.z[s], work.a[s]
     empty = jnp.zeros((level.num_chunks, lane.of.group, level.pixels), z.dtype)
 
-    def clear(i, live, maps):
-        g = lane.group(live, i)
-        return tuple(_put_group(x, empty, g) for x in maps)
+    def clear(i, live, z):
+        return lane.when(
+            "num_conv_in", lambda _, z: _put_group(z, empty, lane.group(live, i)), z, s, i
+        )
 
-    z, a = lane.repeat("num_cleared", clear, (z, a), s)
+    z = lane.repeat("num_groups", clear, z, s)
     if above is not None:
+        pieces, shape = _joined(above, level)
 
         def pool(i, live, a):
-            source = lane.group(live, wiring.first_pooled[above.index] + i)
-            x = _get_group(work.a[above.index], source)
-            x = _pool(x, above, level, wiring.by_max[above.index])
-            return _put_group(a, x, lane.group(live, i))
+            source, target = lane.group(live, wiring.first_pooled[above.index] + i), lane.group(live, i)
+
+            def chunk(c, a):
+                x = work.a[above.index]
+                x = _slice(x, (c * pieces, source, 0, 0), (pieces, 1, *x.shape[2:]))[:, 0]
+                x = _pool(x, above, wiring.by_max[above.index]).reshape(shape)
+                return _put(a, x.transpose(1, 2, 3, 0, 4).reshape(-1, level.pixels), c, target)
+
+            return lax.fori_loop(0, level.num_chunks, chunk, a)
 
         a = lane.repeat("num_pooled", pool, a, above.index)
-    if stem is not None:
+    if images is not None:
 
-        def convolve(i, live, z):
-            kernel, g = _get(lane.params["stem"], i), lane.group(live, i)
-            return lax.fori_loop(
-                0, level.num_chunks, lambda c, z: _put(z, kernel @ _get(stem, c), c, g), z
-            )
+        def convolve(c, z):
+            around = _stem_patches(_get(images, c), level)
 
-        z = lane.repeat("num_stem", convolve, z, s)
+            def one(i, live, z):
+                return _put(z, _get(lane.params["stem"], i) @ around, c, lane.group(live, i))
+
+            return lane.repeat("num_stem", one, z, s)
+
+        z = lane.when(
+            "num_stem", lambda _, z: lax.fori_loop(0, level.num_chunks, convolve, z), z, s
+        )
     return work._replace(
         z=(*work.z[:s], z, *work.z[s + 1 :]), a=(*work.a[:s], a, *work.a[s + 1 :])
     )
@@ -345,7 +399,7 @@ def _forward_level(lane: _Lane, level: Level, work: Work, running):
     scale, bias = lane.by_group("scale", level), lane.by_group("bias", level)
 
     def group(i, live, carry):
-        z, a, features, statistics = carry
+        z, a, statistics = carry
         g = lane.group(live, i)
         normed = g >= wiring.num_inputs[s]
 
@@ -356,10 +410,10 @@ def _forward_level(lane: _Lane, level: Level, work: Work, running):
                 return sum + jnp.where(live, product, 0)
 
             sum = lane.repeat("num_mix", mix, jnp.zeros(z.shape[2:], z.dtype), s, i)
-            return _add(z, sum, chunk, g)
+            return _put(z, sum, chunk, g)
 
         z = lane.when(
-            "num_mix", lambda z: lax.fori_loop(0, level.num_chunks, mix_chunk, z), z, s, i
+            "num_mix", lambda _, z: lax.fori_loop(0, level.num_chunks, mix_chunk, z), z, s, i
         )
         if running is None:
             mean, variance = _statistics(_get_group(z, g), level)
@@ -372,12 +426,16 @@ def _forward_level(lane: _Lane, level: Level, work: Work, running):
 
         def push(chunk, carry):
             z, a = carry
-            x = lane.activate(_get(z, chunk, g) * _column(gain) + _column(shift))
-            x = jnp.where(normed, x, _get(a, chunk, g))
+            x = lane.by_activation(
+                normed,
+                lambda z, a, gain, shift: a,
+                lambda name, z, a, gain, shift: activate(name, z * _column(gain) + _column(shift)),
+                _get(z, chunk, g), _get(a, chunk, g), gain, shift,
+            )  # fmt: skip
             a = _put(a, x, chunk, g)
 
-            def convolve(z):
-                around = patches(x, level, lane.of.kernel)
+            def convolve(zero, z):
+                around = patches(jnp.where(zero == 0, x, 0), level, lane.of.kernel)
 
                 def edge(j, live, z):
                     e = jnp.where(live, _get(wiring.first_conv_out, s, i) + j, lane.of.num_convs)
@@ -389,55 +447,40 @@ def _forward_level(lane: _Lane, level: Level, work: Work, running):
             return lane.when("num_conv_out", convolve, z, s, i), a
 
         z, a = lax.fori_loop(0, level.num_chunks, push, (z, a))
-        x = _get_group(a, g)
-        x = x.reshape(level.num_chunks, -1, level.h * level.w, level.num_images).mean(2)
-        x = x.swapaxes(0, 1).reshape(-1, level.num_chunks * level.num_images)
-        at = lane.group(live & wiring.is_last[s], i)
-        return z, a, _put(features, x, at), statistics
+        return z, a, statistics
 
     statistics = (jnp.zeros((level.num_groups, lane.of.group), work.z[s].dtype),) * 2
-    carry = work.z[s], work.a[s], work.features, statistics
-    z, a, features, statistics = lane.repeat("num_groups", group, carry, s)
+    z, a, statistics = lane.repeat("num_groups", group, (work.z[s], work.a[s], statistics), s)
+
+    def read(i, live, features):
+        x = _get_group(a, lane.group(live, i))
+        x = x.reshape(level.num_chunks, -1, level.h * level.w, level.num_images).mean(2)
+        x = x.swapaxes(0, 1).reshape(-1, level.num_chunks * level.num_images)
+        return _put(features, x, lane.group(live, i))
+
+    features = lane.repeat("num_read", read, work.features, s)
     work = Work(
         (*work.z[:s], z, *work.z[s + 1 :]), (*work.a[:s], a, *work.a[s + 1 :]), work.d, features
     )
     return work, statistics
 
 
-def _stems(lane: _Lane, all_levels, images):
-    """Returns the patches that the stem reads at the first two levels, zeros where it does not."""
-    found = []
-    for level in all_levels:
-        if level.index > 1:
-            found.append(None)
-            continue
-        like = jax.eval_shape(lambda x, level=level: stem_patches(x, level), images)
-        found.append(
-            lax.cond(
-                lane.trips.num_stem[level.index] > 0,
-                lambda x, level=level: stem_patches(x, level),
-                lambda x, like=like: jnp.zeros(like.shape, like.dtype),
-                images,
-            )
-        )
-    return found
-
-
-def _forward(lane: _Lane, work: Work, images, running):
-    batch_size = len(images)
-    all_levels = levels(lane.of, batch_size)
-    stems = _stems(lane, all_levels, images)
-    # A lane with a shorter list than its neighbour's leaves the trash in `features`: only its last
-    # level's groups count, and the head's padding is zero, so they must be finite.
+def _forward(lane: _Lane, all_levels, work: Work, images, running):
+    # Rows of `features` that nobody writes must be finite: the head's weights for them are zero.
     work = work._replace(features=jnp.zeros_like(work.features))
     found, above = [], None
-    for level, stem in zip(all_levels, stems, strict=True):
-        work = _inputs(lane, level, above, work, stem)
+    for level, chunks in zip(all_levels, images, strict=True):
+        work = _inputs(lane, level, above, work, chunks)
         rows = None if running is None else tuple(r[level.index] for r in running)
         work, statistics = _forward_level(lane, level, work, rows)
         found.append(statistics)
         above = level
-    return work, found, all_levels, stems
+    return work, found
+
+
+def _stem_images(images, all_levels):
+    """Returns the images as the chunks of the two levels that a stem may write, None below."""
+    return [_chunked(images, level) if level.index < 2 else None for level in all_levels]
 
 
 def _logits(head, head_bias, features):
@@ -450,13 +493,10 @@ def predict(
     work: Work, images: jax.Array,
 ) -> tuple[jax.Array, Work]:  # fmt: skip
     """Returns (logits of scaled images, Float[b, classes], work), by the running statistics."""
-    lane = _Lane(size_class, params, wiring, trips)
+    lane, all_levels = _Lane(size_class, params, wiring, trips), levels(size_class, len(images))
     of = lane._replace(params=statistics)
-    running = tuple(
-        [of.by_group(name, level) for level in levels(size_class, len(images))]
-        for name in ("mean", "var")
-    )
-    work, *_ = _forward(lane, work, images, running)
+    running = tuple([of.by_group(name, level) for level in all_levels] for name in ("mean", "var"))
+    work, _ = _forward(lane, all_levels, work, _stem_images(images, all_levels), running)
     return _logits(params["head"], params["head_bias"], work.features), work
 
 
@@ -480,8 +520,9 @@ def value_and_grad(
       gradient of entries that the plain network lacks is not zero everywhere:
       mask it.
     """
-    lane = _Lane(size_class, params, wiring, trips)
-    work, statistics, all_levels, stems = _forward(lane, work, images, None)
+    lane, all_levels = _Lane(size_class, params, wiring, trips), levels(size_class, len(images))
+    chunks = _stem_images(images, all_levels)
+    work, statistics = _forward(lane, all_levels, work, chunks, None)
 
     def of_head(head, head_bias, features):
         return loss(_logits(head, head_bias, features))
@@ -495,7 +536,7 @@ def value_and_grad(
     turned = lax.optimization_barrier(turned.reshape(params["conv"].shape))
 
     def with_trash(x):
-        return jnp.zeros((len(x) + 1, *x.shape[1:]), x.dtype)
+        return jnp.zeros((len(x) + 1, *x.shape[:0:-1]), x.dtype)  # each kernel transposed
 
     kernels = {name: with_trash(params[name]) for name in ("conv", "mix", "stem")}
     vectors = []
@@ -503,7 +544,7 @@ def value_and_grad(
         below = all_levels[level.index + 1] if level.index + 1 < len(all_levels) else None
         work = _outputs(lane, level, below, work, gradients[2])
         work, kernels, of_norms = _backward_level(
-            lane, level, work, statistics[level.index], turned, kernels, stems[level.index]
+            lane, level, work, statistics[level.index], turned, kernels, chunks[level.index]
         )
         vectors.append(of_norms)
 
@@ -513,9 +554,9 @@ def value_and_grad(
 
     by_name = zip(("scale", "bias"), zip(*reversed(vectors), strict=True), strict=True)
     grads |= {name: flat(parts) for name, parts in by_name}
-    dconv = kernels["conv"][:-1].reshape(-1, c, k * k, c)[:, :, ::-1].transpose(0, 3, 2, 1)
+    dconv = kernels["conv"][:-1].reshape(-1, k * k, c, c)[:, ::-1].transpose(0, 2, 1, 3)
     grads |= {"conv": dconv.reshape(params["conv"].shape)}
-    grads |= {name: kernels[name][:-1] for name in ("mix", "stem")}
+    grads |= {name: kernels[name][:-1].swapaxes(1, 2) for name in ("mix", "stem")}
     found = zip(("mean", "var"), zip(*statistics, strict=True), strict=True)
     return value, grads, {name: flat(parts) for name, parts in found}, work
 
@@ -534,17 +575,26 @@ def _outputs(lane: _Lane, level: Level, below: Level | None, work: Work, dfeatur
     d = lane.repeat("num_groups", begin, work.d[s], s)
     if below is not None:
 
+        pieces, shape = _joined(level, below)
+
         def unpool(i, live, d):
-            at = lane.group(live, wiring.first_pooled[s] + i)
-            g = _get_group(work.d[below.index], lane.group(live, i))
-            g = _unpool(g, _get_group(work.a[s], at), level, below, wiring.by_max[s])
-            return _put_group(d, g, at)
+            source, target = lane.group(live, i), lane.group(live, wiring.first_pooled[s] + i)
+
+            def chunk(c, d):
+                g = _get(work.d[below.index], c, source)
+                g = g.reshape(-1, below.h, below.w, pieces, level.num_images)
+                g = g.transpose(3, 0, 1, 2, 4).reshape(pieces, -1, below.h, below.w * level.num_images)
+                at = (c * pieces, target, 0, 0)
+                x = _slice(work.a[s], at, (pieces, 1, *d.shape[2:]))[:, 0]
+                return _update(d, _unpool(g, x, level, wiring.by_max[s])[:, None], at)
+
+            return lax.fori_loop(0, below.num_chunks, chunk, d)
 
         d = lane.repeat("num_pooled", unpool, d, s)
     return work._replace(d=(*work.d[:s], d, *work.d[s + 1 :]))
 
 
-def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, kernels, stem):
+def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, kernels, images):
     """Goes through a level's groups in reverse; returns (work, kernels, (dscale, dbias)).
 
     Args:
@@ -553,8 +603,8 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
       work: `d` holds the gradients that leave the level.
       statistics: (mean, variance), Float[group, c] each.
       turned: the weights of "conv" for the way back, [e, c in, k * k * c out].
-      kernels: gradients of "conv" (turned too), "mix" and "stem" so far.
-      stem: the stem's patches, or None.
+      kernels: gradients of "conv" (turned too), "mix" and "stem" so far, transposed.
+      images: the level's chunks of images, or None.
     """
     wiring, s = lane.wiring, level.index
     scale, bias = lane.by_group("scale", level), lane.by_group("bias", level)
@@ -571,14 +621,14 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
         gain, shift = _affine(_get(scale, g), _get(bias, g), mean, variance)
         inverse = lax.rsqrt(variance + BATCH_NORM_EPSILON)
 
-        def through(d, chunk):
-            """Returns (z, gradient of the norm's output) of a chunk."""
-            x = _get(z, chunk, g)
-            return x, _get(d, chunk, g) * lane.slope(x * _column(gain) + _column(shift))
-
         def sum_up(chunk, sums):
-            x, dy = through(d, chunk)
-            return sums[0] + dy.sum(1), sums[1] + (dy * (x - _column(mean))).sum(1)
+            def behind(name, z, d):
+                dy = d * slope(name, z * _column(gain) + _column(shift))
+                return dy.sum(1), (dy * (z - _column(mean))).sum(1)
+
+            operands = _get(z, chunk, g), _get(d, chunk, g)
+            found = lane.by_activation(normed, lambda z, d: (none, none), behind, *operands)
+            return sums[0] + found[0], sums[1] + found[1]
 
         none = jnp.zeros(mean.shape, mean.dtype)
         dbias, dscale = lax.fori_loop(0, level.num_chunks, sum_up, (none, none))
@@ -589,12 +639,16 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
 
         def pull(chunk, carry):
             d, kernels = carry
-            x, dy = through(d, chunk)
-            dz = dy * _column(gain) + x * _column(slant) + _column(offset)
-            dz = jnp.where(normed, dz, 0)
 
-            def convolve(carry):
-                around = patches(dz, level, lane.of.kernel)
+            def behind(name, z, d):
+                dy = d * slope(name, z * _column(gain) + _column(shift))
+                return dy * _column(gain) + z * _column(slant) + _column(offset)
+
+            operands = _get(z, chunk, g), _get(d, chunk, g)
+            dz = lane.by_activation(normed, lambda z, d: jnp.zeros_like(z), behind, *operands)
+
+            def convolve(zero, carry):
+                around = patches(jnp.where(zero == 0, dz, 0), level, lane.of.kernel)
 
                 def edge(j, live, carry):
                     d, dconv = carry
@@ -602,10 +656,7 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
                     e = _get(wiring.conv_in, at)
                     source = _get(wiring.conv_source, e)
                     d = _add(d, _get(turned, e) @ around, chunk, source)
-                    product = lax.dot_general(
-                        _get(a, chunk, source), around, (((1,), (1,)), ((), ()))
-                    )
-                    return d, _add(dconv, product, e)
+                    return d, _add(dconv, _over_pixels(around, _get(a, chunk, source)), e)
 
                 return lane.repeat("num_conv_in", edge, carry, s, i)
 
@@ -615,24 +666,17 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
                 d, dmix = carry
                 edge = jnp.where(live, _get(wiring.first_mix, s, i) + j, lane.of.num_mixes)
                 first, block = lane.block(a, chunk, edge)
-                product = lax.dot_general(dz, block, (((1,), (1,)), ((), ())))
+                product = _over_pixels(block, dz)
                 back = lax.dot_general(_get(lane.params["mix"], edge), dz, (((0,), (0,)), ((), ())))
                 back = jnp.where(live, back, 0).reshape(1, -1, *dz.shape)
                 at = (chunk, first, 0, 0)
                 return _update(d, _slice(d, at, back.shape) + back, at), _add(dmix, product, edge)
 
             d, dmix = lane.repeat("num_mix", mix, (d, kernels["mix"]), s, i)
-            dstem = kernels["stem"]
-            if stem is not None:
-
-                def of_stem(dstem):
-                    at = jnp.where(live & (i < wiring.counts.num_stem[s]), i, lane.of.num_stem)
-                    product = lax.dot_general(dz, _get(stem, chunk), (((1,), (1,)), ((), ())))
-                    return _add(dstem, product, at)
-
-                trips = jnp.where(i < lane.trips.num_stem[s], 1, 0)
-                dstem = lax.fori_loop(0, trips, lambda _, x: of_stem(x), dstem)
-            return d, {"conv": dconv, "mix": dmix, "stem": dstem}
+            # The stem's gradient is taken at the end, chunk by chunk, from what stands here.
+            trips = jnp.where(i < _get(lane.trips.num_stem, s), 1, 0)
+            d = lax.fori_loop(0, trips, lambda _, d: _put(d, dz, chunk, g), d)
+            return d, kernels | {"conv": dconv, "mix": dmix}
 
         d, kernels = lax.fori_loop(0, level.num_chunks, pull, (d, kernels))
         return d, kernels, of_norms
@@ -640,4 +684,21 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
     none = jnp.zeros((level.num_groups, lane.of.group), z.dtype)
     carry = work.d[s], kernels, (none, none)
     d, kernels, of_norms = lane.repeat("num_groups", group, carry, s)
+    if images is not None:
+
+        def of_stem(c, dstem):
+            around = _stem_patches(_get(images, c), level)
+
+            def one(i, live, dstem):
+                at = jnp.where(live, i, lane.of.num_stem)
+                return _add(dstem, _over_pixels(around, _get(d, c, lane.group(live, i))), at)
+
+            return lane.repeat("num_stem", one, dstem, s)
+
+        dstem = lane.when(
+            "num_stem",
+            lambda _, dstem: lax.fori_loop(0, level.num_chunks, of_stem, dstem),
+            kernels["stem"], s,
+        )  # fmt: skip
+        kernels = kernels | {"stem": dstem}
     return work._replace(d=(*work.d[:s], d, *work.d[s + 1 :])), kernels, of_norms

@@ -27,14 +27,14 @@ class Ranges(NamedTuple):
 
     Attributes:
       num_groups: Int[l], groups of each level.
-      num_cleared: Int[l], groups that a block of a 1x1 edge may read.
+      num_read: Int[l], groups that the head reads: none above the last level.
       num_stem: Int[l], groups that the stem writes, the level's first ones.
       num_pooled: Int[l], groups that are pooled into the next level.
       num_conv_out, num_conv_in, num_mix: Int[l, g], edges out of and into a group.
     """
 
     num_groups: Array
-    num_cleared: Array
+    num_read: Array
     num_stem: Array
     num_pooled: Array
     num_conv_out: Array
@@ -262,7 +262,6 @@ def fit(arch: ArchSpec, size_class: SizeClass) -> Lane:
 def _wiring(f: _Fitting, activation: int) -> Wiring:
     of, num_levels = f.of, len(f.num_groups)
     size = (num_levels, max(of.num_rows) // of.group)
-    per_block = BLOCK // of.group
 
     def ranges(edges, column):
         """Returns (first, count) of each group's run in a list sorted by (level, column)."""
@@ -287,7 +286,7 @@ def _wiring(f: _Fitting, activation: int) -> Wiring:
     return Wiring(
         counts=Ranges(
             num_groups=groups,
-            num_cleared=-(-groups // per_block) * per_block,
+            num_read=np.where(np.arange(num_levels) == f.last, groups, 0).astype(np.int32),
             num_stem=np.array(f.num_stem, np.int32),
             num_pooled=pooled[:, 1],
             num_conv_out=num_out,
