@@ -304,12 +304,14 @@ class _Lane(NamedTuple):
         kinds = [lambda *x, n=n: function(n, *x) for n in self.of.activations]
         return lax.switch(jnp.where(normed, 1 + self.wiring.activation, 0), [plain, *kinds], *operands)
 
-    def block(self, x, chunk, edge):
-        """Returns where a 1x1 edge reads, and what: Float[BLOCK, pixel]."""
+    def block(self, x, chunk, group):
+        """Returns BLOCK channels of a chunk from a group on, Float[BLOCK, pixel]."""
         size = BLOCK // self.of.group
-        first = _get(self.wiring.mix_block, edge) * size
-        rows = _slice(x, (chunk, first, 0, 0), (1, size, *x.shape[2:]))
-        return first, rows.reshape(BLOCK, -1)
+        return _slice(x, (chunk, group, 0, 0), (1, size, *x.shape[2:])).reshape(BLOCK, -1)
+
+    def add_block(self, x, value, chunk, group):
+        at, shape = (chunk, group, 0, 0), (1, BLOCK // self.of.group, *x.shape[2:])
+        return _update(x, _slice(x, at, shape) + value.reshape(shape), at)
 
 
 def _over_pixels(x, y):
@@ -346,12 +348,7 @@ def _inputs(lane: _Lane, level: Level, above: Level | None, work: Work, images) 
     z, a = work.z[s], work.a[s]
     empty = jnp.zeros((level.num_chunks, lane.of.group, level.pixels), z.dtype)
 
-    def clear(i, live, z):
-        return lane.when(
-            "num_conv_in", lambda _, z: _put_group(z, empty, lane.group(live, i)), z, s, i
-        )
-
-    z = lane.repeat("num_groups", clear, z, s)
+    z = lane.repeat("num_groups", lambda i, live, z: _put_group(z, empty, lane.group(live, i)), z, s)
     if above is not None:
         pieces, shape = _joined(above, level)
 
@@ -406,11 +403,11 @@ def _forward_level(lane: _Lane, level: Level, work: Work, running):
         def mix_chunk(chunk, z):
             def mix(j, live, sum):
                 edge = jnp.where(live, _get(wiring.first_mix, s, i) + j, lane.of.num_mixes)
-                product = _get(lane.params["mix"], edge) @ lane.block(a, chunk, edge)[1]
-                return sum + jnp.where(live, product, 0)
+                block = lane.block(a, chunk, _get(wiring.mix_source, edge))
+                return sum + jnp.where(live, _get(lane.params["mix"], edge) @ block, 0)
 
-            sum = lane.repeat("num_mix", mix, jnp.zeros(z.shape[2:], z.dtype), s, i)
-            return _put(z, sum, chunk, g)
+            none = jnp.zeros((BLOCK, level.pixels), z.dtype)
+            return lane.add_block(z, lane.repeat("num_mix", mix, none, s, i), chunk, g)
 
         z = lane.when(
             "num_mix", lambda _, z: lax.fori_loop(0, level.num_chunks, mix_chunk, z), z, s, i
@@ -533,7 +530,7 @@ def value_and_grad(
     grads = {"head": gradients[0], "head_bias": gradients[1]}
     k, c = size_class.kernel, size_class.group
     turned = params["conv"].reshape(-1, c, k * k, c)[:, :, ::-1].transpose(0, 3, 2, 1)
-    turned = lax.optimization_barrier(turned.reshape(params["conv"].shape))
+    turned = {"conv": turned.reshape(params["conv"].shape), "mix": params["mix"].swapaxes(1, 2)}
 
     def with_trash(x):
         return jnp.zeros((len(x) + 1, *x.shape[:0:-1]), x.dtype)  # each kernel transposed
@@ -602,7 +599,8 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
       level: the level.
       work: `d` holds the gradients that leave the level.
       statistics: (mean, variance), Float[group, c] each.
-      turned: the weights of "conv" for the way back, [e, c in, k * k * c out].
+      turned: the weights of "conv" and "mix" for the way back: [e, c in, k * k * c out] and
+        [e, c in, c out].
       kernels: gradients of "conv" (turned too), "mix" and "stem" so far, transposed.
       images: the level's chunks of images, or None.
     """
@@ -645,7 +643,7 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
                 return dy * _column(gain) + z * _column(slant) + _column(offset)
 
             operands = _get(z, chunk, g), _get(d, chunk, g)
-            dz = lane.by_activation(normed, lambda z, d: jnp.zeros_like(z), behind, *operands)
+            dz = lane.by_activation(normed, lambda z, d: d, behind, *operands)
 
             def convolve(zero, carry):
                 around = patches(jnp.where(zero == 0, dz, 0), level, lane.of.kernel)
@@ -655,31 +653,37 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
                     at = jnp.where(live, _get(wiring.first_conv_in, s, i) + j, lane.of.num_convs)
                     e = _get(wiring.conv_in, at)
                     source = _get(wiring.conv_source, e)
-                    d = _add(d, _get(turned, e) @ around, chunk, source)
+                    d = _add(d, _get(turned["conv"], e) @ around, chunk, source)
                     return d, _add(dconv, _over_pixels(around, _get(a, chunk, source)), e)
 
                 return lane.repeat("num_conv_in", edge, carry, s, i)
 
             d, dconv = lane.when("num_conv_in", convolve, (d, kernels["conv"]), s, i)
 
+            # The stem's and the 1x1 edges' gradients are taken later, from what stands here.
+            return _put(d, dz, chunk, g), kernels | {"conv": dconv}
+
+        def mix_chunk(chunk, carry):
+            d, dmix = carry
+            dz = lane.block(d, chunk, g)
+
             def mix(j, live, carry):
                 d, dmix = carry
                 edge = jnp.where(live, _get(wiring.first_mix, s, i) + j, lane.of.num_mixes)
-                first, block = lane.block(a, chunk, edge)
-                product = _over_pixels(block, dz)
-                back = lax.dot_general(_get(lane.params["mix"], edge), dz, (((0,), (0,)), ((), ())))
-                back = jnp.where(live, back, 0).reshape(1, -1, *dz.shape)
-                at = (chunk, first, 0, 0)
-                return _update(d, _slice(d, at, back.shape) + back, at), _add(dmix, product, edge)
+                source = _get(wiring.mix_source, edge)
+                back = jnp.where(live, _get(turned["mix"], edge) @ dz, 0)
+                product = _over_pixels(lane.block(a, chunk, source), dz)
+                return lane.add_block(d, back, chunk, source), _add(dmix, product, edge)
 
-            d, dmix = lane.repeat("num_mix", mix, (d, kernels["mix"]), s, i)
-            # The stem's gradient is taken at the end, chunk by chunk, from what stands here.
-            trips = jnp.where(i < _get(lane.trips.num_stem, s), 1, 0)
-            d = lax.fori_loop(0, trips, lambda _, d: _put(d, dz, chunk, g), d)
-            return d, kernels | {"conv": dconv, "mix": dmix}
+            return lane.repeat("num_mix", mix, (d, dmix), s, i)
 
         d, kernels = lax.fori_loop(0, level.num_chunks, pull, (d, kernels))
-        return d, kernels, of_norms
+        d, dmix = lane.when(
+            "num_mix",
+            lambda _, carry: lax.fori_loop(0, level.num_chunks, mix_chunk, carry),
+            (d, kernels["mix"]), s, i,
+        )  # fmt: skip
+        return d, kernels | {"mix": dmix}, of_norms
 
     none = jnp.zeros((level.num_groups, lane.of.group), z.dtype)
     carry = work.d[s], kernels, (none, none)

@@ -58,7 +58,7 @@ class Wiring(NamedTuple):
       first_conv_out, first_conv_in, first_mix: Int[l, g].
       conv_source, conv_target: Int[e + 1], groups.
       conv_in: Int[e + 1], edges sorted by (level, target, source).
-      mix_block: Int[m + 1], which BLOCK channels a 1x1 edge reads.
+      mix_source: Int[m + 1], the first of the BLOCK channels' groups that a 1x1 edge reads.
       activation: Int[], index into the size class's.
     """
 
@@ -73,7 +73,7 @@ class Wiring(NamedTuple):
     conv_source: Array
     conv_target: Array
     conv_in: Array
-    mix_block: Array
+    mix_source: Array
     activation: Array
 
 
@@ -101,7 +101,7 @@ def shapes(size_class: SizeClass) -> dict[str, tuple[int, ...]]:
     return {
         "stem": (size_class.num_stem, c, 9 * size_class.input_shape[-1]),
         "conv": (size_class.num_convs, c, k * k * c),
-        "mix": (size_class.num_mixes, c, BLOCK),
+        "mix": (size_class.num_mixes, BLOCK, BLOCK),
         "scale": rows,
         "bias": rows,
         "head": (max(size_class.num_rows), size_class.num_classes),
@@ -182,8 +182,9 @@ class _Fitting:
             rows = self.allocate(level, channels)
             targets = np.unique(rows // self.of.group)
             if layer.kernel == 1:
-                blocks = np.unique(sources // BLOCK)
-                self.mixes += [(level, int(t), int(b)) for t in targets for b in blocks]
+                size = BLOCK // self.of.group
+                blocks = np.unique(sources // BLOCK) * size
+                self.mixes += [(level, int(t), int(b)) for t in targets[::size] for b in blocks]
             else:
                 groups = np.unique(sources // self.of.group)
                 self.convs += [(level, int(s), int(t)) for s in groups for t in targets]
@@ -230,13 +231,15 @@ class _Fitting:
             name = "mix" if layer.kernel == 1 else "conv"
             width = self.shapes[name][-1]
             if layer.kernel == 1:
-                edges = [[mix_at[level, t // c, s // BLOCK] for t in rows] for s in sources]
-                columns = (sources % BLOCK)[None, None, :, None]
+                size, first = BLOCK // c, rows[0] // c
+                starts = first + (rows // c - first) // size * size
+                edges = [[mix_at[level, t, s // BLOCK * size] for t in starts] for s in sources]
+                columns, within, height = (sources % BLOCK)[None, None, :, None], rows - starts * c, BLOCK
             else:
                 edges = [[conv_at[level, s // c, t // c] for t in rows] for s in sources]
                 taps = np.arange(k * k).reshape(k, k, 1, 1)
-                columns = taps * c + (sources % c)[:, None]
-            at = (np.array(edges) * c + rows % c) * width
+                columns, within, height = taps * c + (sources % c)[:, None], rows % c, c
+            at = (np.array(edges) * height + within) * width
             self.places["params", layer.name, "kernel"] = name, columns + at
 
 
@@ -303,7 +306,7 @@ def _wiring(f: _Fitting, activation: int) -> Wiring:
         conv_source=padded([edge[1] for edge in f.convs], of.num_convs, of.trash),
         conv_target=padded([edge[2] for edge in f.convs], of.num_convs, of.trash),
         conv_in=padded(by_target, of.num_convs, of.num_convs),
-        mix_block=padded([edge[2] for edge in f.mixes], of.num_mixes, 0),
+        mix_source=padded([edge[2] for edge in f.mixes], of.num_mixes, of.trash),
         activation=np.int32(activation),
     )
 
