@@ -18,6 +18,7 @@ class SizeClass(NamedTuple):
       num_stem: groups of the widest stem.
       num_convs, num_mixes: edges with a kernel, and 1x1 ones.
       activations: names that a lane may choose from; each gives 0 for 0.
+      optimizers: names that a lane may choose from.
     """
 
     name: str
@@ -30,6 +31,7 @@ class SizeClass(NamedTuple):
     num_convs: int
     num_mixes: int
     activations: tuple[str, ...]
+    optimizers: tuple[str, ...]
 
     @property
     def trash(self) -> int:

@@ -1,6 +1,7 @@
-"""One training step and the prediction of one batch, compiled per architecture."""
+"""One training step, many of them in one compiled call, and the prediction of a batch."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from deepmaker_jax.arch import Layer
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data.augment import Augmentation, augment
 from deepmaker_jax.models import Network
@@ -16,6 +16,11 @@ from deepmaker_jax.train.optimizer import direction, schedule
 from deepmaker_jax.types import Array
 
 Tree = Any
+# `(params, batch_stats, feed, x, loss, work) -> (value, gradient, batch_stats, work)`: x is
+# Float[b, h, w, c], raw pixels; loss maps logits to Float[]; work is scratch memory.
+ValueAndGrad = Callable[..., tuple[Array, Tree, Tree, Any]]
+# `(gradient, opt_state, params) -> (update for a learning rate of -1, opt_state)`
+Rule = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
 
 
 class TrainState(NamedTuple):
@@ -41,10 +46,9 @@ class Feed(NamedTuple):
     """What a step reads and never changes.
 
     Attributes:
-      images: UInt8[n, h, w, c], the whole training set.
+      images: UInt8[n, h, w, c], all training images.
       labels: Int32[n].
       input_scale: Float[c].
-      order: Int32[steps * b], this epoch's examples.
       key: the run's key; a step's own is `fold_in(key, step)`.
       learning_rate: Float[], at its peak.
       num_steps: Int[], of the whole training.
@@ -53,49 +57,42 @@ class Feed(NamedTuple):
     images: Array
     labels: Array
     input_scale: Array
-    order: Array
     key: Array
     learning_rate: Array
     num_steps: Array
 
 
-def init_state(variables: Tree, optimizer: str, settings: TrainConfig) -> TrainState:
+def init_state(params: Tree, batch_stats: Tree, opt_state: Tree, settings: TrainConfig):
     """Returns the state before the first step."""
-    params, batch_stats = variables["params"], variables["batch_stats"]
     averaged = {"params": params, "batch_stats": batch_stats} if settings.average_decay else {}
     return TrainState(
         params=params,
         batch_stats=batch_stats,
-        opt_state=direction(optimizer, settings).init(params),
+        opt_state=opt_state,
         average=jax.tree.map(np.copy, averaged),
         step=np.int32(0),
         loss_sum=np.float32(0),
     )
 
 
-def make_step(network: Network, optimizer: str, settings: TrainConfig):
-    """Returns `step(state, feed, index) -> state`, pure; `index` counts within the epoch."""
-    rule = direction(optimizer, settings)
-    size = settings.batch_size
+def make_step(value_and_grad: ValueAndGrad, rule: Rule, settings: TrainConfig):
+    """Returns `step(state, work, feed, rows) -> (state, work)`, pure; rows is Int[b]."""
     how = Augmentation(crop=settings.crop or 0, cutout=settings.cutout, flip=settings.flip or False)
 
-    def loss(params: Tree, batch_stats: Tree, scale: jax.Array, x: jax.Array, y: jax.Array):
-        variables = {
-            "params": params, "batch_stats": batch_stats, "constants": {"input_scale": scale},
-        }  # fmt: skip
-        logits, new = network.apply(variables, x, train=True, mutable=["batch_stats"])
-        targets = jax.nn.one_hot(y, logits.shape[-1])
-        targets = optax.smooth_labels(targets, settings.label_smoothing)
-        return optax.softmax_cross_entropy(logits, targets).mean(), new["batch_stats"]
+    def step(state: TrainState, work: Any, feed: Feed, rows: Array) -> tuple[TrainState, Any]:
+        x = augment(jax.random.fold_in(feed.key, state.step), feed.images[rows], settings=how)
+        targets = feed.labels[rows]
 
-    def step(state: TrainState, feed: Feed, index: jax.Array) -> TrainState:
-        rows = jax.lax.dynamic_slice_in_dim(feed.order, index * size, size)
-        key = jax.random.fold_in(feed.key, state.step)
-        x = augment(key, feed.images[rows], settings=how)
-        (value, batch_stats), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.params, state.batch_stats, feed.input_scale, x, feed.labels[rows]
+        def loss(logits):
+            smooth = optax.smooth_labels(
+                jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype), settings.label_smoothing
+            )
+            return optax.softmax_cross_entropy(logits, smooth).mean()
+
+        value, gradient, batch_stats, work = value_and_grad(
+            state.params, state.batch_stats, feed, x, loss, work
         )
-        update, opt_state = rule.update(gradient, state.opt_state, state.params)
+        update, opt_state = rule(gradient, state.opt_state, state.params)
         # The middle of the step: neither the first nor the last one is lost to a rate of 0.
         progress = (state.step + 0.5) / feed.num_steps
         rate = feed.learning_rate * schedule(settings.schedule, progress)
@@ -106,29 +103,50 @@ def make_step(network: Network, optimizer: str, settings: TrainConfig):
             decay = jnp.minimum(settings.average_decay, (1.0 + state.step) / (10.0 + state.step))
             new = {"params": params, "batch_stats": batch_stats}
             average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, new)
-        return TrainState(
+        state = TrainState(
             params, batch_stats, opt_state, average, state.step + 1, state.loss_sum + value
         )
+        return state, work
 
     return step
 
 
-_compiled: dict[Any, Any] = {}
-MAX_KEPT = 16  # programs of an architecture are not needed again once its training is over
+def repeat(step, state: TrainState, work: Any, feed: Feed, rows: Array, num: Array):
+    """Does the first `num` steps of `rows`, Int[k, b]; returns (state, work)."""
+
+    def one(i, carry):
+        return step(*carry, feed, rows[i])
+
+    return jax.lax.fori_loop(0, num, one, (state, work))
 
 
-def compile_step(
-    network: tuple[Layer, ...], optimizer: str, settings: TrainConfig, state: TrainState, feed: Feed
-):
-    """Returns the compiled step for these shapes; kept, so that a process compiles it once."""
-    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in feed)
-    key = (network, optimizer, settings, shapes)
-    if key not in _compiled:
-        while len(_compiled) >= MAX_KEPT:
-            _compiled.pop(next(iter(_compiled)))
-        step = jax.jit(make_step(Network(network), optimizer, settings), donate_argnums=0)
-        _compiled[key] = step.lower(state, feed, np.int32(0)).compile()
-    return _compiled[key]
+def of_network(network: Network) -> ValueAndGrad:
+    """Returns the loss and gradient of one plain network, by JAX."""
+
+    def value_and_grad(params, batch_stats, feed, x, loss, work):
+        def whole(params):
+            variables = {
+                "params": params,
+                "batch_stats": batch_stats,
+                "constants": {"input_scale": feed.input_scale},
+            }
+            logits, new = network.apply(variables, x, train=True, mutable=["batch_stats"])
+            return loss(logits), new["batch_stats"]
+
+        (value, new), gradient = jax.value_and_grad(whole, has_aux=True)(params)
+        return value, gradient, new, work
+
+    return value_and_grad
+
+
+def plain_steps(network: Network, optimizer: str, settings: TrainConfig):
+    """Returns `steps(state, feed, rows, num) -> state` of one plain network."""
+    step = make_step(of_network(network), direction(optimizer, settings).update, settings)
+
+    def steps(state: TrainState, feed: Feed, rows: Array, num: Array) -> TrainState:
+        return repeat(step, state, (), feed, rows, num)[0]
+
+    return steps
 
 
 @functools.partial(jax.jit, static_argnums=0)

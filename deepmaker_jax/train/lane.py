@@ -1,0 +1,220 @@
+"""Training in a size class: steps and evaluation of one lane, and of many side by side."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.lanes import network as lane_network
+from deepmaker_jax.lanes.size_class import SizeClass
+from deepmaker_jax.lanes.wiring import STATISTICS, Lane, Ranges, Wiring, put, valid
+from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
+from deepmaker_jax.train.optimizer import direction
+from deepmaker_jax.train.step import Feed, Rule, TrainState, ValueAndGrad, init_state, make_step
+from deepmaker_jax.types import Array
+
+Tree = Any
+
+
+class LaneFeed(NamedTuple):
+    """What distinguishes a lane and does not change while it trains.
+
+    Attributes:
+      wiring: its network.
+      valid: Bool, like its parameters: True where the plain network has an entry.
+      optimizer: Int[], index into the size class's.
+      learning_rate: Float[], at its peak.
+      num_steps: Int[], of its whole training.
+    """
+
+    wiring: Wiring
+    valid: dict[str, Array]
+    optimizer: Array
+    learning_rate: Array
+    num_steps: Array
+
+
+class Call(NamedTuple):
+    """What a lane does in one call.
+
+    Attributes:
+      rows: Int[k, b], examples of each step, or of each batch to evaluate.
+      num_steps: Int[], steps to train, at most k.
+      num_batches: Int[], batches to evaluate, at most k.
+      num_valid: Int[k], examples of each batch that count.
+    """
+
+    rows: Array
+    num_steps: Array
+    num_batches: Array
+    num_valid: Array
+
+
+def of_lane(size_class: SizeClass, feed: LaneFeed, trips: Ranges) -> ValueAndGrad:
+    """Returns the loss and gradient of a lane's network; padding has none."""
+
+    def value_and_grad(params, batch_stats, common, x, loss, work):
+        value, gradient, found, work = lane_network.value_and_grad(
+            size_class, params, feed.wiring, trips, work, x * common.input_scale[None, None, None, :],
+            loss,
+        )  # fmt: skip
+        gradient = jax.tree.map(lambda g, real: jnp.where(real, g, 0), gradient, feed.valid)
+        keep = BATCH_NORM_MOMENTUM
+        running = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, batch_stats, found)
+        return value, gradient, running, work
+
+    return value_and_grad
+
+
+def optimizers(size_class: SizeClass, kind: Array, settings: TrainConfig) -> Rule:
+    """Returns the update rule of a lane: one of the size class's, by number."""
+    rules = {name: direction(name, settings) for name in size_class.optimizers}
+    if len(rules) == 1:
+        ((name, rule),) = rules.items()
+
+        def only(gradient, opt_state, params):
+            update, new = rule.update(gradient, opt_state[name], params)
+            return update, {name: new}
+
+        return only
+
+    def one(name):
+        def branch(gradient, opt_state, params):
+            update, new = rules[name].update(gradient, opt_state[name], params)
+            return update, opt_state | {name: new}
+
+        return branch
+
+    def rule_of(gradient, opt_state, params):
+        return jax.lax.switch(kind, [one(name) for name in rules], gradient, opt_state, params)
+
+    return rule_of
+
+
+def lane_state(lane: Lane, size_class: SizeClass, variables: Tree, settings: TrainConfig):
+    """Returns a lane's state before the first step, from the plain network's variables."""
+    arrays = put(lane, size_class, variables)
+    params = {name: value for name, value in arrays.items() if name not in STATISTICS}
+    opt_state = {name: direction(name, settings).init(params) for name in size_class.optimizers}
+    return init_state(params, {name: arrays[name] for name in STATISTICS}, opt_state, settings)
+
+
+def lane_feed(
+    lane: Lane, size_class: SizeClass, optimizer: str, *, learning_rate: float, num_steps: int
+) -> LaneFeed:
+    """Returns what distinguishes a lane."""
+    return LaneFeed(
+        wiring=lane.wiring,
+        valid=valid(lane, size_class),
+        optimizer=np.int32(size_class.optimizers.index(optimizer)),
+        learning_rate=np.float32(learning_rate),
+        num_steps=np.int32(num_steps),
+    )
+
+
+class Trips(NamedTuple):
+    """How often the loops of lanes that run side by side go round: as often as any needs."""
+
+    counts: Ranges
+    num_steps: Array
+    num_batches: Array
+
+
+def run_lane(
+    size_class: SizeClass, settings: TrainConfig, common: Feed, trips: Trips | None,
+    state: TrainState, work: lane_network.Work, feed: LaneFeed, call: Call,
+):  # fmt: skip
+    """Trains and evaluates one lane as a call says.
+
+    Args:
+      size_class, settings: static.
+      common: the data; its learning rate and length are the lane's.
+      trips: of the lanes beside it, or None if it runs alone.
+      state, work, feed, call: the lane's.
+
+    Returns:
+      (state, work, Float[2]: correct answers and the sum of the losses of what
+      was evaluated).
+    """
+    turns = trips or Trips(feed.wiring.counts, call.num_steps, call.num_batches)
+    common = common._replace(learning_rate=feed.learning_rate, num_steps=feed.num_steps)
+    step = make_step(
+        of_lane(size_class, feed, turns.counts),
+        optimizers(size_class, feed.optimizer, settings),
+        settings,
+    )
+
+    def train(i, carry):
+        before, work = carry
+        state, work = step(before, work, common, call.rows[i])
+        if trips is not None:
+            live = i < call.num_steps
+            state = jax.tree.map(lambda new, old: jnp.where(live, new, old), state, before)
+        return state, work
+
+    state, work = jax.lax.fori_loop(0, turns.num_steps, train, (state, work))
+    chosen = state.average or {"params": state.params, "batch_stats": state.batch_stats}
+
+    def evaluate(i, carry):
+        work, sums = carry
+        rows = call.rows[i]
+        x = common.images[rows].astype(jnp.float32) * common.input_scale[None, None, None, :]
+        logits, work = lane_network.predict(
+            size_class, chosen["params"], chosen["batch_stats"], feed.wiring, turns.counts, work, x
+        )
+        labels = common.labels[rows]
+        counts = (jnp.arange(len(rows)) < call.num_valid[i]) & (i < call.num_batches)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        right = jnp.where(counts & (logits.argmax(-1) == labels), 1.0, 0.0)
+        return work, sums + jnp.stack([right.sum(), jnp.where(counts, losses, 0.0).sum()])
+
+    work, sums = jax.lax.fori_loop(0, turns.num_batches, evaluate, (work, jnp.zeros(2)))
+    return state, work, sums
+
+
+def run_in_turn(size_class: SizeClass, settings: TrainConfig):
+    """Returns `run(common, states, work, feeds, calls)` for a CPU: lanes one after the other.
+
+    Lanes share one scratch memory; each runs its own number of loops, steps and
+    batches, and nothing of its neighbours'.
+    """
+
+    def run(common, states, work, feeds, calls):
+        def lane(work, of):
+            state, feed, call = of
+            state, work, sums = run_lane(
+                size_class, settings, common, None, state, work, feed, call
+            )
+            # What a diverged lane leaves would reach the next one: 0 times NaN is NaN.
+            spoilt = jnp.where(jnp.isfinite(state.loss_sum + sums.sum()), 0, 1)
+            work = jax.lax.fori_loop(
+                0, spoilt, lambda _, work: jax.tree.map(jnp.zeros_like, work), work
+            )
+            return work, (state, sums)
+
+        work, (states, sums) = jax.lax.scan(lane, work, (states, feeds, calls))
+        return states, work, sums
+
+    return run
+
+
+def run_side_by_side(size_class: SizeClass, settings: TrainConfig):
+    """Returns `run(common, states, work, feeds, calls)` for an accelerator: lanes by `vmap`.
+
+    Loops go round as often as the lane with most turns needs; the others' turns
+    go to the trash, and steps beyond a lane's own leave its state as it is.
+    """
+
+    def run(common, states, work, feeds, calls):
+        counts = jax.tree.map(lambda x: x.max(0), feeds.wiring.counts)
+        trips = Trips(counts, calls.num_steps.max(), calls.num_batches.max())
+
+        def lane(state, work, feed, call):
+            return run_lane(size_class, settings, common, trips, state, work, feed, call)
+
+        return jax.vmap(lane)(states, work, feeds, calls)
+
+    return run

@@ -1,0 +1,174 @@
+"""How one candidate trains: by its own program, or as a lane of a size class's."""
+
+import functools
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from deepmaker_jax.arch import ArchSpec, layers
+from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.lanes.network import make_work
+from deepmaker_jax.lanes.size_class import SizeClass
+from deepmaker_jax.lanes.wiring import fit, take
+from deepmaker_jax.models import Network
+from deepmaker_jax.train.lane import Call, lane_feed, lane_state, run_in_turn
+from deepmaker_jax.train.optimizer import direction
+from deepmaker_jax.train.step import Feed, TrainState, init_state, plain_steps, predict
+
+STEPS_A_CALL = 64
+MAX_KEPT = 16  # programs of an architecture are not needed again once its training is over
+
+
+class Runner(Protocol):
+    """Trains and measures one candidate, whatever program does it."""
+
+    state: TrainState
+
+    def run(self, rows: np.ndarray, num: int) -> None:
+        """Does the first `num` steps of `rows`, Int32[STEPS_A_CALL, b]."""
+        ...
+
+    def variables(self) -> dict[str, Any]:
+        """Returns the plain network's `params` and `batch_stats` that training has led to."""
+        ...
+
+    def score(self, variables: dict[str, Any], rows: np.ndarray) -> tuple[float, float]:
+        """Returns (accuracy, mean cross-entropy) over these rows of the data."""
+        ...
+
+
+_programs: dict[Any, Any] = {}
+
+
+def _compiled(key: Any, make, *args):
+    """Returns the compiled program for a key; kept, so that a process compiles it once."""
+    if key not in _programs:
+        while len(_programs) >= MAX_KEPT:
+            _programs.pop(next(iter(_programs)))
+        _programs[key] = make(*args)
+    return _programs[key]
+
+
+def _shapes(feed: Feed):
+    return tuple((leaf.shape, str(leaf.dtype)) for leaf in feed)
+
+
+class Plain:
+    """A program of the candidate's own."""
+
+    def __init__(self, arch: ArchSpec, settings: TrainConfig, feed: Feed, variables: Any):
+        self.network, self.feed = Network(layers(arch)), feed
+        opt_state = direction(arch.optimizer, settings).init(variables["params"])
+        state = init_state(variables["params"], variables["batch_stats"], opt_state, settings)
+        rows = np.zeros((STEPS_A_CALL, settings.batch_size), np.int32)
+
+        def compile():
+            steps = jax.jit(plain_steps(self.network, arch.optimizer, settings), donate_argnums=0)
+            return steps.lower(state, feed, rows, np.int32(0)).compile()
+
+        self._steps = _compiled((self.network, arch.optimizer, settings, _shapes(feed)), compile)
+        # A call gives its input buffers back: hand it copies that nobody else holds.
+        self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+
+    def run(self, rows: np.ndarray, num: int) -> None:
+        """See `Runner`."""
+        self.state = self._steps(self.state, self.feed, rows, np.int32(num))
+
+    def variables(self) -> dict[str, Any]:
+        """See `Runner`."""
+        state = jax.tree.map(np.asarray, self.state)
+        return state.average or {"params": state.params, "batch_stats": state.batch_stats}
+
+    def score(self, variables: dict[str, Any], rows: np.ndarray) -> tuple[float, float]:
+        """See `Runner`."""
+        labels = np.asarray(self.feed.labels)[rows]
+        logits = predict(self.network, variables, np.asarray(self.feed.images)[rows])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return float(np.mean(logits.argmax(-1) == labels)), float(np.mean(losses))
+
+
+class _Program(NamedTuple):
+    """A size class's compiled program and its scratch memory, in a cell that each call refills."""
+
+    call: Any
+    work: list[Any]
+
+
+class InClass:
+    """One lane of a size class's program, which this process may have compiled before."""
+
+    def __init__(
+        self,
+        arch: ArchSpec,
+        size_class: SizeClass,
+        settings: TrainConfig,
+        feed: Feed,
+        variables: Any,
+    ):
+        self._lane, self._class = fit(arch, size_class), size_class
+        self.state = lane_state(self._lane, size_class, variables, settings)
+        self._size = settings.batch_size
+        self._common = feed._replace(learning_rate=np.float32(0), num_steps=np.int32(0))
+        lane = lane_feed(
+            self._lane, size_class, arch.optimizer,
+            learning_rate=float(feed.learning_rate), num_steps=int(feed.num_steps),
+        )  # fmt: skip
+        self._feed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], lane)
+        call = self._call(np.zeros((STEPS_A_CALL, self._size), np.int32))
+
+        def compile():
+            run = jax.jit(run_in_turn(size_class, settings), donate_argnums=(1, 2))
+            work = make_work(size_class, self._size)
+            lowered = run.lower(self._common, self._stacked(), work, self._feed, call)
+            return _Program(lowered.compile(), [work])
+
+        self._program = _compiled((size_class, settings, _shapes(self._common)), compile)
+
+    def _stacked(self):
+        return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True)[None], self.state)
+
+    def _call(self, rows: np.ndarray, *, num_steps=0, num_batches=0, num_valid=None) -> Call:
+        if num_valid is None:
+            num_valid = np.zeros(STEPS_A_CALL, np.int32)
+        counts = np.full(1, num_steps, np.int32), np.full(1, num_batches, np.int32)
+        return Call(rows[None], *counts, num_valid[None])
+
+    def _run(self, call: Call) -> np.ndarray:
+        states, work, sums = self._program.call(
+            self._common, self._stacked(), self._program.work.pop(), self._feed, call
+        )
+        self._program.work.append(work)
+        self.state = jax.tree.map(lambda leaf: leaf[0], states)
+        return np.asarray(sums[0])
+
+    def run(self, rows: np.ndarray, num: int) -> None:
+        """See `Runner`."""
+        self._run(self._call(rows, num_steps=num))
+
+    def variables(self) -> dict[str, Any]:
+        """See `Runner`."""
+        chosen = self.state.average
+        chosen = chosen or {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        return take(self._lane, chosen["params"] | chosen["batch_stats"])
+
+    def score(self, variables: dict[str, Any], rows: np.ndarray) -> tuple[float, float]:
+        """See `Runner`; the lane still holds the variables."""
+        total = np.zeros(2)
+        a_call = STEPS_A_CALL * self._size
+        for start in range(0, len(rows), a_call):
+            some = np.asarray(rows[start : start + a_call], np.int32)
+            filled = np.zeros(a_call, np.int32)
+            filled[: len(some)] = some
+            num_batches = -(-len(some) // self._size)
+            num_valid = np.clip(len(some) - np.arange(STEPS_A_CALL) * self._size, 0, self._size)
+            total += self._run(
+                self._call(
+                    filled.reshape(STEPS_A_CALL, -1),
+                    num_batches=num_batches,
+                    num_valid=num_valid.astype(np.int32),
+                )
+            )
+        return float(total[0] / len(rows)), float(total[1] / len(rows))
