@@ -181,6 +181,10 @@ class Config:
     workers: int = 0
     """Processes that train at once; 0 for one per core."""
 
+    program: Literal["auto", "plain", "map"] = "auto"
+    """How networks are compiled: map trains all that fit a size class in one program, plain each in
+    a program of its own; auto takes what is faster for trainings of this length."""
+
     quiet: bool = False
     """Print only the final front, and what must not be missed."""
 
@@ -193,8 +197,8 @@ class Config:
 
 # What changes no result, so that a resumed run may have it otherwise.
 FREE_FIELDS = (
-    "data", "out", "executor", "workers", "quiet", "accept_platform", "reference", "experiment",
-    "preset",
+    "data", "out", "executor", "workers", "program", "quiet", "accept_platform", "reference",
+    "experiment", "preset",
 )  # fmt: skip
 COSTS = ("params", "macs", "peak_activation_bytes", "flash_bytes")
 

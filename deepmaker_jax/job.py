@@ -22,7 +22,9 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, Finished, Note, Started
 from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.execute import Executor, Inline, Processes, Task
+from deepmaker_jax.execute.unit import StageName
 from deepmaker_jax.feasible import Feasible, make
+from deepmaker_jax.lanes import size_class
 from deepmaker_jax.ledger import NAME, Ledger
 from deepmaker_jax.objective import built_in
 from deepmaker_jax.search import Search, checkpoints, measure, search, strategy_scale
@@ -77,8 +79,10 @@ def run(
     factory = strategy or STRATEGIES[config.search.strategy]
     out = pathlib.Path(config.out or run_folder.default_out(config))
     document = _document(config, data, feasible.space, chosen, task)
+    chosen_program = choose_program(config, feasible, task, name)
+    task = with_size_classes(task, feasible.space, data, chosen_program)
     document |= {
-        "program": program.choose(name),
+        "program": chosen_program,
         "command": command,
         "references": list(references),
         "reference": config.reference,
@@ -278,6 +282,36 @@ def make_task(config: Config, data: Dataset) -> Task:
         settings=config.train,
         seed=config.seed,
     )
+
+
+TYPICAL = 15  # genomes drawn to see how large a typical candidate is
+
+
+def choose_program(config: Config, feasible: Feasible, task: Task, executor: str) -> dict[str, Any]:
+    """Returns the program for this run's candidates, as it stands in config.json."""
+    genomes = feasible.sample(np.random.default_rng(0), num=TYPICAL)
+    macs = float(np.median([cost(feasible.space.decode(g)).macs for g in genomes]))
+    an_epoch = 6 * macs  # flops of an image, forward and back
+    return program.choose(
+        executor,
+        config.program,
+        search_flops=an_epoch * len(task.search_rows) * config.search.epochs,
+        final_flops=an_epoch * len(task.labels) * config.final.epochs,
+    )
+
+
+def with_size_classes(task: Task, space: Space, data: Dataset, chosen: dict[str, Any]) -> Task:
+    """Returns the task with the size classes that the program's strategies need."""
+    stages: dict[StageName, str] = {"search": chosen["strategy"], "final": chosen["final_strategy"]}
+    kinds = {gene.name: tuple(map(str, gene.choices)) for gene in space.genes}
+    classes = size_class.table(
+        tuple(data.train_images.shape[1:]),
+        len(data.class_names),
+        activations=kinds.get("activation", size_class.ACTIVATIONS),
+        optimizers=kinds.get("optimizer", size_class.OPTIMIZERS),
+    )
+    in_class = tuple(stage for stage, strategy in stages.items() if strategy == "map")
+    return task._replace(size_classes=classes, in_class=in_class)
 
 
 def _input_scale(config: Config, images: np.ndarray) -> np.ndarray:

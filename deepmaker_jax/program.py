@@ -14,18 +14,40 @@ PACKAGES = ("deepmaker-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy"
 )  # fmt: skip
 
 
-def choose(executor: str) -> dict[str, Any]:
+# From benchmarks/results/programs.json: what a network's own program costs to compile, and what it
+# does a second in training; a size class's program is compiled once and is slower by this share.
+COMPILE_SECONDS, FLOPS_A_SECOND, CLASS_SLOWER = 4.0, 45e9, 0.3
+
+
+def choose(
+    executor: str, wanted: str, *, search_flops: float, final_flops: float
+) -> dict[str, Any]:
     """Returns the program as it stands in config.json.
 
-    One plain network at a time is the only strategy so far. On a CPU a worker
-    process has one XLA thread; this process has as many as it started JAX with:
-    see `runtime.one_thread`.
+    "map" trains the networks that fit a size class in that class's one program,
+    "plain" each in a program of its own. "auto" takes, for each stage, what is
+    faster for a candidate of its length: compiling once is worth more the
+    shorter a training is. On a CPU a worker process has one XLA thread; this
+    process has as many as it started JAX with: see `runtime.one_thread`.
+
+    Args:
+      executor: "inline" or "processes".
+      wanted: "auto", "plain" or "map".
+      search_flops: of a typical candidate's training in the search.
+      final_flops: of one in the final stage.
     """
     device = jax.default_backend()
     single = executor == "processes" or runtime.is_one_thread()
+
+    def strategy(flops: float) -> str:
+        if wanted != "auto":
+            return wanted
+        lost = CLASS_SLOWER * flops / FLOPS_A_SECOND
+        return "map" if device == "cpu" and lost < COMPILE_SECONDS else "plain"
+
     return {
-        "strategy": "plain",
-        "size_class": None,
+        "strategy": strategy(search_flops),
+        "final_strategy": strategy(final_flops),
         "lanes": 1,
         "threads": None if device != "cpu" else 1 if single else num_cores(),
         "device": device,

@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol
@@ -12,6 +11,7 @@ import numpy as np
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.events import Epoch
+from deepmaker_jax.lanes.size_class import SizeClass
 
 StageName = Literal["search", "final"]
 
@@ -27,6 +27,8 @@ class Task(NamedTuple):
       input_scale: Float[c], multiplies the raw pixels.
       settings: the recipe.
       seed: the run's seed.
+      size_classes: whose programs train the networks that fit, in the stages named by `in_class`.
+      in_class: stages; in others each network has a program of its own.
     """
 
     images: np.ndarray
@@ -36,6 +38,8 @@ class Task(NamedTuple):
     input_scale: np.ndarray
     settings: TrainConfig
     seed: int
+    size_classes: tuple[SizeClass, ...] = ()
+    in_class: tuple[StageName, ...] = ()
 
 
 class Unit(NamedTuple):
@@ -105,42 +109,60 @@ def do_unit(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Outcom
 def _do_unit(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Outcome:
     # JAX is imported here: the process that only distributes units does not need it.
     from deepmaker_jax.export.weights import load_weights, save_weights
-    from deepmaker_jax.train import Split, evaluate, train
-
-    rows = slice(None) if unit.stage == "final" else task.search_rows
-    data = Split(np.ascontiguousarray(task.images[rows]), np.asarray(task.labels[rows]))
+    from deepmaker_jax.lanes.wiring import choose
+    from deepmaker_jax.train import train
 
     def tell(epoch: int, loss: float) -> None:
         on_epoch(Epoch(unit.id, unit.stage, epoch, unit.num_epochs, loss))
 
     trained = train(
         unit.arch,
-        data,
+        _on_device(task),
+        rows=None if unit.stage == "final" else np.asarray(task.search_rows),
+        held_out=task.validation_rows if unit.stage == "search" else None,
         settings=task.settings,
         num_epochs=unit.num_epochs,
         seed=task.seed,
         input_scale=task.input_scale,
+        size_class=choose(unit.arch, task.size_classes) if unit.stage in task.in_class else None,
         start=load_weights(unit.start)[1] if unit.start else None,
         checkpoint=unit.checkpoint,
         on_epoch=tell,
     )
-    seconds = {"compile": trained.compile_seconds, "train": trained.train_seconds, "eval": 0.0}
+    seconds = {
+        "compile": trained.compile_seconds,
+        "train": trained.train_seconds,
+        "eval": trained.eval_seconds,
+    }
     measured = {"train_loss": trained.train_loss}
     if trained.diverged:
         reason = f"training loss {trained.train_loss} or a weight is not finite"
         return Outcome(unit.id, unit.stage, "diverged", reason, measured, seconds)
     if unit.weights:
         save_weights(unit.weights, unit.arch, trained.variables)
-    if unit.stage == "search":
-        began = time.perf_counter()
-        split = Split(task.images[task.validation_rows], task.labels[task.validation_rows])
-        accuracy, loss = evaluate(unit.arch, trained.variables, split)
-        seconds["eval"] = time.perf_counter() - began
-        measured |= {"val_accuracy": accuracy, "val_loss": loss}
-        if not math.isfinite(loss):
-            reason = f"validation loss {loss} is not finite"
+    if trained.score is not None:
+        measured |= {"val_accuracy": trained.score.accuracy, "val_loss": trained.score.loss}
+        if not math.isfinite(trained.score.loss):
+            reason = f"validation loss {trained.score.loss} is not finite"
             return Outcome(unit.id, unit.stage, "diverged", reason, measured, seconds)
     return Outcome(unit.id, unit.stage, "ok", None, measured, seconds)
+
+
+_kept: list[tuple[np.ndarray, Any]] = []
+
+
+def _on_device(task: Task) -> Any:
+    """Returns the training images and labels as a `train.Split` that stays on the device."""
+    import jax
+
+    from deepmaker_jax.train import Split
+
+    if not _kept or _kept[0][0] is not task.images:
+        split = Split(
+            jax.device_put(np.asarray(task.images)), jax.device_put(np.asarray(task.labels))
+        )
+        _kept[:] = [(task.images, split)]
+    return _kept[0][1]
 
 
 def arrays(task: Task) -> dict[str, Any]:

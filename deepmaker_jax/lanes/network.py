@@ -11,7 +11,6 @@ The arithmetic is that of `models.Network` in training: convolution, batch norm
 by the batch's own statistics, activation.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -276,7 +275,10 @@ class _Lane(NamedTuple):
         `live` is False beyond the lane's own count: what such a turn writes must
         go to the trash.
         """
-        trips, own = _get(getattr(self.trips, name), *at), _get(getattr(self.wiring.counts, name), *at)
+        trips, own = (
+            _get(getattr(self.trips, name), *at),
+            _get(getattr(self.wiring.counts, name), *at),
+        )
         return lax.fori_loop(0, trips, lambda i, carry: body(i, i < own, carry), carry)
 
     def when(self, name, body, carry, *at):
@@ -293,7 +295,9 @@ class _Lane(NamedTuple):
     def by_group(self, name, level):
         """Returns a level's part of a per-channel array, Float[group, c]."""
         rows = self.of.num_rows[level.index]
-        return self.params[name][level.first_row : level.first_row + rows].reshape(-1, self.of.group)
+        return self.params[name][level.first_row : level.first_row + rows].reshape(
+            -1, self.of.group
+        )
 
     def by_activation(self, normed, plain, function, *operands):
         """Returns `plain(*operands)` or, behind a norm, `function(activation's name, *operands)`.
@@ -302,7 +306,9 @@ class _Lane(NamedTuple):
         not read the scratch memory again, which would be copied whole for that.
         """
         kinds = [lambda *x, n=n: function(n, *x) for n in self.of.activations]
-        return lax.switch(jnp.where(normed, 1 + self.wiring.activation, 0), [plain, *kinds], *operands)
+        return lax.switch(
+            jnp.where(normed, 1 + self.wiring.activation, 0), [plain, *kinds], *operands
+        )
 
     def block(self, x, chunk, group):
         """Returns BLOCK channels of a chunk from a group on, Float[BLOCK, pixel]."""
@@ -348,12 +354,17 @@ def _inputs(lane: _Lane, level: Level, above: Level | None, work: Work, images) 
     z, a = work.z[s], work.a[s]
     empty = jnp.zeros((level.num_chunks, lane.of.group, level.pixels), z.dtype)
 
-    z = lane.repeat("num_groups", lambda i, live, z: _put_group(z, empty, lane.group(live, i)), z, s)
+    z = lane.repeat(
+        "num_groups", lambda i, live, z: _put_group(z, empty, lane.group(live, i)), z, s
+    )
     if above is not None:
         pieces, shape = _joined(above, level)
 
         def pool(i, live, a):
-            source, target = lane.group(live, wiring.first_pooled[above.index] + i), lane.group(live, i)
+            source, target = (
+                lane.group(live, wiring.first_pooled[above.index] + i),
+                lane.group(live, i),
+            )
 
             def chunk(c, a):
                 x = work.a[above.index]
@@ -377,9 +388,7 @@ def _inputs(lane: _Lane, level: Level, above: Level | None, work: Work, images) 
         z = lane.when(
             "num_stem", lambda _, z: lax.fori_loop(0, level.num_chunks, convolve, z), z, s
         )
-    return work._replace(
-        z=(*work.z[:s], z, *work.z[s + 1 :]), a=(*work.a[:s], a, *work.a[s + 1 :])
-    )
+    return work._replace(z=(*work.z[:s], z, *work.z[s + 1 :]), a=(*work.a[:s], a, *work.a[s + 1 :]))
 
 
 def _forward_level(lane: _Lane, level: Level, work: Work, running):
@@ -571,7 +580,6 @@ def _outputs(lane: _Lane, level: Level, below: Level | None, work: Work, dfeatur
 
     d = lane.repeat("num_groups", begin, work.d[s], s)
     if below is not None:
-
         pieces, shape = _joined(level, below)
 
         def unpool(i, live, d):
@@ -580,7 +588,9 @@ def _outputs(lane: _Lane, level: Level, below: Level | None, work: Work, dfeatur
             def chunk(c, d):
                 g = _get(work.d[below.index], c, source)
                 g = g.reshape(-1, below.h, below.w, pieces, level.num_images)
-                g = g.transpose(3, 0, 1, 2, 4).reshape(pieces, -1, below.h, below.w * level.num_images)
+                g = g.transpose(3, 0, 1, 2, 4).reshape(
+                    pieces, -1, below.h, below.w * level.num_images
+                )
                 at = (c * pieces, target, 0, 0)
                 x = _slice(work.a[s], at, (pieces, 1, *d.shape[2:]))[:, 0]
                 return _update(d, _unpool(g, x, level, wiring.by_max[s])[:, None], at)

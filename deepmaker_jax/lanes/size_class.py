@@ -42,3 +42,53 @@ class SizeClass(NamedTuple):
         """Returns the (h, w) of a level's maps."""
         h, w, _ = self.input_shape
         return h >> level, w >> level
+
+
+# What gives 0 for 0 behind a norm whose scale and shift are 0: padding must stay zero.
+ACTIVATIONS = ("relu", "relu6", "hard_swish", "silu", "elu")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
+# Channels of each level, edges with a kernel, 1x1 edges; by (size, kernel). Drawn up from 6,000
+# genomes of space `deepmaker` (benchmarks/size_classes.py): "small" has room for what has up to
+# about 60,000 parameters, "medium" 200,000, "large" a million.
+_ROOM = {
+    ("small", 3): ((576, 736, 672, 416, 224), 160, 128),
+    ("small", 5): ((448, 480, 416, 288, 160), 128, 128),
+    ("medium", 3): ((1312, 1344, 1184, 1056, 1056), 544, 608),
+    ("medium", 5): ((800, 832, 800, 544, 448), 320, 288),
+    ("large", 3): ((2688, 2688, 2688, 2112, 2112), 2176, 2432),
+    ("large", 5): ((1600, 1664, 1600, 1088, 896), 1280, 1152),
+}
+GROUP = 8
+MAX_STEM = 48  # channels of the widest stem
+
+
+def table(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    activations: tuple[str, ...] = ACTIVATIONS,
+    optimizers: tuple[str, ...] = OPTIMIZERS,
+) -> tuple[SizeClass, ...]:
+    """Returns the size classes of a task, the smaller ones first.
+
+    A network belongs to the first one that it fits (`lanes.wiring.choose`), or to
+    none and trains in a program of its own.
+    """
+    num_levels = min(5, min(input_shape[:2]).bit_length())
+    return tuple(
+        SizeClass(
+            name=f"{size}-{kernel}x{kernel}",
+            input_shape=input_shape,
+            num_classes=num_classes,
+            group=GROUP,
+            kernel=kernel,
+            num_rows=rows[:num_levels],
+            num_stem=MAX_STEM // GROUP,
+            num_convs=num_convs,
+            num_mixes=num_mixes,
+            activations=tuple(name for name in ACTIVATIONS if name in activations),
+            optimizers=tuple(name for name in OPTIMIZERS if name in optimizers),
+        )
+        for (size, kernel), (rows, num_convs, num_mixes) in _ROOM.items()
+    )

@@ -7,6 +7,7 @@ is then two lists, and one compiled program runs any network whose lists fit
 its size class: see `lanes.network`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -234,7 +235,11 @@ class _Fitting:
                 size, first = BLOCK // c, rows[0] // c
                 starts = first + (rows // c - first) // size * size
                 edges = [[mix_at[level, t, s // BLOCK * size] for t in starts] for s in sources]
-                columns, within, height = (sources % BLOCK)[None, None, :, None], rows - starts * c, BLOCK
+                columns, within, height = (
+                    (sources % BLOCK)[None, None, :, None],
+                    rows - starts * c,
+                    BLOCK,
+                )
             else:
                 edges = [[conv_at[level, s // c, t // c] for t in rows] for s in sources]
                 taps = np.arange(k * k).reshape(k, k, 1, 1)
@@ -254,12 +259,24 @@ def fit(arch: ArchSpec, size_class: SizeClass) -> Lane:
     fitting.need(arch.input_shape == size_class.input_shape, f"images of {arch.input_shape}")
     fitting.need(arch.num_classes == size_class.num_classes, f"{arch.num_classes} classes")
     fitting.need(arch.activation in size_class.activations, f"activation {arch.activation}")
+    fitting.need(arch.optimizer in size_class.optimizers, f"optimizer {arch.optimizer}")
     network = layers(arch)
     fitting.need(network[-1].inputs != (INPUT,), "a network without layers")
     for layer in network:
         fitting.add(layer)
     fitting.place_kernels()
     return Lane(_wiring(fitting, size_class.activations.index(arch.activation)), fitting.places)
+
+
+def choose(arch: ArchSpec, table: Sequence[SizeClass]) -> SizeClass | None:
+    """Returns the first size class that an architecture fits, or None."""
+    for size_class in table:
+        try:
+            fit(arch, size_class)
+        except DoesNotFitError:
+            continue
+        return size_class
+    return None
 
 
 def _wiring(f: _Fitting, activation: int) -> Wiring:

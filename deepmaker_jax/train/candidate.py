@@ -162,7 +162,7 @@ def _steps(
     checkpoint: pathlib.Path | None,
     on_epoch: Callable[[int, float], None],
 ) -> float:
-    """Trains to the end, from the checkpoint if there is one; returns the last epoch's mean loss."""
+    """Trains to the end, from the checkpoint if there is one; returns the last epoch's loss."""
     loss = math.nan
     if checkpoint is not None and (found := _restore(checkpoint, runner.state)) is not None:
         runner.state, loss = found
@@ -174,17 +174,13 @@ def _steps(
             order = rows[epoch_order(seed, epoch, len(rows), num_steps, settings.batch_size)]
         if first == 0:
             runner.state = runner.state._replace(loss_sum=np.float32(0))
-        num = min(STEPS_A_CALL, num_steps - first)
-        some = np.zeros((STEPS_A_CALL, settings.batch_size), np.int32)
-        some[:num] = order[first : first + num]
-        runner.run(some, num)
-        done += num
+        some = order[first : first + STEPS_A_CALL]
+        runner.run(some)
+        done += len(some)
         ended = done % num_steps == 0
         if ended:
             loss = float(runner.state.loss_sum) / num_steps
-        if checkpoint is not None and (
-            ended or time.perf_counter() - saved > CHECKPOINT_SECONDS
-        ):
+        if checkpoint is not None and (ended or time.perf_counter() - saved > CHECKPOINT_SECONDS):
             _save(checkpoint, runner.state, loss)
             saved = time.perf_counter()
         if ended:

@@ -58,8 +58,8 @@ def of_lane(size_class: SizeClass, feed: LaneFeed, trips: Ranges) -> ValueAndGra
 
     def value_and_grad(params, batch_stats, common, x, loss, work):
         value, gradient, found, work = lane_network.value_and_grad(
-            size_class, params, feed.wiring, trips, work, x * common.input_scale[None, None, None, :],
-            loss,
+            size_class, params, feed.wiring, trips, work,
+            x * common.input_scale[None, None, None, :], loss,
         )  # fmt: skip
         gradient = jax.tree.map(lambda g, real: jnp.where(real, g, 0), gradient, feed.valid)
         keep = BATCH_NORM_MOMENTUM
@@ -130,10 +130,14 @@ def run_lane(
     """Trains and evaluates one lane as a call says.
 
     Args:
-      size_class, settings: static.
-      common: the data; its learning rate and length are the lane's.
+      size_class: static shapes.
+      settings: the recipe.
+      common: the data; learning rate and length are the lane's own.
       trips: of the lanes beside it, or None if it runs alone.
-      state, work, feed, call: the lane's.
+      state: the lane's.
+      work: scratch memory.
+      feed: what distinguishes the lane.
+      call: what it does now.
 
     Returns:
       (state, work, Float[2]: correct answers and the sum of the losses of what

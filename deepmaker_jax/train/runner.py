@@ -1,6 +1,5 @@
 """How one candidate trains: by its own program, or as a lane of a size class's."""
 
-import functools
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -27,8 +26,8 @@ class Runner(Protocol):
 
     state: TrainState
 
-    def run(self, rows: np.ndarray, num: int) -> None:
-        """Does the first `num` steps of `rows`, Int32[STEPS_A_CALL, b]."""
+    def run(self, rows: np.ndarray) -> None:
+        """Does one step for each of `rows`, Int32[k, b], k at most STEPS_A_CALL."""
         ...
 
     def variables(self) -> dict[str, Any]:
@@ -56,6 +55,12 @@ def _shapes(feed: Feed):
     return tuple((leaf.shape, str(leaf.dtype)) for leaf in feed)
 
 
+def _padded(rows: np.ndarray) -> np.ndarray:
+    filled = np.zeros((STEPS_A_CALL, *rows.shape[1:]), np.int32)
+    filled[: len(rows)] = rows
+    return filled
+
+
 class Plain:
     """A program of the candidate's own."""
 
@@ -73,9 +78,9 @@ class Plain:
         # A call gives its input buffers back: hand it copies that nobody else holds.
         self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
-    def run(self, rows: np.ndarray, num: int) -> None:
+    def run(self, rows: np.ndarray) -> None:
         """See `Runner`."""
-        self.state = self._steps(self.state, self.feed, rows, np.int32(num))
+        self.state = self._steps(self.state, self.feed, _padded(rows), np.int32(len(rows)))
 
     def variables(self) -> dict[str, Any]:
         """See `Runner`."""
@@ -137,22 +142,25 @@ class InClass:
         return Call(rows[None], *counts, num_valid[None])
 
     def _run(self, call: Call) -> np.ndarray:
+        # A call takes the scratch memory and gives it back; one that failed has lost it.
+        kept = self._program.work
+        work = kept.pop() if kept else make_work(self._class, self._size)
         states, work, sums = self._program.call(
-            self._common, self._stacked(), self._program.work.pop(), self._feed, call
+            self._common, self._stacked(), work, self._feed, call
         )
-        self._program.work.append(work)
+        kept.append(work)
         self.state = jax.tree.map(lambda leaf: leaf[0], states)
         return np.asarray(sums[0])
 
-    def run(self, rows: np.ndarray, num: int) -> None:
+    def run(self, rows: np.ndarray) -> None:
         """See `Runner`."""
-        self._run(self._call(rows, num_steps=num))
+        self._run(self._call(_padded(rows), num_steps=len(rows)))
 
     def variables(self) -> dict[str, Any]:
         """See `Runner`."""
-        chosen = self.state.average
-        chosen = chosen or {"params": self.state.params, "batch_stats": self.state.batch_stats}
-        return take(self._lane, chosen["params"] | chosen["batch_stats"])
+        state = self.state
+        chosen = state.average or {"params": state.params, "batch_stats": state.batch_stats}
+        return take(self._lane, {**chosen["params"], **chosen["batch_stats"]})
 
     def score(self, variables: dict[str, Any], rows: np.ndarray) -> tuple[float, float]:
         """See `Runner`; the lane still holds the variables."""

@@ -85,7 +85,8 @@ def make_step(value_and_grad: ValueAndGrad, rule: Rule, settings: TrainConfig):
 
         def loss(logits):
             smooth = optax.smooth_labels(
-                jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype), settings.label_smoothing
+                jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype),
+                settings.label_smoothing,
             )
             return optax.softmax_cross_entropy(logits, smooth).mean()
 

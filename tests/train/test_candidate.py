@@ -10,8 +10,10 @@ from deepmaker_jax.arch import layers
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data import load
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.lanes.size_class import table
+from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.models import Network
-from deepmaker_jax.train import Split, evaluate, predict, step, train
+from deepmaker_jax.train import Split, candidate, evaluate, predict, runner, train
 from deepmaker_jax.train.candidate import epoch_order
 from deepmaker_jax.train.init import init
 from tests.examples import SMALL
@@ -26,8 +28,14 @@ def digits():
     return Split(data.train_images, data.train_labels)
 
 
+@pytest.fixture(scope="module", params=["plain", "map"])
+def size_class(request):
+    """None for a program of the network's own."""
+    return None if request.param == "plain" else choose(SMALL, table((8, 8, 1), 10))
+
+
 @pytest.fixture(scope="module")
-def run(digits):
+def run(digits, size_class):
     """Trains the small network; returns (result, [(epoch, loss)])."""
 
     def go(num_epochs=6, data=digits, **rest):
@@ -40,6 +48,7 @@ def run(digits):
             num_epochs=num_epochs,
             seed=0,
             input_scale=SCALE,
+            size_class=size_class,
             on_epoch=lambda epoch, loss: losses.append((epoch, loss)),
             **rest,
         )
@@ -73,7 +82,9 @@ def test_training_again_gives_the_same_bits(run, whole):
     assert same_bits(run()[0].variables, whole[0].variables)
 
 
-def test_a_training_that_stopped_after_any_epoch_goes_on_to_the_same_bits(run, whole, tmp_path):
+def test_a_training_that_stopped_after_any_epoch_goes_on_to_the_same_bits(
+    run, whole, size_class, tmp_path
+):
     class StopError(Exception):
         pass
 
@@ -87,7 +98,7 @@ def test_a_training_that_stopped_after_any_epoch_goes_on_to_the_same_bits(run, w
         with pytest.raises(StopError):
             train(
                 SMALL, load_digits(), settings=SETTINGS, num_epochs=6, seed=0, input_scale=SCALE,
-                checkpoint=path, on_epoch=leave,
+                size_class=size_class, checkpoint=path, on_epoch=leave,
             )  # fmt: skip
         trained, losses = run(checkpoint=path)
         assert [epoch for epoch, _ in losses] == list(range(stop + 1, 7))
@@ -101,9 +112,41 @@ def load_digits():
 
 
 def test_a_training_of_another_length_needs_no_other_program(run, whole):
-    before = dict(step._compiled)
+    before = dict(runner._programs)
     run(num_epochs=1)
-    assert step._compiled == before
+    assert runner._programs == before
+
+
+def test_a_training_that_stopped_within_an_epoch_goes_on_to_the_same_bits(
+    run, whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(candidate, "STEPS_A_CALL", 8)  # of 22 an epoch: the shape stays
+    monkeypatch.setattr(candidate, "CHECKPOINT_SECONDS", 0.0)
+    path, saves, save = tmp_path / "state.msgpack", [], candidate._save
+
+    def stop_at(path, state, loss):
+        save(path, state, loss)
+        saves.append(int(state.step))
+        if len(saves) == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(candidate, "_save", stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=path)
+    assert saves == [8, 16, 22, 30, 38, 44, 52, 60]
+    trained, losses = run(checkpoint=path)
+    assert [epoch for epoch, _ in losses] == [3, 4, 5, 6]
+    assert same_bits(trained.variables, whole[0].variables)
+    assert trained.train_loss == whole[0].train_loss
+
+
+def test_the_score_is_that_of_the_plain_network(run, digits, size_class):
+    rows = np.arange(0, 1400, 2)
+    trained, _ = run(num_epochs=2, rows=np.arange(1, 1400, 2), held_out=rows)
+    some = Split(digits.images[rows], digits.labels[rows])
+    plain = evaluate(SMALL, trained.variables, some)
+    assert trained.score.accuracy == pytest.approx(plain.accuracy, abs=1e-7)
+    assert trained.score.loss == pytest.approx(plain.loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80"])
@@ -131,7 +174,8 @@ def test_data_that_do_not_fill_a_batch_are_refused(run, digits):
 def test_every_epoch_has_each_image_at_most_once_and_another_order():
     first = epoch_order(0, 0, 100, 6, 16)
     second = epoch_order(0, 1, 100, 6, 16)
-    assert len(set(first)) == len(first) == 96
+    assert first.shape == (6, 16)
+    assert len(set(first.ravel())) == 96
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first, epoch_order(0, 0, 100, 6, 16))
 
