@@ -1,0 +1,190 @@
+"""The network of a wiring is the plain network: outputs, gradients, statistics, to rounding."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from deepmaker_jax.arch import layers
+from deepmaker_jax.lanes.network import levels, make_work, patches, predict, value_and_grad
+from deepmaker_jax.lanes.size_class import table
+from deepmaker_jax.lanes.wiring import STATISTICS, fit, put, take, valid
+from deepmaker_jax.models import Network
+from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
+from tests.lanes.drawn import draw, named, random_variables
+
+BATCH = 12
+NAMES = [c.name for c in table((16, 16, 3), 10)]
+
+
+@functools.cache
+def compiled(size_class):
+    def go(params, wiring, work, x, y):
+        def loss(logits):
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        return value_and_grad(size_class, params, wiring, wiring.counts, work, x, loss)
+
+    return jax.jit(go)
+
+
+def plain(arch, variables, x, y):
+    """Returns (loss, gradient, batch means and variances) of the plain network."""
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def go(params):
+        whole = {
+            "params": params,
+            "batch_stats": variables["batch_stats"],
+            "constants": {"input_scale": np.ones(x.shape[-1], x.dtype)},
+        }
+        logits, new = Network(layers(arch)).apply(whole, x, train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), new["batch_stats"]
+
+    (value, running), gradient = go(variables["params"])
+    keep = BATCH_NORM_MOMENTUM
+    found = jax.tree.map(
+        lambda new, old: (new - keep * old) / (1 - keep), running, variables["batch_stats"]
+    )
+    return value, gradient, found
+
+
+def batch(shape, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.integers(0, 256, (BATCH, *shape)) / 64).astype(dtype), rng.integers(0, 10, BATCH)
+
+
+def check(arch, size_class, dtype, tolerance):
+    lane, variables = fit(arch, size_class), random_variables(arch, dtype)
+    arrays = put(lane, size_class, variables)
+    params = {name: value for name, value in arrays.items() if name not in STATISTICS}
+    x, y = batch(arch.input_shape, dtype)
+    value, gradient, found, _ = compiled(size_class)(
+        params, lane.wiring, make_work(size_class, BATCH, dtype), x, y
+    )
+    wanted = plain(arch, variables, x, y)
+    np.testing.assert_allclose(value, wanted[0], rtol=tolerance)
+    taken = take(lane, gradient | found)
+
+    def close(ours, theirs):
+        theirs = np.asarray(theirs)
+        np.testing.assert_allclose(ours, theirs, atol=tolerance * max(1e-3, np.abs(theirs).max()))
+
+    jax.tree.map(close, taken["params"], jax.device_get(wanted[1]))
+    jax.tree.map(close, taken["batch_stats"], jax.device_get(wanted[2]))
+    return lane, gradient, found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padded_equals_plain_in_every_class(float64, name):
+    size_class = named(name)
+    sizes = {"small": (0, 60_000), "medium": (60_000, 200_000), "large": (200_000, 600_000)}
+    low, high = sizes[name.split("-")[0]]
+    archs = draw((16, 16, 3), num=3, size_class=size_class, at_least=low, most=high,
+        kernel=int(name[-1]))  # fmt: skip
+    for arch in archs:
+        lane, _, found = check(arch, size_class, np.float64, 1e-10)
+        inside = np.zeros(len(found["mean"]), bool)
+        for (collection, _, leaf), (_, index) in lane.places.items():
+            if collection == "batch_stats" and leaf == "mean":
+                inside[index] = True
+        for statistic in found.values():  # padding's running averages stay zero
+            np.testing.assert_array_equal(np.asarray(statistic)[~inside], 0)
+
+
+@pytest.mark.parametrize("shape", [(13, 10, 1), (9, 24, 4)])
+def test_padded_equals_plain_on_odd_sides(float64, shape):
+    size_class = named("small-5x5", shape)
+    kinds = set()
+    for arch in draw(shape, num=6, size_class=size_class, most=60_000, kernel=5):
+        check(arch, size_class, np.float64, 1e-10)
+        kinds.add(arch.stem_reduction)
+    assert kinds >= {"none", "pool"}
+
+
+def test_the_draws_cover_the_space(float64):
+    """One class, many networks: every connectivity, bottleneck, stem, activation."""
+    size_class = named("small-3x3")
+    archs = draw((16, 16, 3), num=18, size_class=size_class, most=60_000, kernel=3)
+    for arch in archs:
+        check(arch, size_class, np.float64, 1e-10)
+    seen = {
+        "connectivity": {arch.stages[0].connectivity for arch in archs},
+        "bottleneck": {arch.stages[0].bottleneck for arch in archs},
+        "stem": {arch.stem_reduction for arch in archs},
+        "activation": {arch.activation for arch in archs},
+    }
+    assert seen == {
+        "connectivity": {"full", "harmonic", "window"},
+        "bottleneck": {0, 2, 4},
+        "stem": {"none", "stride", "pool"},
+        "activation": {"relu", "relu6", "hard_swish", "silu", "elu"},
+    }
+
+
+def test_float32_agrees_to_rounding():
+    """Rounding flips relu masks, so single entries differ by more than the rounding itself."""
+    size_class = named("small-3x3")
+    for arch in draw((16, 16, 3), num=4, size_class=size_class, most=60_000, kernel=3, seed=3):
+        check(arch, size_class, np.float32, 2e-2)
+
+
+def test_prediction_uses_the_running_statistics(float64):
+    size_class = named("small-3x3")
+    run = jax.jit(functools.partial(predict, size_class))
+    for arch in draw((16, 16, 3), num=5, size_class=size_class, most=60_000, kernel=3, seed=1):
+        lane, variables = fit(arch, size_class), random_variables(arch, np.float64)
+        arrays = put(lane, size_class, variables)
+        params = {name: value for name, value in arrays.items() if name not in STATISTICS}
+        statistics = {name: arrays[name] for name in STATISTICS}
+        x, _ = batch(arch.input_shape, np.float64)
+        work = make_work(size_class, BATCH, np.float64)
+        logits, _ = run(params, statistics, lane.wiring, lane.wiring.counts, work, x)
+        constants = {"constants": {"input_scale": np.ones(3)}}
+        wanted = Network(layers(arch)).apply(variables | constants, x)
+        np.testing.assert_allclose(logits, wanted, atol=1e-10)
+
+
+def test_what_stands_in_the_scratch_memory_changes_nothing():
+    size_class = named("small-3x3")
+    arch = draw((16, 16, 3), num=1, size_class=size_class, most=60_000, kernel=3)[0]
+    lane, variables = fit(arch, size_class), random_variables(arch, np.float32)
+    params = {
+        name: value
+        for name, value in put(lane, size_class, variables).items()
+        if name not in STATISTICS
+    }
+    x, y = batch(arch.input_shape, np.float32)
+    clean = make_work(size_class, BATCH)
+    used = jax.tree.map(lambda leaf: jnp.full_like(leaf, 7.0), clean)
+    results = [compiled(size_class)(params, lane.wiring, work, x, y)[:3] for work in (clean, used)]
+    real = valid(lane, size_class)
+    for a, b in zip(*results, strict=True):
+        if isinstance(a, dict) and a.keys() == real.keys():
+            a, b = ({n: np.where(real[n], v, 0) for n, v in t.items()} for t in (a, b))
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("batch_size", [1, 12, 64, 50])
+def test_chunks_hold_the_whole_batch_and_each_other(batch_size):
+    above = None
+    for level in levels(named("small-3x3", (29, 30, 3)), batch_size):
+        assert level.num_chunks * level.num_images == batch_size
+        assert above is None or level.num_images % above.num_images == 0
+        above = level
+
+
+@pytest.mark.parametrize("side", [3, 5])
+def test_patches_are_the_neighbourhoods(side):
+    level = levels(named("small-3x3", (6, 5, 3)), 4)[0]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 6, 5, level.num_images)).astype(np.float32)
+    found = np.asarray(patches(jnp.asarray(x.reshape(2, -1)), level, side))
+    reach = side // 2
+    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    wanted = [padded[:, i : i + 6, j : j + 5] for i in range(side) for j in range(side)]
+    np.testing.assert_array_equal(found, np.concatenate([w.reshape(2, -1) for w in wanted]))
