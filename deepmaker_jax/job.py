@@ -81,6 +81,8 @@ def run(
     document = _document(config, data, feasible.space, chosen, task)
     chosen_program = choose_program(config, feasible, task, name)
     task = with_size_classes(task, feasible.space, data, chosen_program)
+    if task.in_class:
+        chosen_program["size_class"] = [c.name for c in task.size_classes]
     document |= {
         "program": chosen_program,
         "command": command,

@@ -48,6 +48,7 @@ def choose(
     return {
         "strategy": strategy(search_flops),
         "final_strategy": strategy(final_flops),
+        "size_class": None,
         "lanes": 1,
         "threads": None if device != "cpu" else 1 if single else num_cores(),
         "device": device,

@@ -107,7 +107,9 @@ def test_the_run_folder_has_what_the_contract_says(whole):
     config = json.loads((out / "config.json").read_text())
     assert config["reproducible"] is True
     assert config["program"] == {
-        "strategy": "plain", "size_class": None, "lanes": 1, "threads": 1, "device": "cpu",
+        "strategy": "map", "final_strategy": "map",
+        "size_class": [f"{size}-{k}x{k}" for size in ("small", "medium", "large") for k in (3, 5)],
+        "lanes": 1, "threads": 1, "device": "cpu",
     }  # fmt: skip
     assert config["data"]["fingerprint"] == DIGITS.fingerprint
     lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]

@@ -328,6 +328,25 @@ def _wiring(f: _Fitting, activation: int) -> Wiring:
     )
 
 
+def lane_macs(size_class: SizeClass, lane: Lane) -> int:
+    """Returns what a lane's edges multiply for one image, padded channels included."""
+    counts, c, total = lane.wiring.counts, size_class.group, 0
+    for level in range(len(size_class.num_rows)):
+        h, w = size_class.side(level)
+        edge = size_class.kernel**2 * c * c
+        stem = 9 * size_class.input_shape[-1] * c
+        total += (
+            h
+            * w
+            * int(
+                counts.num_conv_out[level].sum() * edge
+                + counts.num_mix[level].sum() * BLOCK * BLOCK
+                + counts.num_stem[level] * stem
+            )
+        )
+    return total + max(size_class.num_rows) * size_class.num_classes
+
+
 def put(lane: Lane, size_class: SizeClass, variables: Tree) -> dict[str, np.ndarray]:
     """Returns a plain network's variables as a lane's arrays, padding zero; `take`'s inverse."""
     dtype = next(iter(variables["params"].values()))["kernel"].dtype
