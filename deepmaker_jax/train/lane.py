@@ -222,3 +222,20 @@ def run_side_by_side(size_class: SizeClass, settings: TrainConfig):
         return jax.vmap(lane)(states, work, feeds, calls)
 
     return run
+
+
+def run_on_devices(size_class: SizeClass, settings: TrainConfig, mesh: jax.sharding.Mesh):
+    """Returns `run_side_by_side` with its lanes split over the devices of a mesh of one axis.
+
+    Each device runs its own lanes' loops: nothing crosses between them, so a
+    lane's bits depend on how many lanes its device has and on nothing else.
+    """
+    (axis,) = mesh.axis_names
+    split, whole = jax.sharding.PartitionSpec(axis), jax.sharding.PartitionSpec()
+    return jax.shard_map(
+        run_side_by_side(size_class, settings),
+        mesh=mesh,
+        in_specs=(whole, split, split, split, split),
+        out_specs=split,
+        check_vma=False,  # loop counts differ between devices on purpose
+    )
