@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepmaker_jax.models import winograd
 from deepmaker_jax.models.activation import activate, slope
 
 PATCH_BYTES = 1 << 20  # of patches at a time: they stay in a core's second-level cache
@@ -49,7 +50,8 @@ def _by_ynnpack(x, kernel, stride):
 
 
 def _convolve(x, kernel, stride):
-    on_cpu = functools.partial(_by_ynnpack, stride=stride)
+    by_tiles = winograd.pays(x.shape, kernel.shape, stride)
+    on_cpu = winograd.convolve if by_tiles else functools.partial(_by_ynnpack, stride=stride)
     elsewhere = functools.partial(_by_xla, stride=stride)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
 
@@ -70,8 +72,11 @@ def _conv_backward(stride, saved, g):
     def by_xla(x, g):
         return jax.linear_transpose(lambda kernel: _by_xla(x, kernel, stride), kernel)(g)[0]
 
-    by_products = functools.partial(kernel_gradient, side=kernel.shape[0], stride=stride)
-    return dx, lax.platform_dependent(x, g, cpu=by_products, default=by_xla)
+    if winograd.pays(x.shape, kernel.shape, stride):
+        on_cpu = functools.partial(winograd.kernel_gradient, side=kernel.shape[0])
+    else:
+        on_cpu = functools.partial(kernel_gradient, side=kernel.shape[0], stride=stride)
+    return dx, lax.platform_dependent(x, g, cpu=on_cpu, default=by_xla)
 
 
 conv.defvjp(_conv_forward, _conv_backward)
