@@ -49,9 +49,19 @@ def _by_ynnpack(x, kernel, stride):
     return _by_xla(x, kernel, stride)
 
 
+def _by_product(x, kernel):
+    """Returns a 1x1 `conv` as one matrix product, which XLA does up to twice as fast."""
+    product = lax.optimization_barrier(x.reshape(-1, x.shape[-1]) @ kernel[0, 0])
+    return product.reshape(*x.shape[:3], -1)
+
+
 def _convolve(x, kernel, stride):
-    by_tiles = winograd.pays(x.shape, kernel.shape, stride)
-    on_cpu = winograd.convolve if by_tiles else functools.partial(_by_ynnpack, stride=stride)
+    if kernel.shape[0] == 1 and stride == 1:
+        on_cpu = _by_product
+    elif winograd.pays(x.shape, kernel.shape, stride):
+        on_cpu = winograd.convolve
+    else:
+        on_cpu = functools.partial(_by_ynnpack, stride=stride)
     elsewhere = functools.partial(_by_xla, stride=stride)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
 

@@ -29,7 +29,7 @@ def pays(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -
     """
     side, _, c, o = kernel_shape
     whole = all(size % TILE == 0 and size >= 2 * TILE for size in x_shape[1:3])
-    enough = side == 5 or (side == 3 and min(c, o) >= 16 and c >= 32)
+    enough = side == 5 or (side == 3 and min(c, o) >= 16 and max(c, o) >= 32)
     return stride == 1 and whole and enough
 
 
@@ -87,7 +87,7 @@ def _output(tiles: jax.Array, side: int, q: int, h: int, w: int) -> jax.Array:
 
 
 def _gradient_tiles(g: jax.Array, side: int) -> jax.Array:
-    """Applies the transpose of `_output`'s transform: Float[q, h, w, o] to Float[n * n, tile, o]."""
+    """Transforms Float[q, h, w, o] by the transpose of `_output`'s: Float[n * n, tile, o]."""
     q, h, w, o = g.shape
     matrix = _transforms(side)[0].T
     n, high, wide = len(matrix), h // TILE, w // TILE

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import lax
 
 from deepmaker_jax.arch import ACTIVATIONS
-from deepmaker_jax.models import ops
+from deepmaker_jax.models import ops, winograd
 from deepmaker_jax.models.activation import activate, slope
 
 # (batch, height, width, channels in, channels out, kernel, stride)
@@ -20,9 +20,10 @@ CONVOLUTIONS = [
     (4, 7, 7, 3, 2, 3, 2),
     (6, 5, 8, 12, 4, 1, 1),
     (6, 3, 3, 20, 6, 5, 1),  # a window larger than the image
-    (64, 16, 16, 24, 20, 5, 1),  # in several chunks of images
+    (64, 16, 16, 12, 10, 3, 1),  # in several chunks of images
     (4, 6, 6, 16, 8, 3, 1),  # few channels on both sides
 ]
+BY_TILES = [(6, 8, 12, 5, 3, 5, 1), (6, 16, 16, 32, 16, 3, 1), (32, 8, 8, 16, 32, 3, 1)]
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +42,11 @@ def textbook(x, kernel, stride):
     )
 
 
-@pytest.mark.parametrize("shape", CONVOLUTIONS)
+@pytest.mark.parametrize("shape", CONVOLUTIONS + BY_TILES)
 def test_convolution_and_its_gradients_are_the_textbook_ones(shape):
     b, h, w, c, o, side, stride = shape
+    by_tiles = winograd.pays((b, h, w, c), (side, side, c, o), stride)
+    assert by_tiles == (shape in BY_TILES)
     x, kernel = normal(b, h, w, c), normal(side, side, c, o)
     y, pull = jax.vjp(lambda x, kernel: ops.conv(x, kernel, stride), x, kernel)
     wanted, wanted_pull = jax.vjp(lambda x, kernel: textbook(x, kernel, stride), x, kernel)
