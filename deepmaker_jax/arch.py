@@ -138,6 +138,11 @@ def outputs(connectivity: Connectivity, num_layers: int) -> tuple[int, ...]:
     return sources(connectivity, num_layers + 1)
 
 
+def stage_channels(connectivity: Connectivity, channels: int, *, growth: int, depth: int) -> int:
+    """Returns the channels that leave a stage of `depth` layers that `channels` enter."""
+    return sum(growth if i else channels for i in outputs(connectivity, depth))
+
+
 def transition_channels(channels: int, compression_percent: int) -> int:
     """Returns the channels after a transition: a multiple of 4, at least 4, rounded half up.
 

@@ -92,10 +92,11 @@ def npz(tmp_path_factory):
         (["--space.only", "kernel"], ["space.only (=kernel) must look like GENE=CHOICE"]),
         (["--space.only", "learning_rate_log2=--1"], ["gene learning_rate_log2 (=['--1'])"]),
         (["--space.only", "kernel=7"], ["gene kernel (=[7])", "(3, 5)"]),
+        (["--space.only", "stages=4"], ["gene stages (=[4])", "at most 3", "12x12"]),
         (["--space.only", "depth=7"], ["has no gene 'depth'"]),
         (
             ["--space.name", "neuropower", "--space.only", "depth=16", "blocks=2",
-             "optimizer=adam", "activation_negative=relu", "activation_positive=relu|elu",
+             "optimizer=adam", "activation_negative=relu", "activation_positive=relu|selu",
              "--limits.macs", "None", "--limits.flash-bytes", "None"],
             ["search.population (=4)", "2 different networks"],
         ),

@@ -6,18 +6,29 @@ al. 2018). From about 1k to over 2M parameters on 32x32x3; with 16 layers a
 stage, growth 12 and a 4x bottleneck it contains a DenseNet-BC-100-12.
 """
 
-from deepmaker_jax.arch import ArchSpec, Stage, outputs, sources
+from collections.abc import Mapping
+
+from deepmaker_jax.arch import (
+    ArchSpec,
+    Connectivity,
+    Stage,
+    outputs,
+    sources,
+    stage_channels,
+    transition_channels,
+)
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.spaces.table import Gene, Row, Space
+from deepmaker_jax.spaces.table import Choice, Gene, Row, Space
 
 MAX_STAGES = 4
-MIN_SIDE = 4
 NUM_LAYERS = (1, 2, 3, 4, 6, 8, 12, 16)
 GROWTH = (4, 8, 12, 16, 20, 24, 32, 40)
-CONNECTIVITY = ("full", "harmonic", "window")
+COMPRESSION_PERCENT = (50, 25, 75, 100)
+CONNECTIVITY: tuple[Connectivity, ...] = ("full", "harmonic", "window")
+STEM_REDUCTION = ("none", "stride", "pool")
 GENES = (
     Gene("stem_width", (8, 12, 16, 24, 32, 48)),
-    Gene("stem_reduction", ("none", "stride", "pool")),
+    Gene("stem_reduction", STEM_REDUCTION),
     Gene("stages", tuple(range(1, MAX_STAGES + 1))),
     *(
         gene
@@ -26,7 +37,7 @@ GENES = (
             Gene(f"layers_{s}", NUM_LAYERS),
             Gene(f"growth_{s}", GROWTH),
             # The last possible stage has no transition.
-            *([Gene(f"compression_percent_{s}", (50, 25, 75, 100))] if s < MAX_STAGES else []),
+            *([Gene(f"compression_percent_{s}", COMPRESSION_PERCENT)] if s < MAX_STAGES else []),
         )
     ),
     Gene("connectivity", CONNECTIVITY),
@@ -38,12 +49,16 @@ GENES = (
 )
 
 
-def _num_stages(row: Row, input_shape: tuple[int, int, int]) -> int:
-    """Returns how many of the row's stages see a map of at least 2x2 pixels; at least 1."""
+def _most_stages(stem_reduction: Choice, input_shape: tuple[int, int, int]) -> int:
+    """Returns how many stages see a map of at least 2x2 pixels; at least 1."""
     side = min(input_shape[:2])
     after_stem = {"none": side, "stride": -(-side // 2), "pool": side // 2}
-    side = after_stem[str(row["stem_reduction"])]
-    return min(int(row["stages"]), max(1, side.bit_length() - 1))
+    return max(1, after_stem[str(stem_reduction)].bit_length() - 1)
+
+
+def _num_stages(row: Row, input_shape: tuple[int, int, int]) -> int:
+    """Returns how many of the row's stages the network has."""
+    return min(int(row["stages"]), _most_stages(row["stem_reduction"], input_shape))
 
 
 def _edges(connectivity, row: Row) -> list:
@@ -55,20 +70,32 @@ def _edges(connectivity, row: Row) -> list:
     ]
 
 
+def _compressions(connectivity: Connectivity, row: Row) -> Row:
+    """Returns each transition's first choice that gives it the width it has in `row`.
+
+    Widths are rounded to multiples of 4, so two compressions often are one network.
+    """
+    channels, found = int(row["stem_width"]), {}
+    for s in range(1, int(row["stages"])):
+        leaving = stage_channels(
+            connectivity, channels, growth=int(row[f"growth_{s}"]), depth=int(row[f"layers_{s}"])
+        )
+        name = f"compression_percent_{s}"
+        channels = transition_channels(leaving, int(row[name]))
+        found[name] = next(
+            percent
+            for percent in COMPRESSION_PERCENT
+            if transition_channels(leaving, percent) == channels
+        )
+    return found
+
+
 def deepmaker(input_shape: tuple[int, int, int], num_classes: int) -> Space:
     """Returns the space for images of `input_shape` (h, w, c).
 
     Stages that would see a feature map below 2x2 are taken off, so the same
     table serves 8x8 digits and 224x224 pictures.
-
-    Raises:
-      InputError: an image side is under 4 pixels.
     """
-    if min(input_shape[:2]) < MIN_SIDE:
-        raise InputError(
-            f"images of {input_shape[0]}x{input_shape[1]} are too small for space deepmaker's "
-            f"stages: both sides must be at least {MIN_SIDE}"
-        )
 
     def to_arch(row: Row) -> ArchSpec:
         num_stages = _num_stages(row, input_shape)
@@ -117,7 +144,8 @@ def deepmaker(input_shape: tuple[int, int, int], num_classes: int) -> Space:
     def canonical(row: Row) -> Row:
         row = row | {"stages": _num_stages(row, input_shape)}
         same = [c for c in CONNECTIVITY if _edges(c, row) == _edges(row["connectivity"], row)]
-        return row | {"connectivity": same[0]}
+        row = row | {"connectivity": same[0]}
+        return row | _compressions(same[0], row)
 
     def unused(row: Row) -> set[str]:
         last = _num_stages(row, input_shape)
@@ -125,4 +153,15 @@ def deepmaker(input_shape: tuple[int, int, int], num_classes: int) -> Space:
         names = {f"{name}_{s}" for name in ("layers", "growth") for s in beyond}
         return names | {f"compression_percent_{s}" for s in range(last, MAX_STAGES)}
 
-    return Space("deepmaker", GENES, to_arch, from_arch, canonical, unused)
+    def check_narrowed(choices: Mapping[str, tuple[Choice, ...]]) -> None:
+        stages, stems = choices["stages"], choices["stem_reduction"]
+        most = max(_most_stages(stem, input_shape) for stem in stems)
+        if len(stages) < MAX_STAGES and max(map(int, stages)) > most:
+            h, w, _ = input_shape
+            raise InputError(
+                f"gene stages (={list(stages)}) must be at most {most} for images of {h}x{w} with "
+                f"stem_reduction {' or '.join(map(str, stems))}: a further stage would see a map "
+                "below 2x2 pixels; allow fewer stages, or bring larger images"
+            )
+
+    return Space("deepmaker", GENES, to_arch, from_arch, canonical, unused, check_narrowed)

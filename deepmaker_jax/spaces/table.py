@@ -46,6 +46,8 @@ class Space:
         network, as far as genes with an effect go.
       unused: names of the genes that have no effect in a row: `repair` gives
         them their first choice.
+      check_narrowed: raises InputError if {gene name: choices} leaves some gene
+        a choice that no network has.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Space:
     from_arch: Callable[[ArchSpec], Row] | None = None
     canonical: Callable[[Row], Row] = dict
     unused: Callable[[Row], Collection[str]] = lambda row: ()
+    check_narrowed: Callable[[Mapping[str, tuple[Choice, ...]]], None] = lambda choices: None
 
     @property
     def num_choices(self) -> tuple[int, ...]:
@@ -149,7 +152,8 @@ class Space:
         The choices stand in the new space's name, because ids depend on it.
 
         Raises:
-          InputError: an unknown gene, no choice, or a choice that the gene lacks.
+          InputError: an unknown gene, no choice, or a choice that the gene lacks
+            or that no network has.
         """
         genes = {gene.name: gene for gene in self.genes}
         for name, choices in allowed.items():
@@ -165,6 +169,7 @@ class Space:
             genes[name] = Gene(name, tuple(c for c in genes[name].choices if c in choices))
         if not allowed:
             return self
+        self.check_narrowed({name: gene.choices for name, gene in genes.items()})
 
         def canonical(row: Row) -> Row:
             """The old rule; for what is not offered any more, the first choice that means it."""

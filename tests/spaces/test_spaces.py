@@ -176,10 +176,34 @@ def test_a_bad_genome_is_refused_with_the_gene_and_the_rule(genome, message):
         neuropower((32, 32, 3), 10).decode(genome)
 
 
-@pytest.mark.parametrize(("name", "shape"), [("deepmaker", (3, 32, 3)), ("neuropower", (3, 3, 3))])
-def test_images_too_small_for_the_stages_are_refused(name, shape):
-    with pytest.raises(InputError, match=f"images of {shape[0]}x{shape[1]} are too small"):
-        SPACES[name](shape, 10)
+@pytest.mark.parametrize(
+    ("shape", "allowed", "words"),
+    [
+        ((8, 8, 1), {"stages": (4,)}, r"stages \(=\[4\]\) must be at most 3 for images of 8x8"),
+        ((8, 8, 1), {"stages": (2, 4)}, r"at most 3 for .* with stem_reduction none or stride or"),
+        (
+            (8, 32, 3),
+            {"stages": (3,), "stem_reduction": ("stride", "pool")},
+            r"must be at most 2 for images of 8x32 with stem_reduction stride or pool: a further",
+        ),
+    ],
+)
+def test_stages_that_the_images_are_too_small_for_are_refused(shape, allowed, words):
+    with pytest.raises(InputError, match=words):
+        deepmaker(shape, 10).narrow(allowed)
+
+
+def test_stages_that_one_stem_reaches_are_allowed():
+    space = deepmaker((8, 8, 1), 10).narrow({"stages": (3,)})
+    archs = [space.decode(g) for g in space.sample(np.random.default_rng(0), num=30)]
+    assert {len(arch.stages) for arch in archs} == {2, 3}  # 2 with a stem that halves the map
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_space_serves_the_smallest_images(name):
+    space = SPACES[name]((4, 4, 1), 2)
+    for genome in space.sample(np.random.default_rng(0), num=30):
+        assert smallest_side(space.decode(genome)) >= 1
 
 
 def test_narrowing_keeps_the_networks_and_changes_the_ids():
@@ -197,7 +221,7 @@ def test_narrowing_keeps_the_networks_and_changes_the_ids():
 
 def test_narrowing_keeps_equal_networks_equal_genomes():
     space = deepmaker((8, 8, 1), 10).narrow(
-        {"stages": (3, 4), "connectivity": ("harmonic", "window")}
+        {"stages": (2, 3), "connectivity": ("harmonic", "window")}
     )
     seen = {}
     for genome in space.sample(np.random.default_rng(0), num=400):
