@@ -59,7 +59,7 @@ def step_seconds(arch: ArchSpec, config: Config) -> tuple[float, float]:
 def population(config: Config) -> list[ArchSpec]:
     """Returns every architecture of a small space, else the preset's initial population."""
     space = SPACES[config.space.name](SHAPE, CLASSES)
-    feasible = make(space, config.limits, spread="params", low=500)
+    feasible = make(space, config.limits, spread="params")
     if space.num_genomes < 2_000:
         return [space.decode(genome) for genome in feasible.everything()]
     rng = np.random.Generator(np.random.Philox(key=[config.seed, 0]))

@@ -24,13 +24,11 @@ class Feasible(NamedTuple):
       space: the whole space.
       limits: {cost name: largest allowed value}.
       spread: the cost whose logarithm the draws are spread over.
-      low: where that spread begins; the smallest network's cost if that is more.
     """
 
     space: Space
     limits: dict[str, int]
     spread: str = "params"
-    low: float = 1.0
 
     def excess(self, genome: Genome) -> float:
         """Returns the worst ratio of cost to limit: at most 1 is feasible; 0 without limits."""
@@ -160,8 +158,8 @@ class Feasible(NamedTuple):
         """Returns up to `num` different feasible genomes whose ids are not in `known`.
 
         Uniform draws of a dense space are nearly all large networks. So each
-        draw is brought to a size drawn log-uniformly between `low`
-        and the limit (without a limit, the draw's own), which spreads
+        draw is brought to a size drawn log-uniformly between the smallest
+        network's and the limit (without a limit, the draw's own), which spreads
         the sample over the axis that fronts are read on. Fewer than `num` come
         back only when the space is used up.
         """
@@ -172,7 +170,7 @@ class Feasible(NamedTuple):
         if self._is_small():
             left = [g for g in self.everything() if self.space.id(g) not in known]
             return [left[i] for i in rng.permutation(len(left))[:num]]
-        low = math.log(max(self.low, self._size(self._smallest(self._size))))
+        low = math.log(self._size(self._smallest(self._size)))
         for _ in range(20 * num):
             if len(found) == num:
                 break
@@ -192,7 +190,7 @@ class Feasible(NamedTuple):
         return found
 
 
-def make(space: Space, limits: LimitConfig, *, spread: str, low: float = 1.0) -> Feasible:
+def make(space: Space, limits: LimitConfig, *, spread: str) -> Feasible:
     """Returns the feasible part of `space`; `spread` names a cost."""
     values = {name: getattr(limits, name) for name in COSTS}
-    return Feasible(space, {n: v for n, v in values.items() if v is not None}, spread, low)
+    return Feasible(space, {n: v for n, v in values.items() if v is not None}, spread)

@@ -184,10 +184,9 @@ def _space(
         raise InputError(
             f"objectives (={[o.name for o in objectives]}) must be two or more of different names"
         )
-    sizes = [o for o in objectives if o.name in config_module.COSTS]
-    sizes.append(built_in("params", config.limits))  # what draws are spread over otherwise
-    spread, low = sizes[0].name, sizes[0].ideal
-    return make(made, config.limits, spread=spread, low=low), tuple(objectives)
+    costs = [o.name for o in objectives if o.name in config_module.COSTS]
+    spread = costs[0] if costs else "params"
+    return make(made, config.limits, spread=spread), tuple(objectives)
 
 
 def _check_extension(feasible: Feasible, objectives: Sequence[Objective], data: Dataset) -> None:

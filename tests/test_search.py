@@ -38,7 +38,7 @@ def prepare(path, executor, *, strategy=NSGA2, space=None, seed=0, generations=5
     settings = SearchConfig(population=population, generations=generations)
     config = Config(seed=seed, limits=LIMITS, search=settings)
     algorithm = compiled(strategy, population, space.num_choices)
-    feasible = make(space, LIMITS, spread="params", low=500)
+    feasible = make(space, LIMITS, spread="params")
     return Search(config, feasible, OBJECTIVES, algorithm, executor, Ledger(path), FIDELITY)
 
 
@@ -172,7 +172,7 @@ def test_a_space_with_nothing_left_ends_the_search_early_and_says_so(tmp_path):
     s = prepare(tmp_path / "a", StandIn(), space=space, population=4)
     s = s._replace(feasible=make(space, LimitConfig(), spread="params"))
     events, _ = finish(s)
-    assert [e.num_new for e in of_kind(events, GenerationStarted)] == [4, 2]
+    assert [e.num_new for e in of_kind(events, GenerationStarted)] == [4, 1]
     (note,) = of_kind(events, Note)
     assert "has no network left" in note.text
     assert "ends after 2 of 5 generations" in note.text
