@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import os
 import pathlib
@@ -66,7 +67,9 @@ def guarded(work: Callable[[], None], *, resume: Callable[[], str] = str) -> int
             signal.signal(signal.SIGTERM, previous)
 
 
-def parse(args: Sequence[str], *, settings: Any, prog: str, description: str) -> Any:
+def parse(
+    args: Sequence[str], *, settings: Any, prog: str, description: str, ending: str = ""
+) -> Any:
     """Parses a command line into a dataclass.
 
     Args:
@@ -74,6 +77,7 @@ def parse(args: Sequence[str], *, settings: Any, prog: str, description: str) ->
       settings: a dataclass, or an instance whose values are the defaults.
       prog: the program's name, for the help.
       description: the help's first part.
+      ending: its last part.
 
     Raises:
       InputError: what tyro prints in a box, on one line.
@@ -86,6 +90,7 @@ def parse(args: Sequence[str], *, settings: Any, prog: str, description: str) ->
             return tyro.cli(kind, args=list(args), prog=prog, description=description, **default)
     except SystemExit as stop:
         if not stop.code:
+            print(ending, end="\n" if ending else "")
             raise
         raise InputError(f"{_unboxed(said.getvalue())}; see {prog} --help") from None
 
@@ -137,13 +142,19 @@ def experiment(
             preset, args = argv[0], argv[1:]
         if preset not in presets:
             raise InputError(f"preset (={preset}) must be one of {', '.join(presets)}; see --help")
-        config = parse(
-            args,
-            settings=dataclasses.replace(presets[preset](), experiment=name, preset=preset),
-            prog=f"{prog} {preset}",
-            description=_describe(presets, default, preset),
-        )
+        try:
+            config = parse(
+                args,
+                settings=dataclasses.replace(presets[preset](), experiment=name, preset=preset),
+                prog=f"{prog} {preset}",
+                description=_describe(presets, default, preset),
+                ending="" if extension.get("space") else _genes(),
+            )
+        except InputError as error:
+            _check_place(error, args, presets, prog)
+            raise
         config_module.check(config)
+        config_module.check_reference(config, extension.get("references") or ())
         runtime.one_thread()
         words = f"{prog} {preset} {shlex.join(args)}".strip()
         again.append(re.sub(r"^python(?= )", lambda _: shlex.quote(_python()), words))
@@ -160,11 +171,37 @@ def _load_by_name(config: Config) -> Any:
 
 def _describe(presets: Presets, default: str, preset: str) -> str:
     """Returns the help's first part: every preset with its documentation's first line."""
-    lines = [f"Preset {preset}. {(presets[preset].__doc__ or '').strip()}", "", "Presets:"]
+    about = inspect.cleandoc(presets[preset].__doc__ or "")
+    lines = [f"Preset {preset}. {about}", "", "Presets:"]
     for name, function in presets.items():
         first = (function.__doc__ or "").strip().split("\n")[0]
         lines.append(f"  {name}{' (default)' if name == default else ''}: {first}")
     return "\n".join(lines)
+
+
+def _genes() -> str:
+    """Returns the help's last part: what --space.only can name."""
+    from deepmaker_jax.spaces import GENES
+
+    lines = ["Genes and their choices, for --space.only:"]
+    for space, genes in GENES.items():
+        alike: dict[tuple[str, tuple], list[str]] = {}  # layers_1 to layers_4 are one line
+        for gene in genes:
+            alike.setdefault((gene.name.rstrip("0123456789"), gene.choices), []).append(gene.name)
+        lines.append(f"  space {space}")
+        for (_, choices), names in alike.items():
+            title = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+            lines.append(f"    {title}: {', '.join(map(str, choices))}")
+    return "\n".join(lines)
+
+
+def _check_place(error: InputError, args: Sequence[str], presets: Presets, prog: str) -> None:
+    """Raises a better InputError where a preset stands behind a setting."""
+    unknown = str(error).partition("Unrecognized options:")[2].partition(";")[0].split()
+    late = [word for word in args if word in presets and word in unknown]
+    if late:
+        rest = shlex.join(word for word in args if word not in late)
+        raise InputError(f"preset (={late[0]}) must come first: {prog} {late[0]} {rest}")
 
 
 def _run(
@@ -235,7 +272,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f"command (={argv[0]}) must be one of {', '.join(known)}")
         settings, function = known[argv[0]]
         prog = f"deepmaker {argv[0]}"
-        value = parse(argv[1:], settings=settings, prog=prog, description=settings.__doc__ or "")
+        about = inspect.cleandoc(settings.__doc__ or "")
+        value = parse(argv[1:], settings=settings, prog=prog, description=about)
         if argv[0] in commands.RESUMABLE:
             again.append(shlex.join([*_deepmaker(), *argv]))
         function(value)

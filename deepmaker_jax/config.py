@@ -4,17 +4,39 @@ The command line is made from these classes, so each field's docstring is its
 help text: what it is, its unit, what is allowed.
 """
 
+import ast
 import dataclasses
+import inspect
+import itertools
 import math
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from deepmaker_jax.errors import InputError
 
 Hidden = tyro.conf.Suppress
+Class = TypeVar("Class", bound=type)
 
 
+def _documented(cls: Class) -> Class:
+    """Gives each field its docstring as help on one line; tyro alone keeps its line breaks."""
+    (definition,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, text in itertools.pairwise(definition.body):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(words))),
+            ):
+                told = tyro.conf.arg(help=" ".join(words.split()))
+                cls.__annotations__[name] = Annotated[cls.__annotations__[name], told]
+    return cls
+
+
+@_documented
 @dataclasses.dataclass(frozen=True)
 class SpaceConfig:
     """Which networks can be found."""
@@ -24,9 +46,11 @@ class SpaceConfig:
     one)."""
 
     only: tuple[str, ...] = ()
-    """Genes to narrow, each as GENE=CHOICE or GENE=CHOICE|CHOICE, e.g. "activation=relu|relu6"."""
+    """Genes to narrow, each as GENE=CHOICE or GENE=CHOICE|CHOICE, e.g. "activation=relu|relu6";
+    the help ends with all of them."""
 
 
+@_documented
 @dataclasses.dataclass(frozen=True)
 class LimitConfig:
     """Costs that no candidate may exceed; None for no limit. Checked before any training."""
@@ -44,6 +68,7 @@ class LimitConfig:
     """Estimated size of the int8 TFLite file in bytes, at least 1."""
 
 
+@_documented
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
     """The evolutionary search and the cheap training that its candidates get."""
@@ -78,6 +103,7 @@ class SearchConfig:
     validation split."""
 
 
+@_documented
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How one network is trained, in the search and at the end."""
@@ -128,6 +154,7 @@ class TrainConfig:
     """Pixels are divided by each channel's deviation over the training images, or by 255."""
 
 
+@_documented
 @dataclasses.dataclass(frozen=True)
 class FinalConfig:
     """What happens to the front once the search is over."""
@@ -145,6 +172,7 @@ class FinalConfig:
     """Training images that set the int8 ranges; at least 1."""
 
 
+@_documented
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Searches for small, accurate networks and trains the best of them."""
@@ -255,6 +283,18 @@ def check(config: Config) -> None:
     _whole("final.members", config.final.members, 1)
     _whole("final.epochs", config.final.epochs, 1)
     _whole("final.calibration-images", config.final.calibration_images, 1)
+
+
+def check_reference(config: Config, references: Sequence[Mapping[str, Any]]) -> None:
+    """Raises InputError unless `config.reference` can be a member or is among `references`."""
+    names = [str(reference.get("name")) for reference in references]
+    wanted = config.reference
+    if wanted is not None and wanted not in names and not re.fullmatch("[0-9a-f]{12}", wanted):
+        published = ", ".join(names) or "none here"
+        raise InputError(
+            f"reference (={wanted}) must be a member's id, 12 hex digits, or the name of a "
+            f"published network: {published}"
+        )
 
 
 def _check_search(search: SearchConfig) -> None:

@@ -69,6 +69,7 @@ def run(
       InputError: a setting, the data or the run folder breaks a rule.
     """
     config_module.check(config)
+    config_module.check_reference(config, references)
     check_data(data)
     config = resolve(config, data)
     feasible, chosen = _space(config, data, space, objectives)
@@ -251,17 +252,9 @@ def make_task(config: Config, data: Dataset) -> Task:
     share, seed = config.validation_share, config.seed
     rest, validation = split.train_validation(data, share=share, seed=seed)
     search_rows = rest
-    wanted = config.search.images
-    if wanted is not None and wanted != len(rest):
-        if wanted > len(rest):
-            raise InputError(
-                f"search.images (={wanted}) must be at most {len(rest)}, the training images "
-                "without the validation split"
-            )
-        name = f"search.images (={wanted}), a share"
-        share = wanted / len(rest)
-        _, picked = split.stratified(labels[rest], share=share, seed=seed, name=name)
-        search_rows = rest[picked]
+    if config.search.images is not None:
+        num, least = config.search.images, config.train.batch_size
+        search_rows = rest[split.subset(labels[rest], num=num, least=least, seed=seed)]
     if config.train.batch_size > len(search_rows):
         raise InputError(
             f"train.batch-size (={config.train.batch_size}) must be at most the {len(search_rows)} "

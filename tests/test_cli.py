@@ -1,6 +1,7 @@
 """The command lines, in process: help, bad input, exit codes."""
 
 import dataclasses
+import itertools
 import os
 import re
 
@@ -9,6 +10,7 @@ import pytest
 
 from deepmaker_jax.cli import main
 from deepmaker_jax.config import Config
+from deepmaker_jax.spaces import GENES
 from experiments import cifar10, cifar100, digits, fashion_mnist, images, mnist
 
 EXPERIMENTS = {
@@ -51,6 +53,25 @@ def test_help_names_every_setting_with_its_default(name, capsys):
     assert "(default: 16)" in text or "(default: 8)" in text or "(default: 12)" in text
     assert "Presets:" in text
     assert "--experiment" not in text
+    for space, genes in GENES.items():
+        listed = text.partition(f"  space {space}\n")[2]
+        for gene in genes:
+            assert re.search(rf"^    .*{gene.name[:-2]}.*: {_choices(gene)}$", listed, re.M), gene
+
+
+def _choices(gene):
+    return re.escape(", ".join(map(str, gene.choices)))
+
+
+def test_help_has_no_line_breaks_of_the_source(capsys):
+    with pytest.raises(SystemExit):
+        cifar10.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    told = [line.strip("│").rstrip() if line.startswith("│       ") else "" for line in lines]
+    room = max(map(len, told))
+    for line, following in itertools.pairwise(told):
+        word = (following.split() or [""])[0]
+        assert not word or not line or len(f"{line} {word}") > room, (line, following)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +85,12 @@ def test_help_names_every_setting_with_its_default(name, capsys):
         (["smoke", "--final.epochs", "-3"], ["final.epochs (=-3) must be a whole number"]),
         (["smoke", "--search.population", "3"], ["search.population (=3)", "at least 4"]),
         (["smoke", "extra"], ["extra"]),
+        (
+            ["--search.population", "8", "smoke"],
+            ["preset (=smoke) must come first: python -m experiments.cifar10 smoke --search"],
+        ),
+        (["smoke", "small"], ["preset (=small) must come first"]),
+        (["--reference", "resnet20"], ["reference (=resnet20)", "12 hex digits", "ResNet-20"]),
         (["--data", "/no/such/folder"], ["/no/such/folder"]),
     ],
 )
@@ -102,6 +129,10 @@ def npz(tmp_path_factory):
         ),
         (["--search.objectives", "error", "speed"], ["search.objectives (=speed)", "flash_bytes"]),
         (["--search.images", "90"], ["search.images (=90)", "at most"]),
+        (
+            ["--search.images", "1"],
+            ["search.images (=1) leaves some of the 3 classes without", "must be 17 to 78 here"],
+        ),
         (["--train.batch-size", "100"], ["train.batch-size (=100)", "lower it"]),
         (["--train.crop", "12"], ["train.crop (=12)", "12 pixels"]),
         (["--train.cutout", "40"], ["train.cutout (=40)"]),

@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from deepmaker_jax.data.dataset import Dataset
 
 
+def counts(sizes: np.ndarray, *, share: float) -> np.ndarray:
+    """Returns how many of a class's images a share is, Int64; `sizes` Int[n]; halves round up."""
+    return np.floor(share * sizes + 0.5).astype(np.int64)
+
+
 def stratified(
-    labels: np.ndarray, *, share: float, seed: int, name: str = "share"
+    labels: np.ndarray, *, share: float, seed: int, name: str = "share", rest: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Takes the same share of every class, chosen by seed.
 
@@ -25,13 +30,14 @@ def stratified(
       share: part of every class to take, 0 < share < 1.
       seed: >= 0.
       name: how messages call the share.
+      rest: every class must have an image left in the rest too.
 
     Returns:
       (rest, taken): Int64 indices into `labels`, each sorted, together 0..n-1.
 
     Raises:
       InputError: share or seed outside their range; a class that would have no
-        image left on either side.
+        image taken or, with `rest`, none left.
     """
     labels = np.asarray(labels)
     if not isinstance(share, int | float | np.number) or not 0 < share < 1:
@@ -42,8 +48,8 @@ def stratified(
     taken = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        count = int(np.floor(share * len(members) + 0.5))
-        if not 0 < count < len(members):
+        count = int(counts(np.array(len(members)), share=share))
+        if count == 0 or (rest and count == len(members)):
             side = "without any taken" if count == 0 else "with none left"
             raise InputError(
                 f"{name}={share} leaves class {label} ({len(members)} images) {side}: "
@@ -53,6 +59,43 @@ def stratified(
     chosen = np.zeros(len(labels), bool)
     chosen[np.concatenate(taken) if taken else []] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def subset(labels: np.ndarray, *, num: int, least: int, seed: int) -> np.ndarray:
+    """Picks about `num` of the training images for the search, of every class its share.
+
+    Args:
+      labels: Int[n], of those that are not for validation.
+      num: `search.images`.
+      least: the fewest images that can be trained on; for the message alone.
+      seed: the run's.
+
+    Returns:
+      Int64 indices into `labels`, sorted.
+
+    Raises:
+      InputError: there are not as many, or a class would have none.
+    """
+    sizes = np.unique(labels, return_counts=True)[1]
+
+    def works(number: int) -> bool:
+        taken = counts(sizes, share=number / len(labels))
+        return taken.min() > 0 and taken.sum() >= least
+
+    if num > len(labels):
+        raise InputError(
+            f"search.images (={num}) must be at most {len(labels)}, the training images without "
+            "the validation split"
+        )
+    if num == len(labels):
+        return np.arange(num)
+    if counts(sizes, share=num / len(labels)).min() == 0:
+        smallest = next(filter(works, range(num, len(labels))), len(labels))
+        raise InputError(
+            f"search.images (={num}) leaves some of the {len(sizes)} classes without an image: it "
+            f"must be {smallest} to {len(labels)} here"
+        )
+    return stratified(labels, share=num / len(labels), seed=seed, rest=False)[1]
 
 
 def train_validation(

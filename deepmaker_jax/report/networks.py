@@ -3,6 +3,7 @@
 import html
 
 from deepmaker_jax import arch as archs
+from deepmaker_jax.description import describe
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.report import text
 from deepmaker_jax.report.drawing import draw
@@ -29,10 +30,10 @@ def _card(view: RunView, row: Row, anchor: str) -> str:
     about += [f"{text.short(row.macs)} MACs"]
     try:
         arch = archs.from_json(row.arch)
-        about += [arch.activation, f"trained by {arch.optimizer}"]
-        if arch.learning_rate_log2:
-            about[-1] += f", learning rate x{2.0**arch.learning_rate_log2:g}"
-        drawing = f'<div class="scroll">{draw(arch, title=f"network {row.id}")}</div>'
+        drawing = (
+            f'<p class="note">{escape(describe(arch), limit=2000)}</p>'
+            f'<div class="scroll">{draw(arch, title=f"network {row.id}")}</div>'
+        )
     except InputError as error:
         drawing = f'<p class="note">Not drawn: {escape(error)}</p>'
     return (

@@ -143,7 +143,8 @@ def deepmaker(input_shape: tuple[int, int, int], num_classes: int) -> Space:
 
     def canonical(row: Row) -> Row:
         row = row | {"stages": _num_stages(row, input_shape)}
-        same = [c for c in CONNECTIVITY if _edges(c, row) == _edges(row["connectivity"], row)]
+        wanted = _edges(row["connectivity"], row)
+        same: list[Connectivity] = [c for c in CONNECTIVITY if _edges(c, row) == wanted]
         row = row | {"connectivity": same[0]}
         return row | _compressions(same[0], row)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec, check
+from deepmaker_jax.description import describe
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.types import Genome
 
@@ -137,9 +138,8 @@ class Space:
         return hashlib.sha256(data).hexdigest()[:12]
 
     def describe(self, genome: Sequence[int] | np.ndarray) -> str:
-        """Returns the genome in words: `gene=choice`, repaired."""
-        row = self.row(self.repair(genome))
-        return ", ".join(f"{name}={choice}" for name, choice in row.items())
+        """Returns the genome's network in words."""
+        return describe(self.decode(genome))
 
     def sample(self, rng: np.random.Generator, *, num: int) -> np.ndarray:
         """Returns `num` genomes, int32[num, g]: every choice equally likely, then repaired."""

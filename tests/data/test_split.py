@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepmaker_jax.data import make_dataset, stratified, train_validation
+from deepmaker_jax.data.split import subset
 from deepmaker_jax.errors import InputError
 
 LABELS = st.lists(st.integers(0, 4), min_size=2, max_size=80)
@@ -102,3 +103,20 @@ def test_validation_comes_from_training_images_alone(refuses):
         train_validation(dataset, share=0.01, seed=3)
     with refuses(r"validation_share=0.99 leaves class 0 \(20 images\) with none left"):
         train_validation(dataset, share=0.99, seed=3)
+
+
+@pytest.mark.parametrize("sizes", [(50, 30, 20), (9, 8, 7), (40, 3)])
+def test_a_subset_is_stratified_and_the_least_that_is_named_works(sizes):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    total = len(labels)
+    with pytest.raises(InputError, match=rf"search.images \(=1\) .* to {total} here") as caught:
+        subset(labels, num=1, least=6, seed=0)
+    smallest = int(str(caught.value).split("must be ")[1].split()[0])
+    for num in range(smallest, total + 1):  # one less than all included: no class needs a rest
+        taken = subset(labels, num=num, least=6, seed=0)
+        assert len(set(taken)) == len(taken) >= 6
+        counts = np.bincount(labels[taken], minlength=len(sizes))
+        np.testing.assert_array_less(abs(counts - num * np.array(sizes) / total), 0.51)
+        assert counts.min() > 0
+    with pytest.raises(InputError, match=f"must be at most {total}"):
+        subset(labels, num=total + 1, least=6, seed=0)

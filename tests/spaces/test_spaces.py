@@ -155,11 +155,34 @@ def test_stages_that_would_vanish_are_taken_off():
     assert len(space.decode(space.genome(row)).stages) == 2
 
 
-def test_describe_names_every_gene_with_its_choice():
+def test_a_genome_in_words():
     space = neuropower((32, 32, 3), 10)
     assert space.describe([0, 1, 2, 3, 4]) == (
-        "depth=16, blocks=3, activation_negative=tanh, activation_positive=sigmoid, optimizer=nadam"
+        "A 3x3 convolution to 24 channels, then 3 dense stages: 4 layers of 12 channels at 32x32 "
+        "pixels, 4 layers of 12 channels at 16x16 pixels and 4 layers of 12 channels at 8x8 "
+        "pixels, with transitions to 72 and 120 channels (1x1, 2x2 pool) between them. Each "
+        "layer reads every earlier map of its stage through a 3x3 convolution; batch norm and tanh "
+        "(below 0) or sigmoid (above) come before each convolution. Trained by nadam."
     )
+    space = deepmaker((8, 8, 1), 10)
+    row = {"stem_reduction": "stride", "stages": 4, "layers_1": 4, "connectivity": "window"}
+    row |= {"bottleneck": 2, "learning_rate_log2": -1}
+    assert space.describe(space.genome(row)) == (
+        "A 3x3 convolution to 8 channels with stride 2, then 2 dense stages: 4 layers of 4 "
+        "channels at 4x4 pixels and 1 layer of 4 channels at 2x2 pixels, with transitions to 8 "
+        "channels (1x1, 2x2 pool) between them. Each layer reads the last three maps of its stage "
+        "through a 1x1 bottleneck of 2 times its growth, then a 3x3 convolution; batch norm and "
+        "relu come after each convolution. Trained by sgd, learning rate x0.5."
+    )
+
+
+@pytest.mark.parametrize("space", CASES)
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_different_networks_have_different_words(space, data):
+    one, other = data.draw(genomes(space)), data.draw(genomes(space))
+    same = space.decode(one) == space.decode(other)
+    assert (space.describe(one) == space.describe(other)) == same
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from deepmaker_jax.feasible import make
 from deepmaker_jax.models.activation import activate
 from deepmaker_jax.spaces import deepmaker, neuropower
 from deepmaker_jax.spaces.neuropower import ACTIVATIONS
+from deepmaker_jax.spaces.table import Row
 
 SHAPES = {"digits": (8, 8, 1), "cifar": (32, 32, 3)}
 NARROWED = {
@@ -89,7 +90,7 @@ def test_neuropowers_equal_activations_are_one_genome():
     space, grid = neuropower((8, 8, 1), 10), jnp.linspace(-4, 4, 41)
     seen = {}
     for pair in itertools.product(ACTIVATIONS, ACTIVATIONS):
-        row = dict(zip(("activation_negative", "activation_positive"), pair, strict=True))
+        row: Row = {"activation_negative": pair[0], "activation_positive": pair[1]}
         genome = space.repair(space.genome(row))
         values = np.asarray(activate("/".join(pair), grid)).round(6).tobytes()
         assert seen.setdefault(values, tuple(genome)) == tuple(genome)
