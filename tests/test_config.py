@@ -6,7 +6,7 @@ import math
 import pytest
 
 from configs import cifar10, cifar100, digits, images, mnist
-from deepmaker_jax.config import Config, check, from_json, to_json
+from deepmaker_jax.config import Config, check, check_reference, from_json, to_json
 from deepmaker_jax.errors import InputError
 
 PRESETS = {
@@ -91,3 +91,15 @@ def test_damaged_settings_are_refused(spoil):
     spoil(value)
     with pytest.raises(InputError):
         from_json(value)
+
+
+@pytest.mark.parametrize("wanted", [None, "0a1b2c3d4e5f", "ResNet-20"])
+def test_a_reference_is_a_member_or_a_published_network(wanted):
+    check_reference(Config(reference=wanted), [{"name": "ResNet-20", "accuracy": 0.913}])
+
+
+@pytest.mark.parametrize("wanted", ["resnet-20", "0a1b2c3d4e5", "0A1B2C3D4E5F", ""])
+def test_any_other_reference_is_refused_with_the_list(wanted):
+    rule = rf"reference \(={wanted}\) must be a member's id, 12 hex digits, or .*: ResNet-20, mine"
+    with pytest.raises(InputError, match=rule):
+        check_reference(Config(reference=wanted), [{"name": "ResNet-20"}, {"name": "mine"}])
