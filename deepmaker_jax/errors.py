@@ -14,4 +14,5 @@ class InputError(ValueError):
 def one_line(error: BaseException) -> str:
     """Returns an error as one line that depends on neither time nor place."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return re.sub(r"(/[\w.+-]+){2,}", "PATH", text)[:300]
+    text = re.sub(r"(/[\w.+-]+){2,}", "PATH", text)
+    return re.sub(r"\b0x[0-9a-f]+", "ADDRESS", text)[:300]

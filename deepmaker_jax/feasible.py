@@ -153,7 +153,12 @@ class Feasible(NamedTuple):
         return getattr(cost(self.space.decode(genome)), self.spread)
 
     def sample(
-        self, rng: np.random.Generator, *, num: int, known: Collection[str] = ()
+        self,
+        rng: np.random.Generator,
+        *,
+        num: int,
+        known: Collection[str] = (),
+        draws: Iterator[Genome] | None = None,
     ) -> list[Genome]:
         """Returns up to `num` different feasible genomes whose ids are not in `known`.
 
@@ -162,6 +167,13 @@ class Feasible(NamedTuple):
         network's and the limit (without a limit, the draw's own), which spreads
         the sample over the axis that fronts are read on. Fewer than `num` come
         back only when the space is used up.
+
+        Args:
+          rng: for the sizes, the way to them and, without `draws`, the draws.
+          num: how many.
+          known: ids that are not wanted.
+          draws: endless uniform draws; None for the space's own. A space that is
+            small enough to be listed needs none.
         """
         known = set(known)
         found: list[Genome] = []
@@ -174,7 +186,7 @@ class Feasible(NamedTuple):
         for _ in range(20 * num):
             if len(found) == num:
                 break
-            draw = self.space.sample(rng, num=1)[0]
+            draw = self.space.sample(rng, num=1)[0] if draws is None else next(draws)
             high = math.log(self.limits.get(self.spread, self._size(draw)))
             largest = math.exp(rng.uniform(low, max(low, high)))
             genome = self.shrink(rng, draw, largest=largest)

@@ -20,6 +20,7 @@ from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
 from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.execute import Outcome, Unit, runtime
 from deepmaker_jax.export.weights import load_weights
+from deepmaker_jax.export.worker import do_export
 from deepmaker_jax.files import replacing
 from deepmaker_jax.ledger import Record
 from deepmaker_jax.objective import scaled
@@ -111,40 +112,6 @@ def calibration_rows(labels: np.ndarray, *, num: int, seed: int) -> np.ndarray:
     return np.sort(rng.permutation(len(labels))[:num])
 
 
-def _export(folder: str, id: str, bundle: str, export: bool) -> dict[str, Any]:
-    """Runs in a process of its own, which may import TensorFlow: no training happens here.
-
-    Returns the manifest; without export, only the weights' accuracy in its form.
-    """
-    import jax
-
-    # The accelerator's memory is the parent's, and parity is to be the same everywhere.
-    jax.config.update("jax_platforms", "cpu")
-    from deepmaker_jax.export import export_bundle, load_weights
-    from deepmaker_jax.train import Split, evaluate
-
-    runtime.keep_programs()
-    arrays = {
-        path.stem: np.load(path, mmap_mode="r") for path in pathlib.Path(folder).glob("*.npy")
-    }
-    arch, variables = load_weights(pathlib.Path(bundle) / "weights.safetensors")
-    images, labels = arrays["test_images"], arrays["test_labels"]
-    if not export:
-        accuracy, _ = evaluate(arch, variables, Split(images, labels))
-        size = (pathlib.Path(bundle) / "weights.safetensors").stat().st_size
-        entry = {"status": "ok", "reason": None, "bytes": size, "accuracy": accuracy}
-        return {"files": {"weights.safetensors": entry}}
-    return export_bundle(
-        pathlib.Path(bundle),
-        id=id,
-        arch=arch,
-        variables=variables,
-        calibration_images=arrays["calibration_images"],
-        test_images=images,
-        test_labels=labels,
-    )
-
-
 def export_members(
     ids: Sequence[str], out: pathlib.Path, data: Dataset, *, config: Config, num_workers: int
 ) -> Generator[Event, None, dict[str, dict[str, Any]]]:
@@ -205,9 +172,12 @@ def _pooled(
     )
     finished = False
     try:
-        with runtime.starting_workers():
+        # The accelerator's memory is this process's, and parity is to be the same everywhere.
+        with runtime.starting_workers(JAX_PLATFORMS="cpu"):
             jobs = {
-                pool.submit(_export, str(folder), id, str(weights_path(out, id).parent), export): id
+                pool.submit(
+                    do_export, str(folder), id, str(weights_path(out, id).parent), export
+                ): id
                 for id in ids
             }
         for job in concurrent.futures.as_completed(jobs):

@@ -15,7 +15,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import dump_json
 
 NAME = "ledger.jsonl"
-STATUSES = ("ok", "diverged", "failed", "timeout", "infeasible")
+WORKER_DIED = "its worker died"  # how the reason of a lost candidate begins
 KEYS = (
     "id", "generation", "genome", "arch", "parents", "fidelity", "objectives", "seconds",
     "status", "reason",
@@ -63,8 +63,18 @@ def read(path: pathlib.Path) -> list[Record]:
     return [_parse(line, f"{path} line {i}") for i, line in enumerate(lines, 1)]
 
 
+def lost(record: Record) -> bool:
+    """Whether a measurement says more about the machine than about the candidate.
+
+    A worker is killed for want of memory, for example: the next may well live.
+    """
+    return record["status"] == "failed" and str(record["reason"]).startswith(WORKER_DIED)
+
+
 class Ledger:
     """The open ledger of a run: a cache of measurements that writes every new one through.
+
+    A candidate that was lost may be measured again: the last record counts.
 
     Attributes:
       records: every measurement, oldest first.
@@ -84,6 +94,7 @@ class Ledger:
             self._file.close()
             raise
         self._by_key = {key(record): record for record in self.records}
+        self._asked: set[tuple[str, str]] = set()
         whole = path.read_bytes().rfind(b"\n") + 1
         if self._file.tell() > whole:
             self._file.truncate(whole)
@@ -102,7 +113,17 @@ class Ledger:
 
     def find(self, id: str, fidelity: Record) -> Record | None:
         """Returns the measurement of (id, fidelity), or None."""
+        self._asked.add((id, dump_json(fidelity)))
         return self._by_key.get((id, dump_json(fidelity)))
+
+    def lost(self) -> list[Record]:
+        """Returns the measurements that were lost, of those that `find` was asked for.
+
+        Others are of no consequence: a run that resumes with a lost candidate
+        measured may leave its former children behind.
+        """
+        found = (self._by_key.get(key) for key in sorted(self._asked))
+        return [record for record in found if record is not None and lost(record)]
 
     def append(self, record: Record) -> Record:
         """Writes one measurement to disk and returns it as it will be read back."""

@@ -42,20 +42,26 @@ def check(out: pathlib.Path) -> None:
 def claim(out: pathlib.Path, *, needed_bytes: int) -> None:
     """Makes the folder, or raises InputError if it cannot hold a run."""
     check(out)
-    with _refusing(out):
-        made = not out.exists()
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-        free = shutil.disk_usage(out).free
-    if free < needed_bytes + SPARE_BYTES:
-        if made:
-            out.rmdir()
-        raise InputError(
-            f"out (={out}) is on a disk with {free >> 20} MiB left, a run needs about "
-            f"{(needed_bytes + SPARE_BYTES) >> 20} MiB: free some, or name another disk"
-        )
+    made = [path for path in (out, *out.absolute().parents) if not path.exists()]
+    try:
+        with _refusing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            probe = out / ".writable"
+            try:
+                probe.write_bytes(b"")
+            finally:
+                probe.unlink(missing_ok=True)
+            free = shutil.disk_usage(out).free
+        if free < needed_bytes + SPARE_BYTES:
+            raise InputError(
+                f"out (={out}) is on a disk with {free >> 20} MiB left, a run needs about "
+                f"{(needed_bytes + SPARE_BYTES) >> 20} MiB: free some, or name another disk"
+            )
+    except InputError:
+        for path in made:  # the innermost first
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
 
 
 @contextlib.contextmanager
@@ -101,6 +107,11 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
             _set_aside(out / FRONT)  # the front of the shorter search
     write_json(path, document)
     return document
+
+
+def not_reproducible(out: pathlib.Path, reason: str) -> None:
+    """Writes into config.json that a run again may end otherwise, and why."""
+    write_json(out / CONFIG, load_json(out / CONFIG) | {"reproducible": False, "reason": reason})
 
 
 def _platform(document: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The one host loop: ask, train, measure, tell, record."""
 
+import itertools
 import pathlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from deepmaker_jax.evolve import front
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.execute import Executor, Outcome, Unit
 from deepmaker_jax.feasible import Feasible
-from deepmaker_jax.ledger import Ledger, Record
+from deepmaker_jax.ledger import Ledger, Record, lost
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.types import Genome, Objective
 
@@ -43,7 +44,8 @@ class Search(NamedTuple):
       feasible: the space within its limits.
       objectives: what is minimised, the error first.
       strategy: an evosax algorithm for (n, m) fitness and int32 genomes, see
-        `evolve.NSGA2`; it is never asked if it has `samples_only`.
+        `evolve.NSGA2`; if it has `samples_only`, what it is asked for are uniform
+        draws, which are brought to sizes as the first generation's were.
       executor: where candidates train.
       ledger: the record, which is also the cache.
       fidelity: of the search's measurements, as the ledger has it.
@@ -156,10 +158,13 @@ def _propose(
     """
     space, size = s.feasible.space, s.config.search.population
     rng = _rng(s.config.seed, generation)
+    if getattr(s.strategy, "samples_only", False):
+        draws = _asked(s, state, params, key)
+        genomes = s.feasible.sample(rng, num=size, known=known.keys(), draws=draws)
+        return [Candidate(space.id(g), g, ()) for g in genomes]
     chosen: dict[str, Candidate] = {}
     population = np.asarray(state.population)
-    # Uniform draws are nearly all large networks: random search draws as generation 0 did.
-    for attempt in range(0 if getattr(s.strategy, "samples_only", False) else MAX_ASKS):
+    for attempt in range(MAX_ASKS):
         children, asked = s.strategy.ask(jax.random.fold_in(key, attempt), state, params)
         rows = np.asarray(getattr(asked, "parents", np.full((len(children), 1), -1)))
         for child, parents in zip(np.asarray(children), np.asarray(rows), strict=True):
@@ -175,6 +180,13 @@ def _propose(
     missing = size - len(chosen)
     sampled = s.feasible.sample(rng, num=missing, known=known.keys() | chosen.keys())
     return [*chosen.values(), *(Candidate(space.id(g), g, ()) for g in sampled)]
+
+
+def _asked(s: Search, state: Any, params: Any, key: jax.Array) -> Iterator[Genome]:
+    """Yields what the strategy gives, asked again whenever that is used up."""
+    for attempt in itertools.count():
+        children, _ = s.strategy.ask(jax.random.fold_in(key, attempt), state, params)
+        yield from map(s.feasible.space.repair, np.asarray(children))
 
 
 def _measure(
@@ -200,13 +212,13 @@ def _measure(
 
 
 def _known(s: Search, candidate: Candidate) -> Record | None:
-    """Returns what the ledger holds of a candidate.
+    """Returns what the ledger holds of a candidate; nothing, if it was lost there.
 
     Raises:
       InputError: it was measured when the space or an objective meant something else.
     """
     record = s.ledger.find(candidate.id, s.fidelity)
-    if record is None:
+    if record is None or lost(record):
         return None
     arch = arch_module.to_json(s.feasible.space.decode(candidate.genome))
     if record["arch"] != arch:

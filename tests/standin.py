@@ -17,13 +17,19 @@ def accuracy(arch) -> float:
 
 
 class StandIn:
-    """Answers units in any order that `order` gives; fails the ids in `failing`."""
+    """Answers units in any order that `order` gives; fails the ids in `failing`.
+
+    `failure` is their status and reason.
+    """
 
     num_workers = 2
 
-    def __init__(self, *, order=reversed, failing=(), stop_after=None):
+    def __init__(
+        self, *, order=reversed, failing=(), failure=("diverged", "loss nan"), stop_after=None
+    ):
         self.units, self.done = [], []
-        self._order, self._failing, self._stop_after = order, failing, stop_after
+        self._order, self._stop_after = order, stop_after
+        self._failing, self._failure = failing, failure
 
     def submit(self, unit):
         self.units.append(unit)
@@ -36,7 +42,7 @@ class StandIn:
             yield Epoch(unit.id, unit.stage, unit.num_epochs, unit.num_epochs, 0.5)
             self.done.append((unit.id, unit.stage))
             if unit.id in self._failing:
-                yield Outcome(unit.id, unit.stage, "diverged", "loss nan", {}, {})
+                yield Outcome(unit.id, unit.stage, *self._failure, {}, {})
                 continue
             right = accuracy(unit.arch)
             measured = {"val_accuracy": right, "val_loss": 1 - right, "train_loss": 0.1}

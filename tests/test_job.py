@@ -38,6 +38,7 @@ from deepmaker_jax.events import (
 from deepmaker_jax.export import read_bundle
 from experiments import digits
 from tests.examples import LAST, SMALL
+from tests.standin import StandIn
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = Config(
@@ -243,6 +244,29 @@ def test_a_run_in_which_everything_fails_ends_with_an_empty_front(tmp_path):
     assert {e.record["status"] for e in of_kind(events, Measured)} == {"diverged"}
     assert "no candidate could be trained" in of_kind(events, Note)[0].text
     assert main(["report", str(tmp_path / "run")]) == 0
+
+
+def test_a_run_that_lost_candidates_says_so_and_goes_on_as_if_it_had_not(
+    whole, tmp_path, monkeypatch
+):
+    class Dying(StandIn):
+        def results(self):
+            self._failing = {unit.id for unit in self.units}
+            yield from super().results()
+
+    failure = ("failed", "its worker died (signal 9)")
+    with monkeypatch.context() as patched:
+        patched.setattr("deepmaker_jax.job._executor", lambda *_: Dying(failure=failure))
+        _, events = go(tmp_path / "run")
+    notes = [event.text for event in of_kind(events, Note)]
+    assert "12 measurements were lost with their workers: run it again to make them" in notes
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["reproducible"], config["reason"]) == (False, notes[-1])
+    (tmp_path / "run" / "front.json").unlink()
+    go(tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["reproducible"], config["reason"]) == (True, None)
+    assert files(tmp_path / "run") == files(whole[0])
 
 
 @pytest.mark.parametrize(

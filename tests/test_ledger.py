@@ -48,6 +48,23 @@ def test_what_was_appended_is_found_by_id_and_fidelity(path):
     book.close()
 
 
+def test_of_a_lost_measurement_that_was_made_again_the_last_counts(path):
+    died = record(status="failed", reason="its worker died (signal 9)")
+    write(path, died, record("b" * 12, status="failed", reason="ValueError: its worker died"))
+    book = ledger.Ledger(path)
+    assert book.lost() == []
+    for name in ("a", "b", "c"):
+        book.find(name * 12, died["fidelity"])
+    assert [item["id"] for item in book.lost()] == ["a" * 12]
+    book.append(record())
+    assert book.lost() == []
+    book.close()
+    book = ledger.Ledger(path)
+    assert book.find("a" * 12, died["fidelity"])["status"] == "ok"
+    assert book.lost() == []
+    book.close()
+
+
 def test_not_a_number_is_written_as_null(path):
     write(path, record(objectives={"error": math.nan, "size": math.inf}))
     assert ledger.read(path)[0]["objectives"] == {"error": None, "size": None}

@@ -154,6 +154,23 @@ def test_failed_candidates_are_recorded_with_their_reason_and_never_in_the_front
     assert not failing & {record["id"] for record in other}
 
 
+def test_a_candidate_lost_with_its_worker_is_measured_again_on_resume(tmp_path):
+    """So the run ends as if the worker had lived; one that diverged stays so."""
+    _, whole = finish(prepare(tmp_path / "whole", StandIn()))
+    failing = {whole[0]["id"]}
+    died = StandIn(failing=failing, failure=("failed", "its worker died (signal 9)"))
+    s = prepare(tmp_path / "run", died)
+    _, without = finish(s)
+    assert {r["id"] for r in s.ledger.lost()} == failing
+    assert not failing & {record["id"] for record in without}
+    resumed = StandIn()
+    s = prepare(tmp_path / "run", resumed)
+    _, front = finish(s)
+    assert resumed.done[0] == (whole[0]["id"], "search")
+    assert bare(front) == bare(whole)
+    assert s.ledger.lost() == []
+
+
 def test_a_search_in_which_everything_fails_ends_with_an_empty_front(tmp_path):
     class Failing(StandIn):
         def results(self):
@@ -191,6 +208,26 @@ def test_hypervolume_never_falls_and_beats_random_search(tmp_path):
             volumes.append(trace[-1])
         final[strategy] = np.median(volumes)
     assert final[NSGA2] > final[RandomSearch]
+
+
+def test_random_search_is_asked_and_its_draws_are_spread_over_the_sizes(tmp_path, monkeypatch):
+    asked, ask = [], RandomSearch.ask
+
+    def counted(self, *args):
+        asked.append(self)
+        return ask(self, *args)
+
+    monkeypatch.setattr(RandomSearch, "ask", counted)
+    s = prepare(tmp_path / "a", StandIn(), strategy=RandomSearch, generations=4, population=16)
+    finish(s)
+    assert len(asked) >= 3
+    ids = [record["id"] for record in s.ledger.records]
+    assert len(set(ids)) == len(ids) == 4 * 16
+    assert all(record["parents"] == [] for record in s.ledger.records)
+    sizes = np.sort([r["costs"]["params"] for r in s.ledger.records if r["generation"] > 0])
+    assert sizes[-1] <= LIMITS.params
+    assert np.median(sizes) < 0.3 * LIMITS.params  # of uniform draws half are at the limit
+    assert sizes[0] < 0.05 * LIMITS.params
 
 
 def test_the_front_of_records_ranks_by_error_then_size_then_id(tmp_path):

@@ -13,8 +13,8 @@ class RandomSearch(NSGA2):
     elitist archive of the best rows so far, to be compared with NSGA-II's as it
     is. Both rates in the params have no effect.
 
-    The host loop does not ask it: uniform genomes of a dense space are nearly all
-    large networks, so it samples every generation as it sampled the first.
+    Uniform genomes of a dense space are nearly all large networks, so the host loop
+    brings each to a size as it does in the first generation: `samples_only`.
 
     Source: Bergstra and Bengio 2012, as a baseline.
     """

@@ -36,12 +36,11 @@ class Inline:
     def _work(self) -> None:
         while (unit := self._units.get()) is not None and not self._closed.is_set():
             with contextlib.suppress(_Closed):
-                self._results.put(do_unit(unit, self._task, self._tell))
+                self._results.put(do_unit(unit, self._task, self._results.put, self._go_on))
 
-    def _tell(self, epoch: Epoch) -> None:
+    def _go_on(self) -> None:
         if self._closed.is_set():
             raise _Closed
-        self._results.put(epoch)
 
     def submit(self, unit: Unit) -> None:
         """Queues a unit."""
@@ -56,7 +55,7 @@ class Inline:
             yield result
 
     def close(self) -> None:
-        """Ends the thread after the epoch it is doing, and waits for that."""
+        """Ends the thread after the few steps it is doing, and waits for that."""
         self._closed.set()
         self._units.put(None)
         self._thread.join()

@@ -15,6 +15,9 @@ from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute import runtime
 from deepmaker_jax.execute.unit import Outcome, Task, Unit, arrays, do_unit
 from deepmaker_jax.files import replacing
+from deepmaker_jax.ledger import WORKER_DIED
+
+READY = "ready"  # a worker's first word: its imports worked, so what kills it now is its unit
 
 
 class _Worker(NamedTuple):
@@ -23,7 +26,7 @@ class _Worker(NamedTuple):
 
 
 def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
-    """A worker's whole life: units in, progress and outcomes out, until the pipe closes."""
+    """A worker's whole life: READY, then units in, progress and outcomes out, to the pipe's end."""
     runtime.keep_programs()
     shared = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -32,6 +35,7 @@ def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
     }
     task = task._replace(**shared)
     try:
+        connection.send(READY)
         while True:
             connection.send(do_unit(connection.recv(), task, connection.send))
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -42,7 +46,8 @@ class Processes:
     """The executor for CPUs: `num_workers` processes, started with spawn.
 
     A worker that dies is replaced and its unit is done once more; when that
-    worker dies too, the unit comes back as failed.
+    worker dies too, the unit comes back as failed. Only workers that die before
+    they are ready, whatever they were to do, end the run.
     """
 
     def __init__(self, task: Task, *, num_workers: int, folder: pathlib.Path):
@@ -53,7 +58,8 @@ class Processes:
         self._waiting: collections.deque[Unit] = collections.deque()
         self._doing: dict[_Worker, Unit | None] = {}
         self._repeated: set[Unit] = set()
-        self._num_silent = 0  # workers in a row that died without a word
+        self._starting: set[_Worker] = set()
+        self._num_unready = 0  # workers in a row that died while they were starting
 
     def _open(self) -> None:
         """Writes the data once and starts the workers."""
@@ -74,7 +80,9 @@ class Processes:
         with runtime.starting_workers():
             process.start()
         theirs.close()
-        self._doing[_Worker(process, mine)] = None
+        worker = _Worker(process, mine)
+        self._doing[worker] = None
+        self._starting.add(worker)
 
     def submit(self, unit: Unit) -> None:
         """Hands the unit to a free worker, or lets it wait."""
@@ -101,9 +109,12 @@ class Processes:
                 worker = by_connection[connection]
                 try:
                     result = connection.recv()
-                    self._num_silent = 0
                 except (EOFError, ConnectionResetError):
                     result = self._bury(worker)
+                if result == READY:
+                    self._starting.discard(worker)
+                    self._num_unready = 0
+                    continue
                 if isinstance(result, Outcome) and worker in self._doing:
                     self._doing[worker] = None
                 self._hand_out()
@@ -114,8 +125,10 @@ class Processes:
         """Replaces a dead worker; returns what became of its unit."""
         unit = self._doing.pop(worker)
         worker.process.join()
-        self._num_silent += 1
-        if self._num_silent > self.num_workers + 2:
+        was_ready = worker not in self._starting
+        self._starting.discard(worker)
+        self._num_unready += not was_ready
+        if self._num_unready > self.num_workers + 2:
             raise InputError(
                 "worker processes cannot start (see their messages above): a script that starts a "
                 'run must do so under `if __name__ == "__main__":`, or take --executor inline'
@@ -124,13 +137,14 @@ class Processes:
         self._start()
         if unit is None:
             return None
-        if unit not in self._repeated:
-            self._repeated.add(unit)
+        if unit not in self._repeated or not was_ready:
+            if was_ready:
+                self._repeated.add(unit)
             self._waiting.appendleft(unit)
             return None
         code = worker.process.exitcode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return Outcome(unit.id, unit.stage, "failed", f"its worker died ({how})", {}, {})
+        return Outcome(unit.id, unit.stage, "failed", f"{WORKER_DIED} ({how})", {}, {})
 
     def close(self) -> None:
         """Ends the workers at once and removes the shared data."""
@@ -140,4 +154,5 @@ class Processes:
         for worker in self._doing:
             worker.process.join()
         self._doing.clear()
+        self._starting.clear()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -46,13 +46,16 @@ def is_one_thread() -> bool:
 
 
 @contextlib.contextmanager
-def starting_workers() -> Iterator[None]:
+def starting_workers(**environment: str) -> Iterator[None]:
     """Processes that start in this block have one XLA thread, huge pages, and never see a Ctrl-C.
+
+    They find `environment` too: what JAX reads there holds whatever they import first.
 
     A terminal sends SIGINT to the whole group: it is the parent's to handle, also
     while a worker is still importing. A blocked signal stays blocked in the child.
     """
-    wanted = ONE_THREAD | {TUNABLES: _with_huge_pages(os.environ.get(TUNABLES))}
+    tunables = {TUNABLES: _with_huge_pages(os.environ.get(TUNABLES))}
+    wanted = ONE_THREAD | tunables | environment
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     masked = hasattr(signal, "pthread_sigmask")

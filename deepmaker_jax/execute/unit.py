@@ -10,6 +10,7 @@ import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.errors import one_line
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.lanes.size_class import SizeClass
 
@@ -94,19 +95,32 @@ class Executor(Protocol):
         ...
 
 
-def do_unit(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Outcome:
-    """Trains and measures one candidate; a failure is an outcome, not an exception."""
+def do_unit(
+    unit: Unit,
+    task: Task,
+    on_epoch: Callable[[Epoch], None],
+    on_steps: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Trains and measures one candidate; a failure is an outcome, not an exception.
+
+    Args:
+      unit: what to do.
+      task: what it shares with others.
+      on_epoch: called after each epoch.
+      on_steps: called after every few steps; what it raises leaves the training,
+        and this function unless it is an Exception.
+    """
     try:
-        return _do_unit(unit, task, on_epoch)
+        return _do_unit(unit, task, on_epoch, on_steps)
     except Exception as error:  # noqa: BLE001 - one candidate must not end a run
         where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = (
-            f"{type(error).__name__}: {error} ({pathlib.Path(where.filename).name}:{where.lineno})"
-        )
-        return Outcome(unit.id, unit.stage, "failed", " ".join(reason.split())[:500], {}, {})
+        place = f"{pathlib.Path(where.filename).name}:{where.lineno}"
+        return Outcome(unit.id, unit.stage, "failed", f"{one_line(error)} ({place})", {}, {})
 
 
-def _do_unit(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Outcome:
+def _do_unit(
+    unit: Unit, task: Task, on_epoch: Callable[[Epoch], None], on_steps: Callable[[], None]
+) -> Outcome:
     # JAX is imported here: the process that only distributes units does not need it.
     from deepmaker_jax.export.weights import load_weights, save_weights
     from deepmaker_jax.lanes.wiring import choose
@@ -128,6 +142,7 @@ def _do_unit(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Outco
         start=load_weights(unit.start)[1] if unit.start else None,
         checkpoint=unit.checkpoint,
         on_epoch=tell,
+        on_steps=on_steps,
     )
     seconds = {
         "compile": trained.compile_seconds,

@@ -85,6 +85,7 @@ def train(
     start: dict[str, Any] | None = None,
     checkpoint: pathlib.Path | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+    on_steps: Callable[[], None] = lambda: None,
 ) -> Trained:
     """Trains one network, many steps a call.
 
@@ -106,6 +107,7 @@ def train(
         then within; resumed from if it is there and whole, else the training
         starts over, to the same bits.
       on_epoch: called with (epochs done, mean loss) after each epoch.
+      on_steps: called after every few steps; raises to leave the training.
 
     Raises:
       InputError: the data do not fill one batch.
@@ -133,7 +135,9 @@ def train(
     else:
         runner = InClass(arch, size_class, settings, feed, variables)
     compiled = time.perf_counter()
-    loss = _steps(runner, rows, num_steps, num_epochs, seed, settings, checkpoint, on_epoch)
+    loss = _steps(
+        runner, rows, num_steps, num_epochs, seed, settings, checkpoint, on_epoch, on_steps
+    )
     result = runner.variables() | {"constants": variables["constants"]}
     finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
     diverged = not (finite and math.isfinite(loss))
@@ -161,6 +165,7 @@ def _steps(
     settings: TrainConfig,
     checkpoint: pathlib.Path | None,
     on_epoch: Callable[[int, float], None],
+    on_steps: Callable[[], None],
 ) -> float:
     """Trains to the end, from the checkpoint if there is one; returns the last epoch's loss."""
     loss = math.nan
@@ -177,6 +182,8 @@ def _steps(
         some = order[first : first + STEPS_A_CALL]
         runner.run(some)
         done += len(some)
+        jax.block_until_ready(runner.state)  # calls run ahead else: `on_steps` could stop none
+        on_steps()
         ended = done % num_steps == 0
         if ended:
             loss = float(runner.state.loss_sum) / num_steps

@@ -4,15 +4,20 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data import load, stratified
+from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute import Inline, Outcome, Processes, Task, Unit
 from deepmaker_jax.export.weights import load_weights
+from deepmaker_jax.train import candidate
+from deepmaker_jax.train.runner import Plain
 from tests.examples import SMALL
 
 
@@ -109,8 +114,9 @@ def test_a_unit_that_raises_or_diverges_is_an_outcome_and_the_next_goes_on(task,
     bad = units(tmp_path, 1)[0]._replace(id="bad", start=tmp_path / "missing.safetensors")
     found = outcomes(do(name, task, tmp_path, [bad, *units(tmp_path, 1)]))
     assert found["bad"].status == "failed"
-    assert "missing.safetensors" in found["bad"].reason
+    assert found["bad"].reason.startswith("InputError: PATH cannot be read")
     assert "\n" not in found["bad"].reason
+    assert str(tmp_path) not in found["bad"].reason
     assert found["unit0"].status == "diverged"
     assert "not finite" in found["unit0"].reason
     assert not (tmp_path / "unit0.safetensors").exists()
@@ -137,6 +143,28 @@ def test_the_unit_of_a_worker_that_dies_is_tried_once_more(task, tmp_path, death
     assert found["unit1"].status == "ok"
 
 
+class Deadly:
+    """Kills the process that unpickles it."""
+
+    def __reduce__(self):
+        return os._exit, (7,)
+
+
+def test_units_that_kill_their_workers_at_once_never_end_the_run(task, tmp_path):
+    (good,) = units(tmp_path, 1)
+    bad = [good._replace(id=f"bad{i}", arch=Deadly()) for i in range(3)]
+    found = outcomes(do("processes1", task, tmp_path, [*bad, good]))
+    assert found["unit0"].status == "ok"
+    reasons = {(found[unit.id].status, found[unit.id].reason) for unit in bad}
+    assert reasons == {("failed", "its worker died (exit code 7)")}
+
+
+def test_workers_that_never_get_ready_end_the_run_with_one_line(task, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepmaker_jax.execute.processes._work", Deadly())
+    with pytest.raises(InputError, match="worker processes cannot start"):
+        do("processes2", task, tmp_path, units(tmp_path, 1))
+
+
 def test_closing_ends_the_workers_and_removes_the_shared_data(task, tmp_path):
     runner = Processes(task, num_workers=2, folder=tmp_path / "shared")
     for unit in units(tmp_path):
@@ -146,6 +174,27 @@ def test_closing_ends_the_workers_and_removes_the_shared_data(task, tmp_path):
     runner.close()
     assert multiprocessing.active_children() == []
     assert not (tmp_path / "shared").exists()
+
+
+def test_closing_inline_leaves_an_epoch_in_its_middle(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(candidate, "STEPS_A_CALL", 1)
+    began, calls, whole = threading.Event(), [], Plain.run
+
+    def run(self, rows):
+        calls.append(rows)
+        began.set()
+        whole(self, rows)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(Plain, "run", run)
+    settings = dataclasses.replace(task.settings, batch_size=2)
+    num_steps = len(task.search_rows) // 2
+    assert num_steps > 500
+    runner = Inline(task._replace(settings=settings))
+    runner.submit(units(tmp_path, 1)[0])
+    assert began.wait(60)
+    runner.close()
+    assert len(calls) < num_steps / 2
 
 
 def test_nothing_starts_before_the_first_unit(task, tmp_path):

@@ -20,11 +20,14 @@ from deepmaker_jax.execute import runtime
 def test_workers_get_one_thread_and_huge_pages_unless_the_user_decided(before, within, monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
     if before:
         monkeypatch.setenv("GLIBC_TUNABLES", before)
-    with runtime.starting_workers():
-        show = "import os; print(os.environ['NPROC'], os.environ['GLIBC_TUNABLES'])"
+    with runtime.starting_workers(JAX_PLATFORMS="cpu"):
+        names = ("NPROC", "GLIBC_TUNABLES", "JAX_PLATFORMS")
+        show = f"import os; print(*(os.environ[name] for name in {names}))"
         said = subprocess.run([sys.executable, "-c", show], capture_output=True, check=True)
-    assert said.stdout.decode().split() == ["1", within]
+    assert said.stdout.decode().split() == ["1", within, "cpu"]
+    assert os.environ["JAX_PLATFORMS"] == "tpu"
     assert os.environ.get("GLIBC_TUNABLES") == before
     assert "NPROC" not in os.environ
