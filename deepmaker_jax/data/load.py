@@ -67,7 +67,7 @@ def _read(name: str, found: pathlib.Path | None, side: int | None) -> Dataset:
 
 def _existing(name: str, path: pathlib.Path) -> pathlib.Path:
     if not path.exists():
-        raise InputError(f"data path {path} does not exist: name the folder or file of {name}")
+        raise InputError(f"data path {path} does not exist: {_wanted(name)}")
     if path.is_dir() and not any(path.iterdir()):
         raise InputError(f"data folder {path} is empty: {_wanted(name)}")
     return path
@@ -75,7 +75,10 @@ def _existing(name: str, path: pathlib.Path) -> pathlib.Path:
 
 def _wanted(name: str) -> str:
     if name not in OFFICIAL_SOURCES:
-        return "looked for train/CLASS/*.png, CLASS/*.png (or .jpg, .jpeg); name their folder"
+        return (
+            "looked for train/CLASS/*.png, CLASS/*.png (or .jpg, .jpeg), or a file .npz; name "
+            "their folder, or the .npz"
+        )
     return (
         f"looked for {OFFICIAL_SOURCES[name].looked_for(name)}, {tfds_source.looked_for(name)}; "
         "name one of these, or leave --data out to download"

@@ -42,14 +42,15 @@ def test_unknown_name_lists_the_names(refuses):
 
 
 @pytest.mark.parametrize("name", [*OFFICIAL, "images"])
-def test_missing_path_is_refused(name, tmp_path, refuses):
-    with refuses(f"data path {tmp_path}/nowhere does not exist: name the folder or file of {name}"):
+def test_missing_path_is_refused_with_what_was_looked_for(name, tmp_path, refuses):
+    wanted = r"looked for .*(TFDS|CLASS.*\.npz)"
+    with refuses(f"data path {tmp_path}/nowhere does not exist: {wanted}"):
         load(name, path=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", [*OFFICIAL, "images"])
 def test_empty_folder_is_refused_with_what_was_looked_for(name, tmp_path, refuses):
-    with refuses(f"data folder {tmp_path} is empty: looked for .*(TFDS|CLASS)"):
+    with refuses(f"data folder {tmp_path} is empty: looked for .*(TFDS|CLASS.*\\.npz)"):
         load(name, path=tmp_path)
 
 
