@@ -139,14 +139,17 @@ def _sentence(members: list[Row]) -> str:
         f"{split} split with {text.whole(best.params)} parameters"
     )
     said += f" ({text.size(best.int8_bytes)} as int8)." if best.int8_bytes else "."
-    pairs = [tables.against(row, best) for row in members]
-    near = [p for p in pairs if p.compression and (p.points_lost or 0.0) <= NEAR_POINTS]
-    small = max(near, key=lambda p: p.compression or 0.0, default=best)
+    # Which network is named is a decision, so validation takes it; what is said of it is the test.
+    least = (best.val_accuracy or 0.0) - NEAR_POINTS / 100
+    near = [row for row in members if (row.val_accuracy or 0.0) >= least]
+    pairs = [tables.against(row, best) for row in near]
+    small = max(pairs, key=lambda p: p.compression or 0.0, default=best)
     if small.id == best.id:
         return said
     return (
-        f"{said} The smallest within {NEAR_POINTS} points of it has {text.whole(small.params)}: "
-        f"{text.times(small.compression)} smaller for {text.points(small.points_lost)} points."
+        f"{said} The smallest within {NEAR_POINTS} points of it in validation has "
+        f"{text.whole(small.params)}: {text.times(small.compression)} smaller for "
+        f"{text.points(small.points_lost)} points on the {split} split."
     )
 
 

@@ -124,6 +124,25 @@ def test_every_number_of_the_table_is_on_the_page(make_run):
         assert f'{row.id}<span class="tag"' in page
 
 
+def test_the_headline_is_chosen_by_validation_and_says_test(make_run):
+    run = make_run(60)
+    front = json.loads((run / "front.json").read_text())
+    first, second, third = front["members"][:3]
+    # By test accuracy it would be the third, which is the smallest.
+    for member, params, validation, test in (
+        (first, 90_000, 0.90, 0.91),
+        (second, 30_000, 0.86, 0.70),
+        (third, 10_000, 0.80, 0.90),
+    ):
+        member |= {"params": params, "val_accuracy": validation, "test_accuracy": test}
+    front["members"] = [first, second, third]
+    (run / "front.json").write_text(json.dumps(front))
+    said = words(read_page(run))
+    assert "reaches 91.0 % on the test split with 90,000 parameters" in said
+    small = "The smallest within 5 points of it in validation has 30,000: 3.0x smaller for 21.0"
+    assert f"{small} points on the test split." in said
+
+
 def test_costs_and_statuses_equal_a_hand_computation(make_run):
     run = make_run(40)
     num_members = len(json.loads((run / "front.json").read_text())["members"])
