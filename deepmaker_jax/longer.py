@@ -1,10 +1,13 @@
 """Training a member of a finished front longer."""
 
+import contextlib
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 from deepmaker_jax import data as data_module
 from deepmaker_jax.arch import from_json
+from deepmaker_jax.config import Config
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Note
@@ -12,6 +15,7 @@ from deepmaker_jax.execute import Inline, Outcome, Unit
 from deepmaker_jax.files import load_json, write_json
 from deepmaker_jax.final import export_members, has_weights, weights_path
 from deepmaker_jax.job import make_task, need_exporters
+from deepmaker_jax.ledger import NAME, Ledger
 from deepmaker_jax.run_folder import CONFIG, FRONT, claim, read_config
 
 
@@ -56,12 +60,26 @@ def train_longer(
     if config.final.export:
         need_exporters()
     started_from = {"config": {"run": run.name, "member": member, "epochs": num_epochs}}
-    begin_longer(out, started_from, needed_bytes=data.train_images.nbytes)
+    with begin_longer(out, started_from, needed_bytes=data.train_images.nbytes):
+        _train(run, member, config, data, members[member]["arch"], num_epochs=num_epochs, out=out)
+
+
+def _train(
+    run: pathlib.Path,
+    member: str,
+    config: Config,
+    data: Dataset,
+    arch: dict,
+    *,
+    num_epochs: int,
+    out: pathlib.Path,
+) -> None:
+    """`train_longer`, once all is checked and `out` is this process's."""
     weights = weights_path(out, member)
     executor = Inline(make_task(config, data))
     unit = Unit(
         id=member,
-        arch=from_json(members[member]["arch"]),
+        arch=from_json(arch),
         stage="final",
         num_epochs=num_epochs,
         checkpoint=out / "checkpoints" / "state.msgpack",
@@ -97,17 +115,20 @@ def train_longer(
             print(f"{weights.parent / name}: {file['bytes']:,} bytes, {accuracy}")
 
 
-def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> None:
-    """Claims `out`, or goes on in it if the same training was begun there.
+@contextlib.contextmanager
+def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> Iterator[None]:
+    """Claims `out`, or goes on in it if the same training was begun there; holds it in the block.
 
     Raises:
-      InputError: it holds something else, or cannot be written.
+      InputError: it holds something else, cannot be written, or another process has it.
     """
     claim(out, needed_bytes=needed_bytes)
-    path = out / CONFIG
-    if path.exists() and load_json(path) != document:
-        raise InputError(f"out (={out}) holds another training: name a new one with --out")
-    write_json(path, document)
+    with contextlib.closing(Ledger(out / NAME)):  # empty: it is the lock that a run's folder has
+        path = out / CONFIG
+        if path.exists() and load_json(path) != document:
+            raise InputError(f"out (={out}) holds another training: name a new one with --out")
+        write_json(path, document)
+        yield
 
 
 def _members(run: pathlib.Path) -> dict[str, dict]:
