@@ -1,6 +1,7 @@
 """Files that are whole or absent, and JSON that is strict."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
@@ -68,6 +69,12 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: pathlib.Path) -> None:
+    """Removes what `replacing(path)` left behind in a process that was killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        left.unlink(missing_ok=True)
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:

@@ -24,6 +24,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".a.json.k3v_9xyz", ".b.json.k3v_9xyz", ".a.json", "a.json"):
+        (tmp_path / name).write_bytes(b"")
+    files.remove_leftovers(tmp_path / "a.json")
+    assert sorted(os.listdir(tmp_path)) == [".a.json", ".b.json.k3v_9xyz", "a.json"]
+    files.remove_leftovers(tmp_path / "nowhere" / "a.json")
+
+
 def test_written_files_are_as_readable_as_any_other(tmp_path):
     files.write_bytes(tmp_path / "new", b"")
     (tmp_path / "plain").write_bytes(b"")

@@ -14,7 +14,7 @@ from deepmaker_jax.errors import InputError, one_line
 from deepmaker_jax.export import tflite, weights
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.run import run_tflite
-from deepmaker_jax.files import load_json, sha256, write_bytes, write_json
+from deepmaker_jax.files import load_json, remove_leftovers, sha256, write_bytes, write_json
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -85,6 +85,8 @@ def export_bundle(
             f"[{len(test_images)}]"
         )
     weight_bytes = weights.to_bytes(arch, variables)
+    for name in (*FILES, MANIFEST):
+        remove_leftovers(out / name)
     done = _finished(out, id, weight_bytes, test_images, test_labels)
     if done is not None:
         return done
