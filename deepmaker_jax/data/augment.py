@@ -1,13 +1,12 @@
 """Augmentation inside the compiled training step: shifted crop, flip, cutout.
 
 Sources: shifted crop and flip as in He et al. 2016, section 4.2; cutout as in
-DeVries & Taylor 2017, section 3. Where we differ: crops reflect by default,
+DeVries & Taylor 2017, section 3. Where we differ: crops reflect at the borders,
 because black borders shift the batch statistics; cutout fills with the image's own
 mean colour, where the paper's zero is the mean of the data set.
 """
 
 import dataclasses
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +22,14 @@ class Augmentation:
     """What may happen to a training image.
 
     Attributes:
-      crop: the image is shifted by -crop..crop pixels on each axis; 0: not.
-      padding: what comes in at the border: the image mirrored without its edge
-        (`np.pad`'s "reflect"), or zeros.
+      crop: the image is shifted by -crop..crop pixels on each axis, and what comes
+        in is the image mirrored without its edge (`np.pad`'s "reflect"); 0: not.
       cutout: side of a square, in pixels, filled with the image's mean colour; its
         centre lies anywhere in the image, so that the border may cut it; 0: none.
       flip: half of the images are mirrored left to right.
     """
 
     crop: int = 4
-    padding: Literal["reflect", "zero"] = "reflect"
     cutout: int = 0
     flip: bool = False
 
@@ -41,8 +38,6 @@ class Augmentation:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(f"{field}={value!r} must be a whole number of pixels from 0 on")
-        if self.padding not in ("reflect", "zero"):
-            raise InputError(f"padding={self.padding!r} must be 'reflect' or 'zero'")
         if not isinstance(self.flip, bool):
             raise InputError(f"flip={self.flip!r} must be true or false")
 
@@ -50,28 +45,24 @@ class Augmentation:
         """Checks the settings against images of shape (h, w, c).
 
         Raises:
-          InputError: a reflected crop of at least the shorter side.
+          InputError: a crop of at least the shorter side.
         """
         side = min(image_shape[:2])
-        if self.padding == "reflect" and self.crop >= side:
+        if self.crop >= side:
             raise InputError(
-                f"crop={self.crop} must be below the image's shorter side, {side}, when borders "
-                "reflect: choose less, or padding='zero'"
+                f"crop={self.crop} must be below the image's shorter side, {side}, as borders "
+                "reflect: choose less"
             )
 
 
-def default_augmentation(
-    name: str, *, image_shape: tuple[int, int, int], flip: bool | None = None
-) -> Augmentation:
+def default_augmentation(name: str, *, image_shape: tuple[int, int, int]) -> Augmentation:
     """Returns crops by an eighth of the shorter side (4 of 32), flips for CIFAR only.
 
     Args:
       name: the data set's.
       image_shape: (h, w, c).
-      flip: True or False where it was asked for; None: by the data set.
     """
-    flip = name in _FLIPPED if flip is None else flip
-    return Augmentation(crop=min(image_shape[:2]) // 8, flip=flip)
+    return Augmentation(crop=min(image_shape[:2]) // 8, flip=name in _FLIPPED)
 
 
 def augment(key: Array, images: Array, *, settings: Augmentation) -> Array:
@@ -130,19 +121,13 @@ def _crop_and_flip(images: Array, draws: Array, settings: Augmentation) -> Array
         columns = jnp.where(mirrored, width - 1 - columns, columns)
     columns = columns + shift[:, 1:2]
     taken = _take(images, _inside(rows, height), axis=1)
-    taken = _take(taken, _inside(columns, width), axis=2)
-    if settings.padding == "reflect":
-        return taken
-    valid_rows = (rows >= 0) & (rows < height)
-    valid_columns = (columns >= 0) & (columns < width)
-    valid = valid_rows[:, :, None, None] & valid_columns[:, None, :, None]
-    return jnp.where(valid, taken, jnp.zeros_like(taken))
+    return _take(taken, _inside(columns, width), axis=2)
 
 
 def _inside(index: Array, size: int) -> Array:
-    """Reflects an index at 0 and size - 1; one further out than that is clamped."""
+    """Reflects an index at 0 and size - 1."""
     last = size - 1
-    return jnp.clip(last - jnp.abs(last - jnp.abs(index)), 0, last)
+    return last - jnp.abs(last - jnp.abs(index))
 
 
 def _take(images: Array, index: Array, *, axis: int) -> Array:

@@ -8,8 +8,6 @@ Source of the indicator: Zitzler and Thiele 1998; of the greedy subset:
 Guerreiro, Fonseca and Paquete 2016.
 """
 
-from collections.abc import Sequence
-
 import moocore
 import numpy as np
 
@@ -18,13 +16,12 @@ import numpy as np
 TIE = 1e-12
 
 
-def hypervolume(scaled, *, reference: float | Sequence[float] = 1.0) -> float:
-    """Returns the volume that the points dominate, up to the reference.
+def hypervolume(scaled) -> float:
+    """Returns the volume that the points dominate, up to the reference, 1 in every objective.
 
     Args:
       scaled: Float[n, m], minimised, m >= 1. Rows that are NaN or infinite, and
         rows not better than the reference in every objective, add nothing.
-      reference: one number, or Float[m].
 
     Returns:
       The volume, dimensionless, >= 0; 0.0 without points.
@@ -33,7 +30,7 @@ def hypervolume(scaled, *, reference: float | Sequence[float] = 1.0) -> float:
       ValueError: if `scaled` does not have two axes.
     """
     points = _table(scaled)
-    bound = np.broadcast_to(np.asarray(reference, np.float64), points.shape[1:])
+    bound = np.ones(points.shape[1:])
     points = points[np.isfinite(points).all(-1) & (points < bound).all(-1)]
     return float(moocore.hypervolume(points, ref=bound)) if len(points) else 0.0
 

@@ -9,9 +9,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.export.quiet import quiet
 
 
-def run_tflite(
-    model: bytes | pathlib.Path, images: np.ndarray, *, num_threads: int = 1
-) -> np.ndarray:
+def run_tflite(model: bytes | pathlib.Path, images: np.ndarray) -> np.ndarray:
     """Returns the logits that a TFLite file gives, one image a call as on a device.
 
     Larger batches are not faster: 0.25 ms an image at any size for 31 MMACs in
@@ -22,7 +20,6 @@ def run_tflite(
     Args:
       model: the file or its bytes, from [1, h, w, c] to [1, classes].
       images: uint8[n, h, w, c].
-      num_threads: of the interpreter.
 
     Returns:
       Float32[n, classes].
@@ -40,7 +37,7 @@ def run_tflite(
         {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
     )
     with quiet():
-        interpreter = Interpreter(**source, num_threads=num_threads)
+        interpreter = Interpreter(**source, num_threads=1)
         (entry,), (leave,) = interpreter.get_input_details(), interpreter.get_output_details()
         shape = tuple(int(n) for n in entry["shape"][1:])
         if images.dtype != np.uint8 or images.shape[1:] != shape:
