@@ -1,6 +1,7 @@
 """What stands with every figure: when, where, with what and how it was measured."""
 
 import datetime
+import os
 import pathlib
 import sys
 from typing import Any
@@ -17,8 +18,16 @@ def conditions() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "machine": f"{program.num_cores()} cores, {machine['processor']}, {machine['machine']}",
         "versions": program.versions(),
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *map(portable, sys.argv[1:])]),
     }
+
+
+def portable(word: str) -> str:
+    """Returns an argument as it may be published: a path elsewhere as its last name."""
+    if not os.path.isabs(word) and not word.startswith(".."):
+        return word
+    below = os.path.relpath(word)
+    return os.path.basename(below) if below.startswith("..") else below
 
 
 def publish(figures: dict[str, Any], out: pathlib.Path | None) -> None:

@@ -2,7 +2,7 @@
 
     python -m experiments.cifar10 small --data DIR --out RUN
     python -m benchmarks.small_against_random --data DIR --run RUN --random-run RUN2 \
-        --out benchmarks/results/small_against_random.json
+        --out benchmarks/results/cifar10_small/against_random.json
 
 Runs the random search (same space, limits, fidelity, seed and initial
 population; about 25 minutes on 2 cores; resumes in RUN2) and prints both
