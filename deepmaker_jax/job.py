@@ -149,6 +149,10 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     manifests = yield from final.export_members(
         trained, out, data, config=s.config, num_workers=workers
     )
+    if lost := len(s.ledger.lost()):
+        reason = f"{lost} measurements were lost with their workers: run it again to make them"
+        run_folder.not_reproducible(out, reason)
+        yield Note(reason)
     front = final.front_document(s, members, finals, manifests)
     run_folder.write_front(out, front)
     shutil.rmtree(checkpoints(out), ignore_errors=True)  # the bundles hold all that it held
