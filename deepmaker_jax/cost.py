@@ -52,8 +52,8 @@ def _steps(network: Iterable[Layer]) -> list[tuple[str, tuple[str, ...], int]]:
     relu and relu6 are fused into the step before them. Every other activation
     is a step of its own that reads one tensor and writes another; silu and
     swish are a sigmoid and a product, elu and selu a mask and four more. A
-    two-sided activation computes both sides and selects. A batch norm that
-    stands alone is a scale and a shift.
+    two-sided activation computes a mask and both sides and selects. A batch
+    norm that stands alone is a scale and a shift.
     """
     steps: list[tuple[str, tuple[str, ...], int]] = []
     for layer in network:
@@ -66,11 +66,12 @@ def _steps(network: Iterable[Layer]) -> list[tuple[str, tuple[str, ...], int]]:
         negative, positive = split_activation(layer.activation)
         before = tail[-1][0]
         if layer.activation and negative != positive:
+            tail.append(("mask", (before,)))
             sides = []
             for side, name in (("negative", negative), ("positive", positive)):
                 tail += _activation_steps(name, before, side)
                 sides.append(tail[-1][0])
-            tail.append(("select", (before, *sides)))
+            tail.append(("select", ("mask", *sides)))
         elif negative not in ("", "relu", "relu6"):
             tail += _activation_steps(negative, before, "only")
         own = {name: f"{layer.name}/{name}" for name, _ in tail}
@@ -101,7 +102,8 @@ def peak_activation_bytes(network: tuple[Layer, ...], input_shape: tuple[int, ..
     Steps run in the layer list's order, none in place: a tensor lives from the
     step that writes it to the last step that reads it, both included, and a
     concatenation writes a new tensor. Weights are in flash, not counted; nor
-    are the runtime's own structures.
+    are the runtime's own structures. The int8 file has the same tensors, and
+    sometimes a requantised copy of a map that several concatenations read.
     """
     steps = _steps(network)
     sizes = {INPUT: math.prod(input_shape), **{name: size for name, _, size in steps}}

@@ -1,17 +1,22 @@
 """Costs against hand counts and against the real Flax network."""
 
 import dataclasses
+import math
 
+import flax.linen as nn
 import jax
-import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from deepmaker_jax.arch import layers
+from deepmaker_jax.arch import layers, split_activation
 from deepmaker_jax.cost import cost, peak_activation_bytes
+from deepmaker_jax.models.network import Conv
 from deepmaker_jax.spaces import SPACES
 from deepmaker_jax.train.init import shapes
 from tests.examples import ARCH, LAST
 
+SHAPES = ((32, 32, 3), (28, 28, 1), (8, 8, 1), (15, 13, 2))
 ONE_LAYER = dataclasses.replace(
     ARCH,
     input_shape=(8, 8, 1),
@@ -55,41 +60,87 @@ def test_a_tensor_dies_after_its_last_reader():
     assert peak_activation_bytes(chain, (8, 8, 1)) == 512
 
 
-@pytest.mark.parametrize("name", SPACES)
-@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1)])
-def test_parameters_equal_the_real_networks(name, shape):
-    space = SPACES[name](shape, 10)
-    for genome in space.sample(np.random.default_rng(0), num=6):
-        arch = space.decode(genome)
-        leaves = jax.tree.leaves(shapes(arch)["params"])
-        assert cost(arch).params == sum(leaf.size for leaf in leaves)
+@st.composite
+def archs(draw, name):
+    """An architecture of a random genome, for one of four image shapes."""
+    space = SPACES[name](draw(st.sampled_from(SHAPES)), draw(st.sampled_from([2, 10, 100])))
+    return space.decode(draw(st.tuples(*(st.integers(0, num - 1) for num in space.num_choices))))
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_macs_equal_the_dot_products_of_the_real_network(name):
-    from deepmaker_jax.models import Network
+@settings(deadline=None, max_examples=15)
+@given(data=st.data())
+def test_parameters_and_macs_equal_the_real_networks(name, data):
+    arch = data.draw(archs(name))
+    params, macs = _traced(arch)
+    assert cost(arch).params == params
+    assert cost(arch).macs == macs
 
-    space = SPACES[name]((16, 16, 3), 10)
-    for genome in space.sample(np.random.default_rng(1), num=3):
-        arch = space.decode(genome)
-        network = Network(layers(arch))
-        image = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
+
+def _traced(arch):
+    """Counts the real network's leaves, and what its convolutions and dense layers multiply."""
+    macs = []
+
+    def counted(call, args, kwargs, context):
+        out = call(*args, **kwargs)
+        if context.method_name == "__call__" and isinstance(context.module, Conv | nn.Dense):
+            kernel = context.module.get_variable("params", "kernel")
+            macs.append(math.prod(out.shape) * math.prod(kernel.shape[:-1]))
+        return out
+
+    with nn.intercept_methods(counted):
         variables = shapes(arch)
-        jaxpr = jax.make_jaxpr(network.apply)(variables, image)
-        assert cost(arch).macs == _macs(jaxpr.jaxpr)
+    assert len(macs) == sum(layer.op in ("conv", "dense") for layer in layers(arch))
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"])), sum(macs)
 
 
-def _macs(jaxpr):
-    """Counts multiply-accumulates of convolutions and products, padding included."""
-    total = 0
-    for eqn in jaxpr.eqns:
-        for value in eqn.params.values():
-            inner = getattr(value, "jaxpr", None)
-            if inner is not None:
-                total += _macs(inner)
-        out = eqn.outvars[0].aval
-        if eqn.primitive.name == "conv_general_dilated":
-            total += out.size * int(np.prod(eqn.invars[1].aval.shape[:3]))
-        elif eqn.primitive.name == "dot_general":
-            total += out.size * eqn.invars[0].aval.shape[-1]
-    return total
+# What an activation's steps read of the tensors made since the layer's own: 0 is the layer's.
+ACTIVATION_READS = {
+    "": (),
+    "relu": (),
+    "relu6": (),
+    "hard_swish": ((0,),),
+    "tanh": ((0,),),
+    "sigmoid": ((0,),),
+    "silu": ((0,), (0, 1)),
+    "swish": ((0,), (0, 1)),
+    "elu": ((0,), (0, 1), (2,), (3,), (0, 1, 4)),
+    "selu": ((0,), (0, 1), (2,), (3,), (0, 1, 4)),
+}
+
+
+@pytest.mark.parametrize("name", SPACES)
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_peak_activations_equal_the_sum_over_tensors_lives(name, data):
+    arch = data.draw(archs(name))
+    negative, positive = split_activation(arch.activation)
+    assume(negative == positive)
+    assert cost(arch).peak_activation_bytes == _peak_of_lives(arch)
+
+
+def _peak_of_lives(arch):
+    """Gives every tensor the interval from its writing to its last reading; adds up each moment."""
+    size, written, last_read = {"input": math.prod(arch.input_shape)}, {"input": 0}, {"input": 0}
+    now = 0
+
+    def step(name, reads, bytes_):
+        nonlocal now
+        size[name], written[name], last_read[name] = bytes_, now, now
+        last_read.update(dict.fromkeys(reads, now))
+        now += 1
+
+    final = {"input": "input"}
+    for layer in layers(arch):
+        reads, bytes_ = [final[source] for source in layer.inputs], math.prod(layer.shape)
+        if layer.op == "norm":
+            step((layer.name, "scale"), reads, bytes_)
+            reads = [(layer.name, "scale")]
+        own = [(layer.name, 0)]
+        step(own[0], reads, bytes_)
+        for places in ACTIVATION_READS[split_activation(layer.activation)[0]]:
+            own.append((layer.name, len(own)))
+            step(own[-1], [own[place] for place in places], bytes_)
+        final[layer.name] = own[-1]
+    lives = [(written[name], last_read[name], size[name]) for name in size]
+    return max(sum(n for first, last, n in lives if first <= i <= last) for i in range(now))
