@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -20,21 +21,47 @@ def script(tmp_path_factory):
     return path
 
 
-def start(script, *args):
+def start(script, *args, folder=None):
+    folder = folder or script.parent
     command = [sys.executable, str(script), *args]
-    done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
-def test_it_has_help_runs_resumes_and_reports(script):
+def stop_after_the_first_measurements(script):
+    """Starts the script and sends it a Ctrl-C once two candidates are measured."""
+    # A shell starts background jobs with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        cwd=script.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = []
+    with process:
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("2/4 "):
+                process.send_signal(signal.SIGINT)
+    return process.returncode, "".join(said)
+
+
+def test_it_has_help_stops_resumes_and_reports(script):
     code, out, _ = start(script, "--help")
     assert code == 0
     assert "quick (default): A minute on 2 cores." in out
     assert "--search.population" in out
 
+    run = script.parent / "runs" / "bars-quick-seed0"
+    code, said = stop_after_the_first_measurements(script)
+    assert code == 130, said
+    assert "to go on: " in said.splitlines()[-1]
+    paid = (run / "ledger.jsonl").read_text()
+    assert 2 <= len(paid.splitlines()) <= 4
+    assert not (run / "front.json").exists()
+
     code, out, said = start(script)
     assert code == 0, said
-    run = script.parent / "runs" / "bars-quick-seed0"
+    assert (run / "ledger.jsonl").read_text().startswith(paid)
     config = json.loads((run / "config.json").read_text())
     assert config["space"]["name"] == "chains"
     assert config["strategy"] == "MutationOnly"
@@ -47,7 +74,14 @@ def test_it_has_help_runs_resumes_and_reports(script):
     lines = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
     children = [line for line in lines if line["generation"] > 0]
     assert children
-    assert (run / "report.html").exists()
+    assert len({(line["id"], str(line["fidelity"])) for line in lines}) == len(lines)
+
+    page = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    code, reported, said = start("-m", "deepmaker_jax.cli", "report", str(run), folder=run.parent)
+    assert code == 0, said
+    assert reported.strip() == str(run / "report.html")
+    assert (run / "report.html").read_bytes() == page
 
     ledger = (run / "ledger.jsonl").read_bytes()
     code, again, said = start(script)

@@ -138,8 +138,8 @@ def test_the_headline_is_chosen_by_validation_and_says_test(make_run):
     front["members"] = [first, second, third]
     (run / "front.json").write_text(json.dumps(front))
     said = words(read_page(run))
-    assert "reaches 91.0 % on the test split with 90,000 parameters" in said
-    small = "The smallest within 5 points of it in validation has 30,000: 3.0x smaller for 21.0"
+    assert "reaches 91.00 % on the test split with 90,000 parameters" in said
+    small = "The smallest within 5 points of it in validation has 30,000: 3.00x smaller for 21.00"
     assert f"{small} points on the test split." in said
 
 
