@@ -40,7 +40,7 @@ from deepmaker_jax.lanes import size_class
 from deepmaker_jax.lanes.wiring import choose, fit, lane_macs
 from deepmaker_jax.models import Network
 from deepmaker_jax.train import predict
-from deepmaker_jax.train.candidate import epoch_order
+from deepmaker_jax.train.course import epoch_order
 from deepmaker_jax.train.init import init
 
 SETTINGS = TrainConfig(batch_size=64, crop=4, flip=True, sgd_learning_rate=0.1)

@@ -23,7 +23,7 @@ from deepmaker_jax.models.activation import activate, slope
 from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
 
 Params = dict[str, Any]
-NUM_PIXELS = 1024  # of a chunk, about: 8 channels of it are 32 KiB
+WIDE = 32  # images of a chunk from which on picking pixels is cheaper than a product with zeros
 
 
 class Level(NamedTuple):
@@ -68,12 +68,12 @@ class Work(NamedTuple):
     features: jax.Array
 
 
-def levels(size_class: SizeClass, batch_size: int, *, num_pixels: int = NUM_PIXELS):
+def levels(size_class: SizeClass, batch_size: int):
     """Returns the class's resolutions for a batch; a chunk's images are whole chunks above it."""
     found, num_images, first_row = [], 1, 0
     for index, rows in enumerate(size_class.num_rows):
         h, w = size_class.side(index)
-        wanted = max(num_images, num_pixels // (h * w))
+        wanted = max(num_images, size_class.num_pixels // (h * w))
         fits = [q for q in range(num_images, batch_size + 1, num_images) if batch_size % q == 0]
         num_images = max(q for q in fits if q <= wanted or q == num_images)
         num_groups = (rows + BLOCK) // size_class.group
@@ -210,9 +210,35 @@ def _row_pairs(x, level: Level):
     return x[..., 0, :], x[..., 1, :]
 
 
+def _select(row, half):
+    """Returns the pixels that a matrix of zeros and ones picks, to the bit on any device."""
+    return jnp.matmul(row, half, precision=lax.Precision.HIGHEST)
+
+
 def _corners(x, level: Level):
-    """Returns the four pixels of each 2x2 window, by selection: Float[..., h // 2, w // 2 * q]."""
-    return [row @ half for row in _row_pairs(x, level) for half in _halves(level, x.dtype)]
+    """Returns the four pixels of each 2x2 window: Float[..., h // 2, w // 2 * q]."""
+    if level.num_images >= WIDE:
+        return [half for row in _row_pairs(x, level) for half in _split(row, level)]
+    return [_select(row, half) for row in _row_pairs(x, level) for half in _halves(level, x.dtype)]
+
+
+def _split(row, level: Level):
+    """Returns a row's even and its odd pixels, Float[..., w // 2 * q] each."""
+    pairs = row.reshape(*row.shape[:-1], level.w, -1)[..., : level.w // 2 * 2, :]
+    pairs = pairs.reshape(*row.shape[:-1], level.w // 2, 2, level.num_images)
+    return tuple(pairs[..., i, :].reshape(*row.shape[:-1], -1) for i in range(2))
+
+
+def _join(even, odd, level: Level):
+    """Returns the row of `_split`'s halves, Float[..., w * q]; an odd last pixel is 0."""
+    shape = (*even.shape[:-1], level.w // 2, level.num_images)
+    if level.num_images >= WIDE:
+        row = jnp.stack([even.reshape(shape), odd.reshape(shape)], -2)
+        row = row.reshape(*even.shape[:-1], -1)
+        missing = level.w % 2 * level.num_images
+        return jnp.pad(row, (*((0, 0),) * (row.ndim - 1), (0, missing)))
+    halves = _halves(level, even.dtype)
+    return _select(even, halves[0].T) + _select(odd, halves[1].T)
 
 
 def _first_of(corners):
@@ -229,9 +255,12 @@ def _pool(x, level: Level, by_max):
     """Pools pieces of one group, Float[piece, c, pixel] to Float[piece, c, h // 2, w // 2 * q]."""
 
     def mean(x):
-        even, odd = _halves(level, x.dtype)
         upper, lower = _row_pairs(x, level)
-        return (upper + lower) @ ((even + odd) * 0.25)
+        if level.num_images >= WIDE:
+            even, odd = _split(upper + lower, level)
+            return (even + odd) * 0.25
+        even, odd = _halves(level, x.dtype)
+        return _select(upper + lower, (even + odd) * 0.25)
 
     def most(x):
         corners = _corners(x, level)
@@ -249,14 +278,16 @@ def _unpool(g, x, level: Level, by_max):
         return whole.reshape(*g.shape[:2], level.pixels)
 
     def mean(g, x):
-        even, odd = _halves(level, g.dtype)
-        row = g @ ((even + odd) * 0.25).T
+        if level.num_images >= WIDE:
+            row = _join(g * 0.25, g * 0.25, level)
+        else:
+            even, odd = _halves(level, g.dtype)
+            row = _select(g, ((even + odd) * 0.25).T)
         return rows(row, row)
 
     def most(g, x):
-        even, odd = _halves(level, g.dtype)
         parts = [jnp.where(first, g, 0) for first in _first_of(_corners(x, level))]
-        return rows(*(a @ even.T + b @ odd.T for a, b in (parts[:2], parts[2:])))
+        return rows(*(_join(a, b, level) for a, b in (parts[:2], parts[2:])))
 
     return lax.cond(by_max, most, mean, g, x) if level.index == 0 else mean(g, x)
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 BLOCK = 32  # channels that a 1x1 edge reads at once
+WHOLE_BATCH = 1 << 30  # pixels of a chunk where there is no cache to stay in: on an accelerator
 
 
 class SizeClass(NamedTuple):
@@ -19,6 +20,7 @@ class SizeClass(NamedTuple):
       num_convs, num_mixes: edges with a kernel, and 1x1 ones.
       activations: names that a lane may choose from; each gives 0 for 0.
       optimizers: names that a lane may choose from.
+      num_pixels: of a chunk of the batch, about.
     """
 
     name: str
@@ -32,6 +34,7 @@ class SizeClass(NamedTuple):
     num_mixes: int
     activations: tuple[str, ...]
     optimizers: tuple[str, ...]
+    num_pixels: int = 1024  # 8 channels of them are 32 KiB: they stay in a core's cache
 
     @property
     def trash(self) -> int:
@@ -52,8 +55,8 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 # genomes of space `deepmaker` (benchmarks/size_classes.py): "small" has room for what has up to
 # about 60,000 parameters, "medium" 200,000, "large" a million.
 _ROOM = {
-    ("small", 3): ((576, 736, 672, 416, 224), 160, 128),
-    ("small", 5): ((448, 480, 416, 288, 160), 128, 128),
+    ("small", 3): ((672, 736, 672, 416, 224), 224, 160),
+    ("small", 5): ((448, 480, 416, 288, 160), 160, 160),
     ("medium", 3): ((1312, 1344, 1184, 1056, 1056), 544, 608),
     ("medium", 5): ((800, 832, 800, 544, 448), 320, 288),
     ("large", 3): ((2688, 2688, 2688, 2112, 2112), 2176, 2432),
@@ -69,6 +72,7 @@ def table(
     *,
     activations: tuple[str, ...] = ACTIVATIONS,
     optimizers: tuple[str, ...] = OPTIMIZERS,
+    num_pixels: int = 1024,
 ) -> tuple[SizeClass, ...]:
     """Returns the size classes of a task, the smaller ones first.
 
@@ -89,6 +93,7 @@ def table(
             num_mixes=num_mixes,
             activations=tuple(name for name in ACTIVATIONS if name in activations),
             optimizers=tuple(name for name in OPTIMIZERS if name in optimizers),
+            num_pixels=num_pixels,
         )
         for (size, kernel), (rows, num_convs, num_mixes) in _ROOM.items()
     )

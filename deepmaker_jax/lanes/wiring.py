@@ -268,6 +268,11 @@ def fit(arch: ArchSpec, size_class: SizeClass) -> Lane:
     return Lane(_wiring(fitting, size_class.activations.index(arch.activation)), fitting.places)
 
 
+def empty(size_class: SizeClass) -> Lane:
+    """Returns the lane of no network: no group, no edge, no weight."""
+    return Lane(_wiring(_Fitting(size_class), 0), {})
+
+
 def choose(arch: ArchSpec, table: Sequence[SizeClass]) -> SizeClass | None:
     """Returns the first size class that an architecture fits, or None."""
     for size_class in table:
@@ -349,7 +354,7 @@ def lane_macs(size_class: SizeClass, lane: Lane) -> int:
 
 def put(lane: Lane, size_class: SizeClass, variables: Tree) -> dict[str, np.ndarray]:
     """Returns a plain network's variables as a lane's arrays, padding zero; `take`'s inverse."""
-    dtype = next(iter(variables["params"].values()))["kernel"].dtype
+    dtype = next((v["kernel"].dtype for v in variables["params"].values()), np.float32)
     found = {name: np.zeros(shape, dtype) for name, shape in shapes(size_class).items()}
     for (collection, layer, leaf), (name, index) in lane.places.items():
         value = np.asarray(variables[collection][layer][leaf])

@@ -10,7 +10,7 @@ import optax
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.lanes import network as lane_network
 from deepmaker_jax.lanes.size_class import SizeClass
-from deepmaker_jax.lanes.wiring import STATISTICS, Lane, Ranges, Wiring, put, valid
+from deepmaker_jax.lanes.wiring import STATISTICS, Lane, Ranges, Wiring, empty, put, valid
 from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
 from deepmaker_jax.train.optimizer import direction
 from deepmaker_jax.train.step import Feed, Rule, TrainState, ValueAndGrad, init_state, make_step
@@ -113,6 +113,13 @@ def lane_feed(
         learning_rate=np.float32(learning_rate),
         num_steps=np.int32(num_steps),
     )
+
+
+def idle(size_class: SizeClass, settings: TrainConfig) -> tuple[TrainState, LaneFeed]:
+    """Returns the state and the feed of a lane without a network."""
+    lane, optimizer = empty(size_class), size_class.optimizers[0]
+    state = lane_state(lane, size_class, {"params": {}, "batch_stats": {}}, settings)
+    return state, lane_feed(lane, size_class, optimizer, learning_rate=0.0, num_steps=1)
 
 
 class Trips(NamedTuple):

@@ -42,7 +42,7 @@ class Runner(Protocol):
 _programs: dict[Any, Any] = {}
 
 
-def _compiled(key: Any, make, *args):
+def compiled(key: Any, make, *args):
     """Returns the compiled program for a key; kept, so that a process compiles it once."""
     if key not in _programs:
         while len(_programs) >= MAX_KEPT:
@@ -51,14 +51,32 @@ def _compiled(key: Any, make, *args):
     return _programs[key]
 
 
-def _shapes(feed: Feed):
+def shapes_of(feed: Feed) -> tuple[Any, ...]:
+    """Returns the shapes and types of the data: another program for others."""
     return tuple((leaf.shape, str(leaf.dtype)) for leaf in feed)
 
 
-def _padded(rows: np.ndarray) -> np.ndarray:
+def padded(rows: np.ndarray) -> np.ndarray:
+    """Returns up to STEPS_A_CALL steps' examples as a call takes them, Int32[STEPS_A_CALL, b]."""
     filled = np.zeros((STEPS_A_CALL, *rows.shape[1:]), np.int32)
     filled[: len(rows)] = rows
     return filled
+
+
+def in_batches(rows: np.ndarray, size: int) -> tuple[np.ndarray, int, np.ndarray]:
+    """Returns what one call evaluates: (batches, how many of them, how many of each count).
+
+    Args:
+      rows: Int[k], at most STEPS_A_CALL batches.
+      size: b, of a batch.
+
+    Returns:
+      (Int32[STEPS_A_CALL, b], number of batches, Int32[STEPS_A_CALL]).
+    """
+    filled = np.zeros(STEPS_A_CALL * size, np.int32)
+    filled[: len(rows)] = rows
+    num_valid = np.clip(len(rows) - np.arange(STEPS_A_CALL) * size, 0, size)
+    return filled.reshape(STEPS_A_CALL, size), -(-len(rows) // size), num_valid.astype(np.int32)
 
 
 class Plain:
@@ -78,13 +96,13 @@ class Plain:
                 options["xla_backend_optimization_level"] = 1
             return steps.lower(state, feed, rows, np.int32(0)).compile(options)
 
-        self._steps = _compiled((self.network, arch.optimizer, settings, _shapes(feed)), compile)
+        self._steps = compiled((self.network, arch.optimizer, settings, shapes_of(feed)), compile)
         # A call gives its input buffers back: hand it copies that nobody else holds.
         self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
     def run(self, rows: np.ndarray) -> None:
         """See `Runner`."""
-        self.state = self._steps(self.state, self.feed, _padded(rows), np.int32(len(rows)))
+        self.state = self._steps(self.state, self.feed, padded(rows), np.int32(len(rows)))
 
     def variables(self) -> dict[str, Any]:
         """See `Runner`."""
@@ -134,7 +152,7 @@ class InClass:
             lowered = run.lower(self._common, self._stacked(), work, self._feed, call)
             return _Program(lowered.compile(), [work])
 
-        self._program = _compiled((size_class, settings, _shapes(self._common)), compile)
+        self._program = compiled((size_class, settings, shapes_of(self._common)), compile)
 
     def _stacked(self):
         return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True)[None], self.state)
@@ -158,7 +176,7 @@ class InClass:
 
     def run(self, rows: np.ndarray) -> None:
         """See `Runner`."""
-        self._run(self._call(_padded(rows), num_steps=len(rows)))
+        self._run(self._call(padded(rows), num_steps=len(rows)))
 
     def variables(self) -> dict[str, Any]:
         """See `Runner`."""
@@ -171,16 +189,6 @@ class InClass:
         total = np.zeros(2)
         a_call = STEPS_A_CALL * self._size
         for start in range(0, len(rows), a_call):
-            some = np.asarray(rows[start : start + a_call], np.int32)
-            filled = np.zeros(a_call, np.int32)
-            filled[: len(some)] = some
-            num_batches = -(-len(some) // self._size)
-            num_valid = np.clip(len(some) - np.arange(STEPS_A_CALL) * self._size, 0, self._size)
-            total += self._run(
-                self._call(
-                    filled.reshape(STEPS_A_CALL, -1),
-                    num_batches=num_batches,
-                    num_valid=num_valid.astype(np.int32),
-                )
-            )
+            some, num, num_valid = in_batches(rows[start : start + a_call], self._size)
+            total += self._run(self._call(some, num_batches=num, num_valid=num_valid))
         return float(total[0] / len(rows)), float(total[1] / len(rows))

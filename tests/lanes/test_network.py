@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from deepmaker_jax.arch import layers
+from deepmaker_jax.lanes import network
 from deepmaker_jax.lanes.network import levels, make_work, patches, predict, value_and_grad
-from deepmaker_jax.lanes.size_class import table
+from deepmaker_jax.lanes.size_class import WHOLE_BATCH, table
 from deepmaker_jax.lanes.wiring import STATISTICS, fit, put, take, valid
 from deepmaker_jax.models import Network
 from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
@@ -96,9 +97,14 @@ def test_padded_equals_plain_in_every_class(float64, name):
             np.testing.assert_array_equal(np.asarray(statistic)[~inside], 0)
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("shape", [(13, 10, 1), (9, 24, 4)])
-def test_padded_equals_plain_on_odd_sides(float64, shape):
+def test_padded_equals_plain_on_odd_sides(float64, shape, whole, monkeypatch):
+    """In chunks of a few images, and in one as on an accelerator."""
     size_class = named("small-5x5", shape)
+    if whole:
+        monkeypatch.setattr(network, "WIDE", BATCH)
+        size_class = size_class._replace(num_pixels=WHOLE_BATCH)
     kinds = set()
     for arch in draw(shape, num=6, size_class=size_class, most=60_000, kernel=5):
         check(arch, size_class, np.float64, 1e-10)

@@ -13,8 +13,8 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.models import Network
-from deepmaker_jax.train import Split, candidate, evaluate, predict, runner, train
-from deepmaker_jax.train.candidate import epoch_order
+from deepmaker_jax.train import Split, candidate, course, evaluate, predict, runner, train
+from deepmaker_jax.train.course import epoch_order
 from deepmaker_jax.train.init import init
 from tests.examples import SMALL
 
@@ -121,8 +121,8 @@ def test_a_training_that_stopped_within_an_epoch_goes_on_to_the_same_bits(
     run, whole, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(candidate, "STEPS_A_CALL", 8)  # of 22 an epoch: the shape stays
-    monkeypatch.setattr(candidate, "CHECKPOINT_SECONDS", 0.0)
-    path, saves, save = tmp_path / "state.msgpack", [], candidate._save
+    monkeypatch.setattr(course, "CHECKPOINT_SECONDS", 0.0)
+    path, saves, save = tmp_path / "state.msgpack", [], course.save
 
     def stop_at(path, state, loss):
         save(path, state, loss)
@@ -130,7 +130,7 @@ def test_a_training_that_stopped_within_an_epoch_goes_on_to_the_same_bits(
         if len(saves) == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(candidate, "_save", stop_at)
+    monkeypatch.setattr(course, "save", stop_at)
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint=path)
     assert saves == [8, 16, 22, 30, 38, 44, 52, 60]

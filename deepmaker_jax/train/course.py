@@ -1,0 +1,150 @@
+"""The course of one training, whatever program does its steps: what comes next, what is kept."""
+
+import math
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.serialization
+import jax
+import numpy as np
+
+from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.files import write_bytes
+from deepmaker_jax.train.step import TrainState
+
+ORDER_STREAM = 2 << 32  # of Philox: apart from the sampler's and the calibration's
+CHECKPOINT_SECONDS = 30.0  # between two writes of the state within an epoch
+
+
+class Job(NamedTuple):
+    """One candidate to train.
+
+    Attributes:
+      arch: the architecture, with its optimizer and learning rate.
+      num_epochs: epochs; images that do not fill a batch wait for another one.
+      rows: Int[k], the images to train on.
+      held_out: Int[v], the images to measure the trained network on, if any.
+      start: variables to start from instead of fresh ones.
+      checkpoint: file that holds the state, written after each epoch and now and
+        then within; resumed from if it is there and whole, else the training
+        starts over, to the same bits.
+      on_epoch: called with (epochs done, mean loss) after each epoch.
+      key: what the caller tells its jobs apart by.
+    """
+
+    arch: ArchSpec
+    num_epochs: int
+    rows: np.ndarray
+    held_out: np.ndarray | None = None
+    start: dict[str, Any] | None = None
+    checkpoint: pathlib.Path | None = None
+    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None
+    key: Any = None
+
+
+def epoch_order(seed: int, epoch: int, num_images: int, num_steps: int, batch_size: int):
+    """Returns the examples of an epoch, Int32[num_steps, batch_size].
+
+    A function of the seed and the epoch alone: every candidate sees the same
+    examples. The images that do not fill a batch are others in every epoch.
+    """
+    rng = np.random.Generator(np.random.Philox(key=[seed, ORDER_STREAM + epoch]))
+    order = rng.permutation(num_images)[: num_steps * batch_size]
+    return order.astype(np.int32).reshape(num_steps, batch_size)
+
+
+class Course:
+    """Where one training stands.
+
+    Attributes:
+      num_total: steps of the whole training.
+      num_done: steps done.
+      loss: mean loss of the last whole epoch; NaN before the first.
+    """
+
+    def __init__(self, job: Job, settings: TrainConfig, *, seed: int):
+        """Raises InputError if the data do not fill one batch."""
+        self._job, self._size, self._seed = job, settings.batch_size, seed
+        self._num_steps = len(job.rows) // settings.batch_size
+        if self._num_steps < 1:
+            raise InputError(
+                f"train.batch-size (={settings.batch_size}) must be at most the training images "
+                f"({len(job.rows)})"
+            )
+        self.num_total = self._num_steps * job.num_epochs
+        self.num_done, self.loss = 0, math.nan
+        self._order: np.ndarray | None = None
+        self._saved = time.perf_counter()
+
+    def resume(self, state: TrainState) -> TrainState:
+        """Returns the checkpoint's state if there is one, else `state`, which is fresh."""
+        found = None if self._job.checkpoint is None else _restore(self._job.checkpoint, state)
+        if found is not None:
+            state, self.loss = found
+        self.num_done = int(state.step)
+        return state
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all is done, or an epoch's loss is no number."""
+        lost = self.num_done >= self._num_steps and not math.isfinite(self.loss)
+        return self.num_done >= self.num_total or lost
+
+    @property
+    def begins_epoch(self) -> bool:
+        """Whether the next step is an epoch's first: `loss_sum` counts from 0 again."""
+        return self.num_done % self._num_steps == 0
+
+    def rows(self, most: int) -> np.ndarray:
+        """Returns the examples of the next steps, Int32[k, b], k at most `most`, of one epoch."""
+        epoch, first = divmod(self.num_done, self._num_steps)
+        if self._order is None or first == 0:
+            rows, steps = self._job.rows, self._num_steps
+            order = epoch_order(self._seed, epoch, len(rows), steps, self._size)
+            self._order = rows[order].astype(np.int32)
+        return self._order[first : first + most]
+
+    def advance(self, num: int, loss_sum: float, state: Callable[[], TrainState]) -> None:
+        """Takes note of `num` steps done; saves and tells what is due.
+
+        Args:
+          num: steps.
+          loss_sum: of the state behind them.
+          state: gives that state, if it is wanted.
+        """
+        self.num_done += num
+        if self.begins_epoch:
+            self.loss = float(loss_sum) / self._num_steps
+        due = self.begins_epoch or time.perf_counter() - self._saved > CHECKPOINT_SECONDS
+        if self._job.checkpoint is not None and due:
+            save(self._job.checkpoint, state(), self.loss)
+            self._saved = time.perf_counter()
+        if self.begins_epoch:
+            self._job.on_epoch(self.num_done // self._num_steps, self.loss)
+
+    def diverged(self, variables: dict[str, Any]) -> bool:
+        """Whether the training that led to these variables got lost."""
+        finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+        return not (finite and math.isfinite(self.loss))
+
+
+def save(path: pathlib.Path, state: TrainState, loss: float) -> None:
+    """Writes a checkpoint."""
+    value = {"state": tuple(state), "loss": loss}
+    write_bytes(path, flax.serialization.to_bytes(jax.tree.map(np.asarray, value)))
+
+
+def _restore(path: pathlib.Path, like: TrainState) -> tuple[TrainState, float] | None:
+    """Returns (state, last epoch's loss) of a checkpoint of this training, or None."""
+    target = {"state": tuple(like), "loss": 0.0}
+    try:
+        value = flax.serialization.from_bytes(target, path.read_bytes())
+        state = TrainState(*value["state"])
+        fits = jax.tree.map(lambda a, b: np.shape(a) == np.shape(b), like, state)
+        return (state, float(value["loss"])) if all(jax.tree.leaves(fits)) else None
+    except Exception:  # noqa: BLE001 - msgpack and flax raise what they like on a damaged file
+        return None

@@ -1,0 +1,168 @@
+"""Candidates that share a program: each as if alone, whenever it came and whichever its slot."""
+
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.data import load
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.lanes.size_class import table
+from deepmaker_jax.lanes.wiring import choose
+from deepmaker_jax.train import Split, lane, population, runner, train
+from deepmaker_jax.train.course import Job
+from deepmaker_jax.train.population import Population
+from tests.examples import SMALL
+
+SETTINGS = TrainConfig(batch_size=64, crop=1, flip=False)
+SCALE = np.array([1 / 96], np.float32)
+CLASS = choose(SMALL, table((8, 8, 1), 10, activations=("relu",), optimizers=("sgd",)))
+ROWS, HELD_OUT = np.arange(0, 1400), np.arange(1400, 1437)
+WIDER = dataclasses.replace(SMALL, stem_width=16, learning_rate_log2=-1)
+DEEPER = dataclasses.replace(
+    SMALL, stages=(dataclasses.replace(SMALL.stages[0], num_layers=4, connectivity="window"),)
+)
+LOST = dataclasses.replace(SMALL, learning_rate_log2=100)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load("digits")
+    return Split(data.train_images, data.train_labels)
+
+
+def job(arch, num_epochs=3, **rest):
+    return Job(arch, num_epochs, ROWS, HELD_OUT, **rest)
+
+
+def make(data, num_lanes=2):
+    rest = {"settings": SETTINGS, "seed": 0, "input_scale": SCALE, "num_lanes": num_lanes}
+    return Population(CLASS, data, **rest)
+
+
+def do(data, jobs, **rest):
+    """Returns what became of jobs, in their order, and the order in which they ended."""
+    waiting = [one._replace(key=i) for i, one in enumerate(jobs)]
+    found = list(make(data).train(lambda: waiting.pop(0) if waiting else None, **rest))
+    ended = [one.key for one, _ in found]
+    return [found[ended.index(i)][1] for i in range(len(jobs))], ended
+
+
+@pytest.fixture(scope="module")
+def whole(digits):
+    """More candidates than lanes, of different lengths; one of them gets lost."""
+    told = []
+    jobs = [
+        job(SMALL, on_epoch=lambda epoch, loss: told.append((epoch, loss))),
+        job(LOST),
+        job(WIDER, 2),
+        job(DEEPER, 1),
+    ]
+    return (*do(digits, jobs), told)
+
+
+def same_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
+    assert a.score == b.score
+    assert a.train_loss == b.train_loss
+
+
+def test_a_lane_ends_where_the_candidate_alone_does(whole, digits):
+    found, _, told = whole
+    for trained, (arch, num_epochs) in zip(
+        [found[0], found[2], found[3]], [(SMALL, 3), (WIDER, 2), (DEEPER, 1)], strict=True
+    ):
+        alone = train(
+            arch, digits, settings=SETTINGS, num_epochs=num_epochs, seed=0, input_scale=SCALE,
+            rows=ROWS, held_out=HELD_OUT, size_class=CLASS,
+        )  # fmt: skip
+        assert trained.train_loss == pytest.approx(alone.train_loss, rel=1e-2)
+        assert abs(trained.score.accuracy - alone.score.accuracy) <= 1.5 / len(HELD_OUT)
+        assert trained.score.loss == pytest.approx(alone.score.loss, rel=5e-2)
+        one_epoch = trained if num_epochs == 1 else None
+        if one_epoch:  # before rounding has grown
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3),
+                one_epoch.variables, alone.variables,
+            )  # fmt: skip
+    assert [epoch for epoch, _ in told] == [1, 2, 3]
+    assert told[-1][1] == found[0].train_loss < told[0][1]
+
+
+def test_a_candidate_that_gets_lost_gives_its_slot_to_the_next(whole):
+    found, ended, _ = whole
+    assert found[1].diverged
+    assert found[1].score is None
+    assert ended[0] == 1
+    assert not any(found[i].diverged for i in (0, 2, 3))
+
+
+def test_bits_depend_neither_on_the_slot_nor_on_the_neighbours_nor_on_the_pace(
+    whole, digits, monkeypatch
+):
+    found, _, _ = whole
+    monkeypatch.setattr(population, "FIRST_STEPS", 7)
+    (other,), _ = do(digits, [job(DEEPER, 1)])
+    same_bits(other, found[3])
+    (_, other), _ = do(digits, [job(LOST), job(SMALL)])
+    same_bits(other, found[0])
+
+
+def test_a_candidate_goes_on_from_its_checkpoint_to_the_same_bits(whole, digits, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def leave(epoch, loss):
+        if epoch == 2:
+            raise StopError
+
+    path = tmp_path / "state.msgpack"
+    with pytest.raises(StopError):
+        do(digits, [job(WIDER), job(SMALL, checkpoint=path, on_epoch=leave)])
+    epochs = []
+    again = job(SMALL, checkpoint=path, on_epoch=lambda epoch, loss: epochs.append(epoch))
+    (trained,), _ = do(digits, [again])
+    assert epochs == [3]
+    same_bits(trained, whole[0][0])
+
+
+def test_a_job_that_cannot_begin_is_answered_and_the_others_go_on(whole, digits):
+    few = job(SMALL)._replace(rows=ROWS[:63])
+    elsewhere = job(SMALL, start={"constants": {"input_scale": SCALE * 2}})
+    (first, second, third), _ = do(digits, [few, elsewhere, job(DEEPER, 1)])
+    assert isinstance(first, InputError)
+    assert isinstance(second, InputError)
+    assert "must have this run's scale" in str(second)
+    same_bits(third, whole[0][3])
+
+
+def test_all_of_them_take_one_program(digits, monkeypatch):
+    monkeypatch.setattr(runner, "_programs", {})
+    whole = lane.run_side_by_side
+
+    def counted(*args):
+        return chex.assert_max_traces(whole(*args), n=1)
+
+    monkeypatch.setattr(lane, "run_side_by_side", counted)
+    found, _ = do(digits, [job(arch, 1) for arch in (SMALL, WIDER, DEEPER)])
+    assert not any(trained.diverged for trained in found)
+    do(digits, [job(WIDER, 2)])
+    assert len(runner._programs) == 1
+
+
+def test_leaving_is_prompt(digits):
+    class StopError(Exception):
+        pass
+
+    calls = []
+
+    def leave():
+        calls.append(0)
+        raise StopError
+
+    with pytest.raises(StopError):
+        do(digits, [job(SMALL, 100)], on_call=leave)
+    assert len(calls) == 1
