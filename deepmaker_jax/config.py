@@ -243,7 +243,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def from_json(value: dict[str, Any]) -> Config:
+def from_json(value: Any) -> Config:
     """Rebuilds settings from `to_json`'s object; unknown keys are refused.
 
     Raises:

@@ -1,10 +1,27 @@
-"""Shared set-up: one XLA thread, kept programs, strict JAX."""
+"""Shared set-up: checked annotations, one XLA thread, kept programs, strict JAX."""
 
+import io
 import os
+from typing import TextIO
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from deepmaker_jax.execute import runtime
+from beartype import BeartypeConf, BeartypeDecorPlace, FrozenDict
+from beartype.claw import beartype_package
+
+# Not checked: what people and files hand over, which says so in one line of its own; and lanes,
+# whose tuples hold whatever JAX traces with.
+UNCHECKED = tuple(f"deepmaker_jax.{name}" for name in ("arch", "config", "data", "lanes"))
+CONF = BeartypeConf(
+    claw_decor_place_func=BeartypeDecorPlace.FIRST,  # below `jax.custom_vjp` and its like
+    claw_is_pep526=False,  # local variables are pyright's alone
+    claw_skip_package_names=UNCHECKED,
+    hint_overrides=FrozenDict({TextIO: io.TextIOBase}),  # a StringIO is one
+    is_pep484_tower=True,  # an int is a float
+)
+beartype_package("deepmaker_jax", conf=CONF)
+
+from deepmaker_jax.execute import runtime  # noqa: E402 - after the hook
 
 runtime.one_thread()
 runtime.keep_programs()

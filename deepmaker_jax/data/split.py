@@ -48,7 +48,7 @@ def stratified(
     taken = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        count = int(counts(np.array(len(members)), share=share))
+        count = int(counts(np.array([len(members)]), share=share)[0])
         if count == 0 or (rest and count == len(members)):
             side = "without any taken" if count == 0 else "with none left"
             raise InputError(

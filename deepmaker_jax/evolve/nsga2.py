@@ -70,12 +70,12 @@ class Params(base.Params):
     """Rates of variation; may change from generation to generation.
 
     Attributes:
-      crossover_rate: chance, 0..1, that a pair of parents is crossed.
-      mutation_rate: chance, 0..1, per gene.
+      crossover_rate: float32[] or a float, chance, 0..1, that a pair of parents is crossed.
+      mutation_rate: float32[] or a float, chance, 0..1, per gene.
     """
 
-    crossover_rate: float
-    mutation_rate: float
+    crossover_rate: Array
+    mutation_rate: Array
 
 
 def identity(fitness):

@@ -4,7 +4,7 @@ import math
 import pathlib
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -77,6 +77,7 @@ class Outcome(NamedTuple):
     seconds: dict[str, float]
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Does units, in any order, and gives back what comes."""
 
