@@ -150,6 +150,10 @@ class TrainConfig:
     cutout: int = 0
     """Side in pixels of the square that is blanked in each image, below the image's; 0 for none."""
 
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Type that convolutions take their operands in, in training and validation; weights, sums and
+    batch statistics are float32. bfloat16 pays on accelerators."""
+
     pixel_scale: Literal["deviation", "unit"] = "deviation"
     """Pixels are divided by each channel's deviation over the training images, or by 255."""
 
@@ -204,14 +208,15 @@ class Config:
 
     executor: Literal["auto", "inline", "processes"] = "auto"
     """Where candidates train: in this process, or in one process per core; auto takes processes on
-    a CPU and inline on an accelerator."""
+    a CPU and inline on an accelerator, and for --program vmap."""
 
     workers: int = 0
     """Processes that train at once; 0 for one per core."""
 
-    program: Literal["auto", "plain", "map"] = "auto"
-    """How networks are compiled: map trains all that fit a size class in one program, plain each in
-    a program of its own; auto takes what is faster for trainings of this length."""
+    program: Literal["auto", "plain", "map", "vmap"] = "auto"
+    """How networks are compiled: map trains all that fit a size class in one program, vmap many of
+    them side by side in it, plain each in a program of its own; auto takes vmap on an accelerator,
+    and on a CPU what is faster for trainings of this length."""
 
     quiet: bool = False
     """Print only the final front, and what must not be missed."""

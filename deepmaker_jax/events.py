@@ -67,6 +67,15 @@ class Note(NamedTuple):
     text: str
 
 
+class ProgramChanged(NamedTuple):
+    """From here on candidates train in another program than config.json's: one line that says why.
+
+    The run is not reproducible any more.
+    """
+
+    text: str
+
+
 class FinalStarted(NamedTuple):
     """The front is fixed; `ids` are retrained from scratch on all training data."""
 
@@ -97,6 +106,7 @@ Event = (
     | Measured
     | GenerationDone
     | Note
+    | ProgramChanged
     | FinalStarted
     | Exported
     | Finished

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from deepmaker_jax import config as config_module
@@ -19,9 +20,10 @@ from deepmaker_jax.data import Dataset, split
 from deepmaker_jax.data import check as check_data
 from deepmaker_jax.data.augment import default_augmentation
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.events import Event, Finished, Note, Started
+from deepmaker_jax.events import Event, Finished, Note, ProgramChanged, Started
 from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.execute import Executor, Inline, Processes, Task
+from deepmaker_jax.execute.lanes import Lanes
 from deepmaker_jax.execute.unit import StageName
 from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.lanes import size_class
@@ -29,6 +31,7 @@ from deepmaker_jax.ledger import NAME, Ledger
 from deepmaker_jax.objective import built_in
 from deepmaker_jax.search import Search, checkpoints, measure, search, strategy_scale
 from deepmaker_jax.spaces import SPACES, Space, SpaceFactory
+from deepmaker_jax.train.memory import num_lanes
 from deepmaker_jax.types import Objective
 
 STRATEGIES = {"nsga2": NSGA2, "random": RandomSearch}
@@ -76,7 +79,7 @@ def run(
     _check_extension(feasible, chosen, data)
     task = make_task(config, data)
     feasible.check(config.search.population)
-    name = program.default_executor() if config.executor == "auto" else config.executor
+    name = program.executor(config)
     factory = strategy or STRATEGIES[config.search.strategy]
     out = pathlib.Path(config.out or run_folder.default_out(config))
     document = _document(config, data, feasible.space, chosen, task)
@@ -84,6 +87,7 @@ def run(
     task = with_size_classes(task, feasible.space, data, chosen_program)
     if task.in_class:
         chosen_program["size_class"] = [c.name for c in task.size_classes]
+    task = with_lanes(task, config, chosen_program)
     document |= {
         "program": chosen_program,
         "command": command,
@@ -125,6 +129,8 @@ def run(
         with contextlib.closing(_stages(s, data, out)) as events:
             for event in events:
                 on_event(event)
+                if isinstance(event, ProgramChanged):
+                    run_folder.program_changed(out, event.text)
                 front = event.front if isinstance(event, Finished) else front
     finally:
         executor.close()
@@ -145,7 +151,7 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     finals = yield from final.train_members(s, members, out, len(data.train_labels))
     s.executor.close()  # its memory is the exporters' now
     trained = [id for id, record in finals.items() if record["status"] == "ok"]
-    workers = max(1, num_workers)
+    workers = max(1, min(num_workers, program.num_cores()))
     manifests = yield from final.export_members(
         trained, out, data, config=s.config, num_workers=workers
     )
@@ -307,9 +313,28 @@ def with_size_classes(task: Task, space: Space, data: Dataset, chosen: dict[str,
         len(data.class_names),
         activations=kinds.get("activation", size_class.ACTIVATIONS),
         optimizers=kinds.get("optimizer", size_class.OPTIMIZERS),
+        num_pixels=size_class.A_CACHE if chosen["device"] == "cpu" else size_class.WHOLE_BATCH,
     )
-    in_class = tuple(stage for stage, strategy in stages.items() if strategy == "map")
+    in_class = tuple(stage for stage, strategy in stages.items() if strategy != "plain")
     return task._replace(size_classes=classes, in_class=in_class)
+
+
+def with_lanes(task: Task, config: Config, chosen: dict[str, Any]) -> Task:
+    """Returns the task with the lanes of each program; they enter `chosen` too."""
+    wanted: dict[StageName, tuple[str, str, int]] = {
+        "search": ("strategy", "lanes", config.search.population),
+        "final": ("final_strategy", "final_lanes", config.final.members),
+    }
+    found: dict[StageName, tuple[int, ...]] = {}
+    for stage, (strategy, name, num) in wanted.items():
+        if chosen[strategy] == "vmap":
+            found[stage] = tuple(
+                num_lanes(of, task.settings, data_bytes=task.images.nbytes, wanted=num)
+                for of in task.size_classes
+            )
+            chosen[name] = list(found[stage])
+            chosen["devices"] = jax.local_device_count()
+    return task._replace(lanes=found)
 
 
 def _input_scale(config: Config, images: np.ndarray) -> np.ndarray:
@@ -327,8 +352,8 @@ def _input_scale(config: Config, images: np.ndarray) -> np.ndarray:
 
 
 def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Executor:
-    if name == "inline":
-        return Inline(task)
+    if name != "processes":
+        return Lanes(task) if name == "lanes" else Inline(task)
     num_workers = config.workers or program.num_cores()
     return Processes(task, num_workers=num_workers, folder=checkpoints(out) / "shared")
 

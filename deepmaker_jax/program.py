@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from deepmaker_jax.config import Config
+from deepmaker_jax.errors import InputError
 from deepmaker_jax.execute import runtime
 
 PACKAGES = ("deepmaker-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy", "moocore",
@@ -16,7 +18,9 @@ PACKAGES = ("deepmaker-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy"
 
 # From benchmarks/results/programs.json: what a network's own program costs to compile, and what it
 # does a second in training; a size class's program is compiled once and is slower by this share.
-COMPILE_SECONDS, FLOPS_A_SECOND, CLASS_SLOWER = 4.0, 45e9, 0.6
+COMPILE_SECONDS, FLOPS_A_SECOND, CLASS_SLOWER = 4.5, 38.5e9, 0.53
+
+DETERMINISTIC = "xla_gpu_deterministic_ops=true"
 
 
 def choose(
@@ -25,14 +29,15 @@ def choose(
     """Returns the program as it stands in config.json.
 
     "map" trains the networks that fit a size class in that class's one program,
-    "plain" each in a program of its own. "auto" takes, for each stage, what is
+    "vmap" many of them side by side in it, "plain" each in a program of its own.
+    "auto" takes "vmap" on an accelerator, and on a CPU, for each stage, what is
     faster for a candidate of its length: compiling once is worth more the
     shorter a training is. On a CPU a worker process has one XLA thread; this
     process has as many as it started JAX with: see `runtime.one_thread`.
 
     Args:
-      executor: "inline" or "processes".
-      wanted: "auto", "plain" or "map".
+      executor: "inline", "lanes" or "processes".
+      wanted: "auto", "plain", "map" or "vmap".
       search_flops: of a typical candidate's training in the search.
       final_flops: of one in the final stage.
     """
@@ -42,8 +47,10 @@ def choose(
     def strategy(flops: float) -> str:
         if wanted != "auto":
             return wanted
+        if device != "cpu":
+            return "vmap" if executor == "lanes" else "plain"
         lost = CLASS_SLOWER * flops / FLOPS_A_SECOND
-        return "map" if device == "cpu" and lost < COMPILE_SECONDS else "plain"
+        return "map" if lost < COMPILE_SECONDS else "plain"
 
     return {
         "strategy": strategy(search_flops),
@@ -55,9 +62,27 @@ def choose(
     }
 
 
-def default_executor() -> str:
-    """Returns the executor that `auto` means: processes on a CPU, inline on an accelerator."""
-    return "processes" if jax.default_backend() == "cpu" else "inline"
+def executor(config: Config) -> str:
+    """Returns where candidates train: "inline", "processes", or "lanes" for those side by side.
+
+    `auto` means processes on a CPU, lanes on an accelerator.
+
+    Raises:
+      InputError: candidates side by side, and each in a process of its own.
+    """
+    if config.program == "vmap":
+        if config.executor == "processes":
+            raise InputError(
+                "program (=vmap) trains candidates side by side in this process: leave "
+                "--executor processes out, or take --program map"
+            )
+        return "lanes"
+    on_cpu = jax.default_backend() == "cpu"
+    if config.executor != "auto":
+        return config.executor
+    if on_cpu:
+        return "processes"
+    return "lanes" if config.program == "auto" else "inline"
 
 
 def versions() -> dict[str, str]:
@@ -109,5 +134,9 @@ def reproducible(program: dict[str, Any]) -> tuple[bool, str | None]:
         return False, (
             f"XLA had {threads} CPU threads: take --executor processes, or call "
             "deepmaker_jax.one_thread() before JAX starts"
+        )
+    if program["device"] == "gpu" and DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
+        return False, (
+            "XLA chooses a GPU's kernels by timing them: set XLA_FLAGS=--" + DETERMINISTIC
         )
     return True, None

@@ -102,11 +102,21 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
         elif old.get("accepted_platforms"):
             kept = ("accepted_platforms", "reproducible", "reason")
             document = document | {name: old[name] for name in kept}
+        if old.get("program_changes"):  # some of its candidates are another program's
+            kept = ("program_changes", "reproducible", "reason")
+            document = document | {name: old[name] for name in kept}
         before = old["config"]["search"]["generations"]
         if config.search.generations > before and (out / FRONT).exists():
             _set_aside(out / FRONT)  # the front of the shorter search
     write_json(path, document)
     return document
+
+
+def program_changed(out: pathlib.Path, reason: str) -> None:
+    """Writes into config.json that candidates train in another program from here on, and why."""
+    changes = [*load_json(out / CONFIG).get("program_changes", []), reason]
+    write_json(out / CONFIG, load_json(out / CONFIG) | {"program_changes": changes})
+    not_reproducible(out, reason)
 
 
 def not_reproducible(out: pathlib.Path, reason: str) -> None:

@@ -5,12 +5,12 @@ import queue
 import threading
 from collections.abc import Iterator
 
-from deepmaker_jax.events import Epoch
+from deepmaker_jax.events import Epoch, ProgramChanged
 from deepmaker_jax.execute.runtime import keep_programs
 from deepmaker_jax.execute.unit import Outcome, Task, Unit, do_unit
 
 
-class _Closed(BaseException):
+class Closed(BaseException):
     """Leaves a training that nobody waits for; not an Exception, so that it is no failure."""
 
 
@@ -21,13 +21,13 @@ class Inline:
     candidate trains. XLA's own thread count is the caller's (`runtime`).
     """
 
-    num_workers = 1
+    num_workers: int = 1
 
     def __init__(self, task: Task):
         keep_programs()
         self._task = task
         self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[Epoch | Outcome] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Epoch | ProgramChanged | Outcome] = queue.SimpleQueue()
         self._num_open = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -35,19 +35,19 @@ class Inline:
 
     def _work(self) -> None:
         while (unit := self._units.get()) is not None and not self._closed.is_set():
-            with contextlib.suppress(_Closed):
+            with contextlib.suppress(Closed):
                 self._results.put(do_unit(unit, self._task, self._results.put, self._go_on))
 
     def _go_on(self) -> None:
         if self._closed.is_set():
-            raise _Closed
+            raise Closed
 
     def submit(self, unit: Unit) -> None:
         """Queues a unit."""
         self._num_open += 1
         self._units.put(unit)
 
-    def results(self) -> Iterator[Epoch | Outcome]:
+    def results(self) -> Iterator[Epoch | ProgramChanged | Outcome]:
         """Yields progress and outcomes until no submitted unit is left."""
         while self._num_open:
             result = self._results.get()

@@ -3,16 +3,20 @@
 import math
 import pathlib
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.errors import one_line
-from deepmaker_jax.events import Epoch
+from deepmaker_jax.events import Epoch, ProgramChanged
 from deepmaker_jax.lanes.size_class import SizeClass
+
+if TYPE_CHECKING:
+    from deepmaker_jax.train.candidate import Trained
+    from deepmaker_jax.train.course import Job
 
 StageName = Literal["search", "final"]
 
@@ -30,6 +34,7 @@ class Task(NamedTuple):
       seed: the run's seed.
       size_classes: whose programs train the networks that fit, in the stages named by `in_class`.
       in_class: stages; in others each network has a program of its own.
+      lanes: for stages whose candidates train side by side, the lanes of each size class's program.
     """
 
     images: np.ndarray
@@ -41,6 +46,7 @@ class Task(NamedTuple):
     seed: int
     size_classes: tuple[SizeClass, ...] = ()
     in_class: tuple[StageName, ...] = ()
+    lanes: Mapping[StageName, tuple[int, ...]] = {}
 
 
 class Unit(NamedTuple):
@@ -87,7 +93,7 @@ class Executor(Protocol):
         """Takes a unit; it starts when a worker is free."""
         ...
 
-    def results(self) -> Iterator[Epoch | Outcome]:
+    def results(self) -> Iterator[Epoch | ProgramChanged | Outcome]:
         """Yields progress and outcomes as they come, until no submitted unit is left."""
         ...
 
@@ -111,40 +117,67 @@ def do_unit(
       on_steps: called after every few steps; what it raises leaves the training,
         and this function unless it is an Exception.
     """
+    # JAX is imported here: the process that only distributes units does not need it.
+    from deepmaker_jax.lanes.wiring import choose
+    from deepmaker_jax.train.candidate import train_alone
+
     try:
-        return _do_unit(unit, task, on_epoch, on_steps)
+        trained = train_alone(
+            job_of(unit, task, on_epoch),
+            on_device(task),
+            settings=task.settings,
+            seed=task.seed,
+            input_scale=task.input_scale,
+            size_class=choose(unit.arch, task.size_classes)
+            if unit.stage in task.in_class
+            else None,
+            on_steps=on_steps,
+        )
+    except Exception as error:  # noqa: BLE001 - one candidate must not end a run
+        trained = error
+    return outcome_of(unit, trained)
+
+
+def job_of(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> "Job":
+    """Returns what a unit wants trained.
+
+    Raises:
+      InputError: the weights to start from cannot be read.
+    """
+    from deepmaker_jax.export.weights import load_weights
+    from deepmaker_jax.train.course import Job
+
+    def tell(epoch: int, loss: float) -> None:
+        on_epoch(Epoch(unit.id, unit.stage, epoch, unit.num_epochs, loss))
+
+    final = unit.stage == "final"
+    return Job(
+        arch=unit.arch,
+        num_epochs=unit.num_epochs,
+        rows=np.arange(len(task.labels)) if final else np.asarray(task.search_rows),
+        held_out=None if final else np.asarray(task.validation_rows),
+        start=load_weights(unit.start)[1] if unit.start else None,
+        checkpoint=unit.checkpoint,
+        on_epoch=tell,
+        key=unit,
+    )
+
+
+def outcome_of(unit: Unit, trained: "Trained | Exception") -> Outcome:
+    """Writes the trained weights and returns what became of a unit."""
+    try:
+        if isinstance(trained, Exception):
+            raise trained
+        return _outcome(unit, trained)
     except Exception as error:  # noqa: BLE001 - one candidate must not end a run
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{pathlib.Path(where.filename).name}:{where.lineno}"
         return Outcome(unit.id, unit.stage, "failed", f"{one_line(error)} ({place})", {}, {})
 
 
-def _do_unit(
-    unit: Unit, task: Task, on_epoch: Callable[[Epoch], None], on_steps: Callable[[], None]
-) -> Outcome:
-    # JAX is imported here: the process that only distributes units does not need it.
-    from deepmaker_jax.export.weights import load_weights, save_weights
-    from deepmaker_jax.lanes.wiring import choose
-    from deepmaker_jax.train import train
+def _outcome(unit: Unit, trained: "Trained") -> Outcome:
+    from deepmaker_jax.export.weights import save_weights
 
-    def tell(epoch: int, loss: float) -> None:
-        on_epoch(Epoch(unit.id, unit.stage, epoch, unit.num_epochs, loss))
-
-    trained = train(
-        unit.arch,
-        _on_device(task),
-        rows=None if unit.stage == "final" else np.asarray(task.search_rows),
-        held_out=task.validation_rows if unit.stage == "search" else None,
-        settings=task.settings,
-        num_epochs=unit.num_epochs,
-        seed=task.seed,
-        input_scale=task.input_scale,
-        size_class=choose(unit.arch, task.size_classes) if unit.stage in task.in_class else None,
-        start=load_weights(unit.start)[1] if unit.start else None,
-        checkpoint=unit.checkpoint,
-        on_epoch=tell,
-        on_steps=on_steps,
-    )
     seconds = {
         "compile": trained.compile_seconds,
         "train": trained.train_seconds,
@@ -167,7 +200,7 @@ def _do_unit(
 _kept: list[tuple[np.ndarray, Any]] = []
 
 
-def _on_device(task: Task) -> Any:
+def on_device(task: Task) -> Any:
     """Returns the training images and labels as a `train.Split` that stays on the device."""
     import jax
 

@@ -57,7 +57,7 @@ class Work(NamedTuple):
 
     Attributes:
       z: convolutions' outputs.
-      a: activated maps.
+      a: activated maps. Products take their operands in this type and sum in the others'.
       d: gradients of `a`.
       features: Float[group, channel, b], means of the last level's maps.
     """
@@ -83,11 +83,13 @@ def levels(size_class: SizeClass, batch_size: int):
     return tuple(found)
 
 
-def make_work(size_class: SizeClass, batch_size: int, dtype: Any = jnp.float32) -> Work:
-    """Returns cleared scratch memory."""
+def make_work(
+    size_class: SizeClass, batch_size: int, dtype: Any = jnp.float32, *, compute: Any = None
+) -> Work:
+    """Returns cleared scratch memory; `compute` is the type of products' operands, if another."""
     all_levels = levels(size_class, batch_size)
 
-    def maps():
+    def maps(dtype=dtype):
         return tuple(
             jnp.zeros((v.num_chunks, v.num_groups, size_class.group, v.pixels), dtype)
             for v in all_levels
@@ -95,7 +97,7 @@ def make_work(size_class: SizeClass, batch_size: int, dtype: Any = jnp.float32) 
 
     most = max(v.num_groups for v in all_levels)
     features = jnp.zeros((most, size_class.group, batch_size), dtype)
-    return Work(maps(), maps(), maps(), features)
+    return Work(maps(), maps(compute or dtype), maps(), features)
 
 
 def _slice(x, start, shape):
@@ -351,9 +353,14 @@ class _Lane(NamedTuple):
         return _update(x, _slice(x, at, shape) + value.reshape(shape), at)
 
 
-def _over_pixels(x, y):
+def _product(kernel, x, dtype):
+    """Returns kernel @ x, of x's type and summed in `dtype`."""
+    return jnp.matmul(kernel.astype(x.dtype), x, preferred_element_type=dtype)
+
+
+def _over_pixels(x, y, dtype):
     """Returns x @ y.T. The order matters: with the larger one last, XLA takes twice as long."""
-    return lax.dot_general(x, y, (((1,), (1,)), ((), ())))
+    return lax.dot_general(x, y, (((1,), (1,)), ((), ())), preferred_element_type=dtype)
 
 
 def _column(vector):
@@ -400,7 +407,8 @@ def _inputs(lane: _Lane, level: Level, above: Level | None, work: Work, images) 
             def chunk(c, a):
                 x = work.a[above.index]
                 x = _slice(x, (c * pieces, source, 0, 0), (pieces, 1, *x.shape[2:]))[:, 0]
-                x = _pool(x, above, wiring.by_max[above.index]).reshape(shape)
+                x = _pool(x.astype(z.dtype), above, wiring.by_max[above.index])
+                x = x.reshape(shape).astype(a.dtype)
                 return _put(a, x.transpose(1, 2, 3, 0, 4).reshape(-1, level.pixels), c, target)
 
             return lax.fori_loop(0, level.num_chunks, chunk, a)
@@ -412,7 +420,8 @@ def _inputs(lane: _Lane, level: Level, above: Level | None, work: Work, images) 
             around = _stem_patches(_get(images, c), level)
 
             def one(i, live, z):
-                return _put(z, _get(lane.params["stem"], i) @ around, c, lane.group(live, i))
+                product = _product(_get(lane.params["stem"], i), around, z.dtype)
+                return _put(z, product, c, lane.group(live, i))
 
             return lane.repeat("num_stem", one, z, s)
 
@@ -444,7 +453,8 @@ def _forward_level(lane: _Lane, level: Level, work: Work, running):
             def mix(j, live, sum):
                 edge = jnp.where(live, _get(wiring.first_mix, s, i) + j, lane.of.num_mixes)
                 block = lane.block(a, chunk, _get(wiring.mix_source, edge))
-                return sum + jnp.where(live, _get(lane.params["mix"], edge) @ block, 0)
+                product = _product(_get(lane.params["mix"], edge), block, z.dtype)
+                return sum + jnp.where(live, product, 0)
 
             none = jnp.zeros((BLOCK, level.pixels), z.dtype)
             return lane.add_block(z, lane.repeat("num_mix", mix, none, s, i), chunk, g)
@@ -465,10 +475,11 @@ def _forward_level(lane: _Lane, level: Level, work: Work, running):
             z, a = carry
             x = lane.by_activation(
                 normed,
-                lambda z, a, gain, shift: a,
+                lambda z, a, gain, shift: a.astype(z.dtype),
                 lambda name, z, a, gain, shift: activate(name, z * _column(gain) + _column(shift)),
                 _get(z, chunk, g), _get(a, chunk, g), gain, shift,
             )  # fmt: skip
+            x = x.astype(a.dtype)
             a = _put(a, x, chunk, g)
 
             def convolve(zero, z):
@@ -476,7 +487,7 @@ def _forward_level(lane: _Lane, level: Level, work: Work, running):
 
                 def edge(j, live, z):
                     e = jnp.where(live, _get(wiring.first_conv_out, s, i) + j, lane.of.num_convs)
-                    product = _get(lane.params["conv"], e) @ around
+                    product = _product(_get(lane.params["conv"], e), around, z.dtype)
                     return _add(z, product, chunk, _get(wiring.conv_target, e))
 
                 return lane.repeat("num_conv_out", edge, z, s, i)
@@ -491,7 +502,8 @@ def _forward_level(lane: _Lane, level: Level, work: Work, running):
 
     def read(i, live, features):
         x = _get_group(a, lane.group(live, i))
-        x = x.reshape(level.num_chunks, -1, level.h * level.w, level.num_images).mean(2)
+        x = x.reshape(level.num_chunks, -1, level.h * level.w, level.num_images)
+        x = x.mean(2, dtype=features.dtype)
         x = x.swapaxes(0, 1).reshape(-1, level.num_chunks * level.num_images)
         return _put(features, x, lane.group(live, i))
 
@@ -515,8 +527,9 @@ def _forward(lane: _Lane, all_levels, work: Work, images, running):
     return work, found
 
 
-def _stem_images(images, all_levels):
+def _stem_images(images, all_levels, dtype):
     """Returns the images as the chunks of the two levels that a stem may write, None below."""
+    images = images.astype(dtype)
     return [_chunked(images, level) if level.index < 2 else None for level in all_levels]
 
 
@@ -533,7 +546,8 @@ def predict(
     lane, all_levels = _Lane(size_class, params, wiring, trips), levels(size_class, len(images))
     of = lane._replace(params=statistics)
     running = tuple([of.by_group(name, level) for level in all_levels] for name in ("mean", "var"))
-    work, _ = _forward(lane, all_levels, work, _stem_images(images, all_levels), running)
+    chunks = _stem_images(images, all_levels, work.a[0].dtype)
+    work, _ = _forward(lane, all_levels, work, chunks, running)
     return _logits(params["head"], params["head_bias"], work.features), work
 
 
@@ -558,7 +572,7 @@ def value_and_grad(
       mask it.
     """
     lane, all_levels = _Lane(size_class, params, wiring, trips), levels(size_class, len(images))
-    chunks = _stem_images(images, all_levels)
+    chunks = _stem_images(images, all_levels, work.a[0].dtype)
     work, statistics = _forward(lane, all_levels, work, chunks, None)
 
     def of_head(head, head_bias, features):
@@ -687,15 +701,16 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
             dz = lane.by_activation(normed, lambda z, d: d, behind, *operands)
 
             def convolve(zero, carry):
-                around = patches(jnp.where(zero == 0, dz, 0), level, lane.of.kernel)
+                around = patches(jnp.where(zero == 0, dz, 0).astype(a.dtype), level, lane.of.kernel)
 
                 def edge(j, live, carry):
                     d, dconv = carry
                     at = jnp.where(live, _get(wiring.first_conv_in, s, i) + j, lane.of.num_convs)
                     e = _get(wiring.conv_in, at)
                     source = _get(wiring.conv_source, e)
-                    d = _add(d, _get(turned["conv"], e) @ around, chunk, source)
-                    return d, _add(dconv, _over_pixels(around, _get(a, chunk, source)), e)
+                    d = _add(d, _product(_get(turned["conv"], e), around, d.dtype), chunk, source)
+                    product = _over_pixels(around, _get(a, chunk, source), d.dtype)
+                    return d, _add(dconv, product, e)
 
                 return lane.repeat("num_conv_in", edge, carry, s, i)
 
@@ -706,14 +721,14 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
 
         def mix_chunk(chunk, carry):
             d, dmix = carry
-            dz = lane.block(d, chunk, g)
+            dz = lane.block(d, chunk, g).astype(a.dtype)
 
             def mix(j, live, carry):
                 d, dmix = carry
                 edge = jnp.where(live, _get(wiring.first_mix, s, i) + j, lane.of.num_mixes)
                 source = _get(wiring.mix_source, edge)
-                back = jnp.where(live, _get(turned["mix"], edge) @ dz, 0)
-                product = _over_pixels(lane.block(a, chunk, source), dz)
+                back = jnp.where(live, _product(_get(turned["mix"], edge), dz, d.dtype), 0)
+                product = _over_pixels(lane.block(a, chunk, source), dz, d.dtype)
                 return lane.add_block(d, back, chunk, source), _add(dmix, product, edge)
 
             return lane.repeat("num_mix", mix, (d, dmix), s, i)
@@ -736,7 +751,8 @@ def _backward_level(lane: _Lane, level: Level, work: Work, statistics, turned, k
 
             def one(i, live, dstem):
                 at = jnp.where(live, i, lane.of.num_stem)
-                return _add(dstem, _over_pixels(around, _get(d, c, lane.group(live, i))), at)
+                dz = _get(d, c, lane.group(live, i)).astype(around.dtype)
+                return _add(dstem, _over_pixels(around, dz, d.dtype), at)
 
             return lane.repeat("num_stem", one, dstem, s)
 

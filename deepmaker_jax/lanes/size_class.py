@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 BLOCK = 32  # channels that a 1x1 edge reads at once
-WHOLE_BATCH = 1 << 30  # pixels of a chunk where there is no cache to stay in: on an accelerator
+# Pixels of a chunk: 8 channels of 1024 are 32 KiB; an accelerator has no such cache to stay in.
+A_CACHE, WHOLE_BATCH = 1024, 1 << 30
 
 
 class SizeClass(NamedTuple):
@@ -34,7 +35,7 @@ class SizeClass(NamedTuple):
     num_mixes: int
     activations: tuple[str, ...]
     optimizers: tuple[str, ...]
-    num_pixels: int = 1024  # 8 channels of them are 32 KiB: they stay in a core's cache
+    num_pixels: int = A_CACHE
 
     @property
     def trash(self) -> int:
@@ -72,7 +73,7 @@ def table(
     *,
     activations: tuple[str, ...] = ACTIVATIONS,
     optimizers: tuple[str, ...] = OPTIMIZERS,
-    num_pixels: int = 1024,
+    num_pixels: int = A_CACHE,
 ) -> tuple[SizeClass, ...]:
     """Returns the size classes of a task, the smaller ones first.
 

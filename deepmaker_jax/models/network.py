@@ -15,16 +15,29 @@ class Conv(nn.Module):
     """A convolution of a layer list, `ops.conv`, with a bias if the layer has one."""
 
     layer: Layer
+    compute: str = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         layer = self.layer
         shape = (layer.kernel, layer.kernel, layer.in_channels, layer.shape[-1])
-        x = ops.conv(x, self.param("kernel", nn.initializers.he_normal(), shape), layer.stride)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        if self.compute == "float32":
+            x = ops.conv(x, kernel, layer.stride)
+        else:
+            x = _narrow(x, kernel, layer.stride, jnp.dtype(self.compute))
         if layer.bias:
             bias = self.param("bias", nn.initializers.zeros, shape[-1:])
             x = x + bias[None, None, None, :]
         return x
+
+
+def _narrow(x: jax.Array, kernel: jax.Array, stride: int, dtype: jnp.dtype) -> jax.Array:
+    """Returns the convolution with operands of a narrower type, which XLA sums in float32."""
+    strides, order = (stride, stride), ("NHWC", "HWIO", "NHWC")
+    narrow = (x.astype(dtype), kernel.astype(dtype))
+    z = jax.lax.conv_general_dilated(*narrow, strides, "SAME", dimension_numbers=order)
+    return z.astype(x.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -74,10 +87,12 @@ class Network(nn.Module):
     Attributes:
       layers: operations in execution order, the last one gives the logits.
       folded: True for `fold`'s output: no batch norm, no input scale.
+      compute: type of the convolutions' operands.
     """
 
     layers: tuple[Layer, ...]
     folded: bool = False
+    compute: str = "float32"
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -94,7 +109,7 @@ class Network(nn.Module):
     def _run(self, layer: Layer, inputs: list[jax.Array], *, train: bool) -> jax.Array:
         x = inputs[0]
         if layer.op == "conv":
-            x = Conv(layer, name=layer.name)(x)
+            x = Conv(layer, self.compute, name=layer.name)(x)
         elif layer.op == "dense":
             x = nn.Dense(layer.shape[-1], name=layer.name)(x)
         elif layer.op == "concat":

@@ -100,7 +100,7 @@ class Progress:
         self._take(event)
         words = self._words(event)
         lasting = not isinstance(event, events.Epoch | events.Measured)
-        wanted = isinstance(event, events.Note) or not self._quiet
+        wanted = isinstance(event, events.Note | events.ProgramChanged) or not self._quiet
         if words and wanted and (lasting or not self._live):
             line(self._console, words)
             self._shown_at = self._clock()

@@ -95,22 +95,37 @@ def train(
     """
     rows = np.arange(len(data.labels), dtype=np.int32) if rows is None else rows
     job = Job(arch, num_epochs, rows, held_out, start, checkpoint, on_epoch)
+    rest = {"settings": settings, "seed": seed, "input_scale": input_scale}
+    return train_alone(job, data, **rest, size_class=size_class, on_steps=on_steps)
+
+
+def train_alone(
+    job: Job,
+    data: Split,
+    *,
+    settings: TrainConfig,
+    seed: int,
+    input_scale: np.ndarray,
+    size_class: SizeClass | None = None,
+    on_steps: Callable[[], None] = lambda: None,
+) -> Trained:
+    """Does one job by itself; see `train`."""
     course = Course(job, settings, seed=seed)
     began = time.perf_counter()
-    variables = start or init(arch, seed=seed, input_scale=input_scale)
+    variables = job.start or init(job.arch, seed=seed, input_scale=input_scale)
     feed = Feed(
         images=jax.device_put(data.images),
         labels=jax.device_put(data.labels),
         input_scale=jax.device_put(np.asarray(variables["constants"]["input_scale"])),
         key=jax.random.key(seed),
-        learning_rate=np.float32(base_learning_rate(arch, settings)),
+        learning_rate=np.float32(base_learning_rate(job.arch, settings)),
         num_steps=np.int32(course.num_total),
     )
     runner: Runner
     if size_class is None:
-        runner = Plain(arch, settings, feed, variables)
+        runner = Plain(job.arch, settings, feed, variables)
     else:
-        runner = InClass(arch, size_class, settings, feed, variables)
+        runner = InClass(job.arch, size_class, settings, feed, variables)
     compiled = time.perf_counter()
     runner.state = course.resume(runner.state)
     while not course.is_over:
@@ -125,8 +140,8 @@ def train(
     diverged = course.diverged(result)
     trained = time.perf_counter()
     score = None
-    if held_out is not None and not diverged:
-        score = Score(*runner.score(result, np.asarray(held_out)))
+    if job.held_out is not None and not diverged:
+        score = Score(*runner.score(result, np.asarray(job.held_out)))
     return Trained(
         variables=jax.tree.map(np.array, result),
         train_loss=course.loss,

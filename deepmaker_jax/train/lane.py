@@ -122,6 +122,12 @@ def idle(size_class: SizeClass, settings: TrainConfig) -> tuple[TrainState, Lane
     return state, lane_feed(lane, size_class, optimizer, learning_rate=0.0, num_steps=1)
 
 
+def scratch(size_class: SizeClass, settings: TrainConfig) -> lane_network.Work:
+    """Returns a lane's cleared scratch memory."""
+    compute = jnp.dtype(settings.compute)
+    return lane_network.make_work(size_class, settings.batch_size, compute=compute)
+
+
 class Trips(NamedTuple):
     """How often the loops of lanes that run side by side go round: as often as any needs."""
 

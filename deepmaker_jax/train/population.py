@@ -11,13 +11,12 @@ import numpy as np
 
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.lanes.network import make_work
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import fit, take
 from deepmaker_jax.train.candidate import Score, Split, Trained
 from deepmaker_jax.train.course import Course, Job
 from deepmaker_jax.train.init import init
-from deepmaker_jax.train.lane import Call, idle, lane_feed, lane_state, run_on_devices
+from deepmaker_jax.train.lane import Call, idle, lane_feed, lane_state, run_on_devices, scratch
 from deepmaker_jax.train.optimizer import base_learning_rate
 from deepmaker_jax.train.runner import STEPS_A_CALL, compiled, in_batches, padded, shapes_of
 from deepmaker_jax.train.step import Feed, TrainState
@@ -85,7 +84,7 @@ class Population:
                 tree,
             )
 
-        work = jax.eval_shape(lambda: make_work(size_class, settings.batch_size))
+        work = jax.eval_shape(lambda: scratch(size_class, settings))
         state, feed = idle(size_class, settings)
         return stacked(state), stacked(work), stacked(feed)
 
@@ -93,6 +92,12 @@ class Population:
         states, work, feeds = self._shapes()
         run = jax.jit(run_on_devices(self._class, self._settings, mesh), donate_argnums=(1, 2))
         return run.lower(self._common, states, work, feeds, self._call([])).compile()
+
+    def memory(self) -> int:
+        """Returns what the program needs of a device's memory by XLA's analysis, in bytes."""
+        found = self._run.memory_analysis()
+        shared = found.output_size_in_bytes - found.alias_size_in_bytes
+        return found.argument_size_in_bytes + found.temp_size_in_bytes + shared
 
     def _cleared(self, shapes: Tree) -> Tree:
         def zeros():
@@ -119,9 +124,13 @@ class Population:
             for i in range(self.num_lanes):
                 while self._slots[i] is None and (job := next_job()) is not None:
                     try:
-                        self._slots[i] = self._begin(i, job)
+                        slot = self._slots[i] = self._begin(i, job)
                     except Exception as error:  # noqa: BLE001 - one job must not end the others
                         yield job, error
+                        continue
+                    if self._has_ended(i, slot):  # its checkpoint was the last one
+                        self._slots[i] = None
+                        yield job, slot.trained()
             if not any(self._slots):
                 return
             self._go_on()

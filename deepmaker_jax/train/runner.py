@@ -9,11 +9,10 @@ import optax
 
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.lanes.network import make_work
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import fit, take
 from deepmaker_jax.models import Network
-from deepmaker_jax.train.lane import Call, lane_feed, lane_state, run_in_turn
+from deepmaker_jax.train.lane import Call, lane_feed, lane_state, run_in_turn, scratch
 from deepmaker_jax.train.optimizer import direction
 from deepmaker_jax.train.step import Feed, TrainState, init_state, plain_steps, predict
 
@@ -83,7 +82,7 @@ class Plain:
     """A program of the candidate's own."""
 
     def __init__(self, arch: ArchSpec, settings: TrainConfig, feed: Feed, variables: Any):
-        self.network, self.feed = Network(layers(arch)), feed
+        self.network, self.feed = Network(layers(arch), compute=settings.compute), feed
         opt_state = direction(arch.optimizer, settings).init(variables["params"])
         state = init_state(variables["params"], variables["batch_stats"], opt_state, settings)
         rows = np.zeros((STEPS_A_CALL, settings.batch_size), np.int32)
@@ -135,7 +134,7 @@ class InClass:
         feed: Feed,
         variables: Any,
     ):
-        self._lane, self._class = fit(arch, size_class), size_class
+        self._lane, self._class, self._settings = fit(arch, size_class), size_class, settings
         self.state = lane_state(self._lane, size_class, variables, settings)
         self._size = settings.batch_size
         self._common = feed._replace(learning_rate=np.float32(0), num_steps=np.int32(0))
@@ -148,7 +147,7 @@ class InClass:
 
         def compile():
             run = jax.jit(run_in_turn(size_class, settings), donate_argnums=(1, 2))
-            work = make_work(size_class, self._size)
+            work = scratch(size_class, settings)
             lowered = run.lower(self._common, self._stacked(), work, self._feed, call)
             return _Program(lowered.compile(), [work])
 
@@ -166,7 +165,7 @@ class InClass:
     def _run(self, call: Call) -> np.ndarray:
         # A call takes the scratch memory and gives it back; one that failed has lost it.
         kept = self._program.work
-        work = kept.pop() if kept else make_work(self._class, self._size)
+        work = kept.pop() if kept else scratch(self._class, self._settings)
         states, work, sums = self._program.call(
             self._common, self._stacked(), work, self._feed, call
         )

@@ -7,16 +7,20 @@ import signal
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data import load, stratified
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.events import Epoch
-from deepmaker_jax.execute import Inline, Outcome, Processes, Task, Unit
+from deepmaker_jax.events import Epoch, ProgramChanged
+from deepmaker_jax.execute import Inline, Outcome, Processes, Task, Unit, lanes
+from deepmaker_jax.execute.lanes import Lanes
 from deepmaker_jax.export.weights import load_weights
+from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.train import candidate
+from deepmaker_jax.train.population import Population
 from deepmaker_jax.train.runner import Plain
 from tests.examples import SMALL
 
@@ -53,7 +57,16 @@ def units(folder, num=3):
 def executor(name, task, folder):
     if name == "inline":
         return Inline(task)
+    if name.startswith("lanes"):
+        return Lanes(side_by_side(task, int(name[-1])))
     return Processes(task, num_workers=int(name[-1]), folder=folder / "shared")
+
+
+def side_by_side(task, num_lanes):
+    """The search's candidates in lanes; the final ones in programs of their own."""
+    classes = table((8, 8, 1), 10, activations=("relu",), optimizers=("sgd",))
+    num = (num_lanes,) * len(classes)
+    return task._replace(size_classes=classes, in_class=("search",), lanes={"search": num})
 
 
 def do(name, task, folder, work):
@@ -71,15 +84,29 @@ def outcomes(results):
 
 
 @pytest.fixture(scope="module")
-def reference(task, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inline")
-    return folder, do("inline", task, folder, units(folder))
+def references(task, tmp_path_factory):
+    """What three units come to: (folder, results) by executor."""
+    found = {}
+    for name in ("inline", "lanes2"):
+        folder = tmp_path_factory.mktemp(name)
+        found[name] = folder, do(name, task, folder, units(folder))
+    return found
 
 
-@pytest.mark.parametrize("name", ["processes1", "processes2"])
-def test_processes_give_inlines_bits_whatever_their_number(task, reference, tmp_path, name):
-    results = do(name, task, tmp_path, units(tmp_path))
-    folder, expected = reference
+@pytest.fixture(params=["inline", "lanes2"])
+def reference(request, references):
+    return references[request.param]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("processes1", "inline"), ("processes2", "inline"), ("lanes2", "lanes2")]
+)
+def test_bits_are_the_same_whatever_the_executor_of_a_program(
+    task, references, tmp_path, name, other
+):
+    work = units(tmp_path)
+    results = do(name, task, tmp_path, work[::-1] if name == "lanes2" else work)
+    folder, expected = references[other]
     found, wanted = outcomes(results), outcomes(expected)
     assert {i: o.measured for i, o in found.items()} == {i: o.measured for i, o in wanted.items()}
     for unit in units(tmp_path):
@@ -89,7 +116,8 @@ def test_processes_give_inlines_bits_whatever_their_number(task, reference, tmp_
 def test_every_epoch_is_told_and_every_unit_answered_once(reference):
     _, results = reference
     told = [(r.id, r.num_done) for r in results if isinstance(r, Epoch)]
-    assert told == [(f"unit{i}", epoch) for i in range(3) for epoch in (1, 2)]
+    for i in range(3):
+        assert [epoch for id, epoch in told if id == f"unit{i}"] == [1, 2]
     answered = [r.id for r in results if isinstance(r, Outcome)]
     assert answered == ["unit0", "unit1", "unit2"]
 
@@ -108,7 +136,7 @@ def test_the_weights_file_rebuilds_the_network(reference):
     assert variables["params"]["stem"]["kernel"].shape == (3, 3, 1, 8)
 
 
-@pytest.mark.parametrize("name", ["inline", "processes1"])
+@pytest.mark.parametrize("name", ["inline", "processes1", "lanes2"])
 def test_a_unit_that_raises_or_diverges_is_an_outcome_and_the_next_goes_on(task, tmp_path, name):
     task = task._replace(settings=dataclasses.replace(task.settings, sgd_learning_rate=1e30))
     bad = units(tmp_path, 1)[0]._replace(id="bad", start=tmp_path / "missing.safetensors")
@@ -195,6 +223,91 @@ def test_closing_inline_leaves_an_epoch_in_its_middle(task, tmp_path, monkeypatc
     assert began.wait(60)
     runner.close()
     assert len(calls) < num_steps / 2
+
+
+def test_lanes_agree_with_programs_of_their_own(references):
+    found = [outcomes(references[name][1]) for name in ("inline", "lanes2")]
+    for id, plain in found[0].items():
+        lane = found[1][id]
+        assert lane.measured["train_loss"] == pytest.approx(plain.measured["train_loss"], rel=0.02)
+        assert abs(lane.measured["val_accuracy"] - plain.measured["val_accuracy"]) < 0.02
+
+
+def test_what_fits_no_class_or_is_of_another_stage_trains_by_itself(task, tmp_path, references):
+    """An activation that size classes lack, and the final training."""
+    (first,) = units(tmp_path, 1)
+    odd = dataclasses.replace(SMALL, activation="tanh")
+    work = [first._replace(id="odd", arch=odd), first._replace(id="final", stage="final"), first]
+    found = outcomes(do("lanes2", task, tmp_path, work))
+    assert {outcome.status for outcome in found.values()} == {"ok"}
+    assert "val_accuracy" not in found["final"].measured
+    assert found["unit0"].measured == outcomes(references["lanes2"][1])["unit0"].measured
+
+
+@pytest.mark.parametrize("room", [2, 0])
+def test_out_of_memory_halves_the_lanes_and_says_so(task, tmp_path, references, monkeypatch, room):
+    """With room for none, candidates get programs of their own."""
+    tried = []
+
+    def scarce(*args, num_lanes, **rest):
+        tried.append(num_lanes)
+        if num_lanes > room:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+        return Population(*args, num_lanes=num_lanes, **rest)
+
+    monkeypatch.setattr(lanes, "Population", scarce)
+    results = do("lanes8", task, tmp_path, units(tmp_path))
+    changes = [r.text for r in results if isinstance(r, ProgramChanged)]
+    assert changes[:2] == [
+        f"size class small-3x3 wants more memory than there is with {before} lanes: search goes on "
+        f"with {before // 2} lanes"
+        for before in (8, 4)
+    ]
+    other = "lanes2" if room else "inline"
+    assert tried[:3] == [8, 4, 2]
+    found, wanted = outcomes(results), outcomes(references[other][1])
+    assert {i: o.measured for i, o in found.items()} == {i: o.measured for i, o in wanted.items()}
+    if not room:
+        assert changes[3].endswith("search goes on with programs of their own for its networks")
+
+
+def test_memory_that_ends_while_lanes_train_costs_no_candidate(task, tmp_path, monkeypatch):
+    calls, whole = [], Population._go_on
+
+    def scarce(self):
+        calls.append(self.num_lanes)
+        if len(calls) == 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        whole(self)
+
+    monkeypatch.setattr(Population, "_go_on", scarce)
+    found = outcomes(do("lanes4", task, tmp_path, units(tmp_path)))
+    assert calls[2] == 4
+    assert set(calls[3:]) == {2}
+    assert {outcome.status for outcome in found.values()} == {"ok"}
+
+
+def test_a_program_that_fails_fails_its_units_alone(task, tmp_path, monkeypatch):
+    def broken(self):
+        raise jax.errors.JaxRuntimeError("INTERNAL: no luck")
+
+    monkeypatch.setattr(Population, "_go_on", broken)
+    (first,) = units(tmp_path, 1)
+    odd = first._replace(id="odd", arch=dataclasses.replace(SMALL, activation="tanh"))
+    found = outcomes(do("lanes2", task, tmp_path, [*units(tmp_path), odd]))
+    assert found["odd"].status == "ok"
+    for i in range(3):
+        assert found[f"unit{i}"].status == "failed"
+        assert found[f"unit{i}"].reason.startswith("JaxRuntimeError: INTERNAL: no luck")
+
+
+def test_closing_lanes_leaves_a_training_in_its_middle(task, tmp_path):
+    runner = Lanes(side_by_side(task, 2))
+    runner.submit(units(tmp_path, 1)[0]._replace(num_epochs=100_000))
+    first = next(runner.results())
+    runner.close()
+    assert first.num_done == 1
+    assert not runner._thread.is_alive()
 
 
 def test_nothing_starts_before_the_first_unit(task, tmp_path):

@@ -1,0 +1,123 @@
+"""Units side by side in the lanes of their size classes' programs, in a thread of this process."""
+
+import collections
+import contextlib
+
+import jax
+
+from deepmaker_jax.events import ProgramChanged
+from deepmaker_jax.execute.inline import Closed, Inline
+from deepmaker_jax.execute.unit import (
+    StageName,
+    Task,
+    Unit,
+    do_unit,
+    job_of,
+    on_device,
+    outcome_of,
+)
+from deepmaker_jax.lanes.size_class import SizeClass
+from deepmaker_jax.lanes.wiring import choose
+from deepmaker_jax.train.memory import is_out_of_memory
+from deepmaker_jax.train.population import Population
+
+Queue = collections.deque[Unit]
+
+
+class Lanes(Inline):
+    """The executor for accelerators: one size class's program at a time, all its slots filled.
+
+    What fits no size class trains by itself. A program that wants more memory than
+    there is gets half as many lanes, and with none left its size class is given up.
+    """
+
+    def __init__(self, task: Task):
+        self.num_workers = max((n for lanes in task.lanes.values() for n in lanes), default=1)
+        self._lanes = {
+            (stage, of): num
+            for stage, lanes in task.lanes.items()
+            for of, num in zip(task.size_classes, lanes, strict=True)
+        }
+        self._waiting: dict[tuple[StageName, SizeClass | None], Queue] = {}
+        super().__init__(task)
+
+    def _work(self) -> None:
+        with contextlib.suppress(Closed):
+            while True:
+                self._sort(wait=not any(self._waiting.values()))
+                (stage, of), units = max(self._waiting.items(), key=lambda item: len(item[1]))
+                if of is not None:
+                    self._side_by_side(stage, of, units)
+                else:
+                    unit = units.popleft()
+                    tell = self._results.put
+                    self._results.put(do_unit(unit, self._task, tell, self._go_on))
+
+    def _sort(self, *, wait: bool) -> None:
+        """Puts what was submitted into the queue of its size class; waits for the first one."""
+        while wait or not self._units.empty():
+            wait, unit = False, self._units.get()
+            self._go_on()
+            if unit is not None:
+                of = self._class_of(unit) if unit.stage in self._task.lanes else None
+                self._waiting.setdefault((unit.stage, of), collections.deque()).append(unit)
+
+    def _class_of(self, unit: Unit) -> SizeClass | None:
+        try:
+            return choose(unit.arch, self._task.size_classes)
+        except Exception:  # noqa: BLE001 - what is wrong with it is told once it is tried
+            return None
+
+    def _side_by_side(self, stage: StageName, of: SizeClass, units: Queue) -> None:
+        """Trains the units of one size class until none of them waits."""
+        task, doing = self._task, list[Unit]()
+
+        def next_job():
+            self._sort(wait=False)
+            while units:
+                unit = units.popleft()
+                try:
+                    job = job_of(unit, task, self._results.put)
+                except Exception as error:  # noqa: BLE001 - one candidate must not end a run
+                    self._results.put(outcome_of(unit, error))
+                    continue
+                doing.append(unit)
+                return job
+            return None
+
+        try:
+            population = Population(
+                of, on_device(task), settings=task.settings, seed=task.seed,
+                input_scale=task.input_scale, num_lanes=self._lanes[stage, of],
+            )  # fmt: skip
+            for job, trained in population.train(next_job, self._go_on):
+                doing.remove(job.key)
+                self._results.put(outcome_of(job.key, trained))
+        except Exception as error:  # noqa: BLE001 - a program that fails must not end a run
+            lost = doing or list(units)
+            if is_out_of_memory(error):
+                units.extendleft(reversed(doing))
+                self._shrink(stage, of, units)
+                return
+            for unit in lost:
+                self._results.put(outcome_of(unit, error))
+            if not doing:
+                units.clear()
+
+    def _shrink(self, stage: StageName, of: SizeClass, units: Queue) -> None:
+        """Goes on with half as many lanes, or without the size class."""
+        before, num_devices = self._lanes[stage, of], len(jax.local_devices())
+        after = self._lanes[stage, of] = before // num_devices // 2 * num_devices
+        how = f"{after} lanes" if after else "programs of their own for its networks"
+        self._results.put(
+            ProgramChanged(
+                f"size class {of.name} wants more memory than there is with {before} lanes: "
+                f"{stage} goes on with {how}"
+            )
+        )
+        if not after:
+            classes = tuple(c for c in self._task.size_classes if c != of)
+            self._task = self._task._replace(size_classes=classes)
+            for unit in units:
+                self._units.put(unit)  # sorted anew
+            units.clear()
