@@ -10,7 +10,7 @@ from deepmaker_jax.arch import from_json
 from deepmaker_jax.config import Config
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.events import Note
+from deepmaker_jax.events import Epoch, Note
 from deepmaker_jax.execute import Inline, Outcome, Unit
 from deepmaker_jax.files import load_json, write_json
 from deepmaker_jax.final import export_members, has_weights, weights_path
@@ -90,10 +90,10 @@ def _train(
         if not has_weights(out, member):
             executor.submit(unit)
         for result in executor.results():
-            if not isinstance(result, Outcome):
+            if isinstance(result, Epoch):
                 epoch = f"epoch {result.num_done}/{result.num_epochs}"
                 print(f"{epoch}: loss {result.loss:.4f}", flush=True)
-            elif result.status != "ok":
+            elif isinstance(result, Outcome) and result.status != "ok":
                 raise RuntimeError(f"training ended as {result.status}: {result.reason}")
     finally:
         executor.close()
