@@ -28,8 +28,14 @@ def pays(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -
       stride: of the convolution.
     """
     side, _, c, o = kernel_shape
-    whole = all(size % TILE == 0 and size >= 2 * TILE for size in x_shape[1:3])
-    enough = side == 5 or (side == 3 and min(c, o) >= 16 and max(c, o) >= 32)
+    height, width = x_shape[1:3]
+    whole = all(size % TILE == 0 and size >= 2 * TILE for size in (height, width))
+    if side == 3 and height * width >= 16 * 16:
+        enough = min(c, o) >= 12 and max(c, o) >= 16
+    elif side == 3:
+        enough = min(c, o) >= 16 and c * o >= 1024
+    else:
+        enough = side == 5
     return stride == 1 and whole and enough
 
 
