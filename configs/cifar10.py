@@ -64,7 +64,7 @@ def small() -> Config:
         limits=LimitConfig(flash_bytes=96_000, macs=8_000_000),
         search=SearchConfig(population=16, generations=6, epochs=3, images=10_000),
         train=TrainConfig(batch_size=64, sgd_learning_rate=0.1),
-        final=FinalConfig(members=8, epochs=30),
+        final=FinalConfig(members=8, epochs=24),
     )
 
 
