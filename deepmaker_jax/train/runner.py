@@ -1,5 +1,6 @@
 """How one candidate trains: by its own program, or as a lane of a size class's."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -17,7 +18,9 @@ from deepmaker_jax.train.optimizer import direction
 from deepmaker_jax.train.step import Feed, TrainState, init_state, plain_steps, predict
 
 STEPS_A_CALL = 64
-MAX_KEPT = 16  # programs of an architecture are not needed again once its training is over
+MAX_KEPT = 16  # programs of size classes: every candidate that fits needs them again
+MAX_OWN = 2  # of one architecture each, not needed again once its training is over: 50 MB each
+CLEARED_AFTER = 8  # of those
 
 
 class Runner(Protocol):
@@ -39,15 +42,34 @@ class Runner(Protocol):
 
 
 _programs: dict[Any, Any] = {}
+_own: dict[Any, Any] = {}
+_dropped: list[Any] = []  # keys, since JAX was last told to forget
 
 
-def compiled(key: Any, make, *args):
+def compiled(key: Any, make: Callable[[], Any]) -> Any:
     """Returns the compiled program for a key; kept, so that a process compiles it once."""
     if key not in _programs:
         while len(_programs) >= MAX_KEPT:
             _programs.pop(next(iter(_programs)))
-        _programs[key] = make(*args)
+        _programs[key] = make()
     return _programs[key]
+
+
+def compiled_once(key: Any, make: Callable[[], Any]) -> Any:
+    """Returns the compiled program of one architecture; it takes the place of an earlier one's.
+
+    JAX holds on to what it traced for a program: without this a process grows by
+    15 MB a candidate for as long as it works.
+    """
+    if key not in _own:
+        while len(_own) >= MAX_OWN:
+            _dropped.append(next(iter(_own)))
+            _own.pop(_dropped[-1])
+        if len(_dropped) >= CLEARED_AFTER:
+            _dropped.clear()
+            jax.clear_caches()
+        _own[key] = make()
+    return _own[key]
 
 
 def shapes_of(feed: Feed) -> tuple[Any, ...]:
@@ -95,7 +117,8 @@ class Plain:
                 options["xla_backend_optimization_level"] = 1
             return steps.lower(state, feed, rows, np.int32(0)).compile(options)
 
-        self._steps = compiled((self.network, arch.optimizer, settings, shapes_of(feed)), compile)
+        key = (self.network, arch.optimizer, settings, shapes_of(feed))
+        self._steps = compiled_once(key, compile)
         # A call gives its input buffers back: hand it copies that nobody else holds.
         self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 

@@ -1,0 +1,173 @@
+"""A search's trainings beside plain `lax.conv` networks trained one at a time.
+
+    python -m experiments.cifar10 small --data DIR --out RUN
+    python -m benchmarks.search_vs_lax_conv --data DIR --run RUN [--every 4] --out FILE.json
+
+Trains every N-th candidate of the run's ledger again, at the run's own fidelity, compiling and
+validation included, from an empty cache of programs: as the search does (the executor, a process
+per core), and as one would write it first (`lax.conv`, XLA's own gradients, one jitted step a call,
+one network after the other in this process with as many threads as XLA likes). The two take turns
+over quarters of the candidates, so that drift hits both alike; validation losses are compared.
+"""
+
+import argparse
+import contextlib
+import functools
+import os
+import pathlib
+import tempfile
+import time
+from typing import Any
+from unittest import mock
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.record import publish
+from deepmaker_jax import arch as architecture
+from deepmaker_jax import program
+from deepmaker_jax.arch import ArchSpec, layers
+from deepmaker_jax.config import from_json
+from deepmaker_jax.cost import cost
+from deepmaker_jax.data import load
+from deepmaker_jax.execute import Outcome, Processes, Task, Unit
+from deepmaker_jax.files import load_json
+from deepmaker_jax.job import make_task, resolve
+from deepmaker_jax.models import Network, ops
+from deepmaker_jax.report import read_run
+from deepmaker_jax.train.course import epoch_order
+from deepmaker_jax.train.init import init
+from deepmaker_jax.train.optimizer import base_learning_rate, direction
+from deepmaker_jax.train.step import Feed, init_state, make_step, of_network
+
+TURNS = 4
+
+
+def _norm_activate(z, scale, bias, activation):
+    mean, variance = z.mean((0, 1, 2)), z.var((0, 1, 2))
+    y = ops.normalise(z, scale, bias, mean, variance, activation)
+    return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(variance)
+
+
+@contextlib.contextmanager
+def textbook():
+    """Networks that are traced in this block use XLA's own forms and gradients."""
+    with (
+        mock.patch.object(ops, "conv", ops._by_xla),
+        mock.patch.object(ops, "norm_activate", _norm_activate),
+        mock.patch.object(ops, "max_pool", lambda x: nn.max_pool(x, (2, 2), strides=(2, 2))),
+    ):
+        yield
+
+
+def one_at_a_time(archs: list[ArchSpec], task: Task, num_epochs: int) -> tuple[float, list[float]]:
+    """Trains one network after the other; returns (seconds, each one's validation loss)."""
+    began, losses = time.perf_counter(), []
+    rows, size = np.asarray(task.search_rows), task.settings.batch_size
+    num_steps = len(rows) // size
+    images, labels = jax.device_put(task.images), jax.device_put(task.labels)
+    for arch in archs:
+        network = Network(layers(arch))
+        variables = init(arch, seed=task.seed, input_scale=task.input_scale)
+        rule = direction(arch.optimizer, task.settings)
+        feed = Feed(
+            images, labels, jnp.asarray(task.input_scale), jax.random.key(task.seed),
+            np.float32(base_learning_rate(arch, task.settings)), np.int32(num_steps * num_epochs),
+        )  # fmt: skip
+        state = init_state(
+            variables["params"], variables["batch_stats"], rule.init(variables["params"]),
+            task.settings,
+        )  # fmt: skip
+        step = make_step(of_network(network), rule.update, task.settings)
+        with textbook():
+            one = jax.jit(lambda s, f, r, step=step: step(s, (), f, r)[0], donate_argnums=0)
+            state = jax.tree.map(jnp.array, state)
+            for epoch in range(num_epochs):
+                for some in rows[epoch_order(task.seed, epoch, len(rows), num_steps, size)]:
+                    state = one(state, feed, some.astype(np.int32))
+            losses.append(_validate(network, state, task))
+    return time.perf_counter() - began, losses
+
+
+def _validate(network: Network, state: Any, task: Task) -> float:
+    """Returns the mean cross-entropy over the validation images."""
+    variables = {
+        "params": state.params,
+        "batch_stats": state.batch_stats,
+        "constants": {"input_scale": jnp.asarray(task.input_scale)},
+    }
+    predict = jax.jit(functools.partial(network.apply, variables))
+    rows, parts = np.asarray(task.validation_rows), []
+    for start in range(0, len(rows), 250):
+        parts.append(predict(np.asarray(task.images[rows[start : start + 250]], np.float32)))
+    labels = task.labels[rows]
+    losses = optax.softmax_cross_entropy_with_integer_labels(jnp.concatenate(parts), labels)
+    return float(losses.mean())
+
+
+def as_the_search_does(
+    executor: Processes, archs: list[ArchSpec], num_epochs: int
+) -> tuple[float, list[float]]:
+    """Trains by the executor; returns (seconds, each one's validation loss)."""
+    began = time.perf_counter()
+    for i, arch in enumerate(archs):
+        executor.submit(Unit(str(i), arch, "search", num_epochs))
+    done = {int(r.id): r for r in executor.results() if isinstance(r, Outcome)}
+    seconds = time.perf_counter() - began
+    return seconds, [done[i].measured["val_loss"] for i in range(len(archs))]
+
+
+def main() -> None:
+    """Trains both ways in turn and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="the CIFAR-10 folder")
+    parser.add_argument("--run", type=pathlib.Path, required=True, help="a run of preset small")
+    parser.add_argument("--every", type=int, default=4, help="takes each N-th candidate")
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    view = read_run(args.run)
+    records = [r for r in view.records if r["status"] == "ok"]
+    chosen = [architecture.from_json(r["arch"]) for r in records[:: args.every]]
+    data = load("cifar10", path=args.data)
+    config = resolve(from_json(load_json(args.run / "config.json")["config"]), data)
+    task, num_epochs = make_task(config, data), config.search.epochs
+    spent, rows = [0.0, 0.0], []
+    size = -(-len(chosen) // TURNS)
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as folder:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache  # the workers', empty
+        shared = pathlib.Path(folder) / "shared"
+        executor = Processes(task, num_workers=program.num_cores(), folder=shared)
+        try:
+            for start in range(0, len(chosen), size):
+                some = chosen[start : start + size]
+                ours, our_losses = as_the_search_does(executor, some, num_epochs)
+                theirs, their_losses = one_at_a_time(some, task, num_epochs)
+                spent[0] += ours
+                spent[1] += theirs
+                for arch, a, b in zip(some, our_losses, their_losses, strict=True):
+                    row = {"params": cost(arch).params, "macs": cost(arch).macs}
+                    rows.append(row | {"loss": round(a, 4), "loss_lax_conv": round(b, 4)})
+                print(f"{len(rows)}: {spent[0]:.0f} s, lax.conv {spent[1]:.0f} s", flush=True)
+        finally:
+            executor.close()
+    gaps = [abs(row["loss"] - row["loss_lax_conv"]) for row in rows]
+    publish(
+        {
+            "ratio": round(spent[1] / spent[0], 3),
+            "seconds": round(spent[0], 1),
+            "seconds_lax_conv": round(spent[1], 1),
+            "candidates": len(rows),
+            "epochs": num_epochs,
+            "images": len(task.search_rows),
+            "mean_gap_of_losses": round(float(np.mean(gaps)), 4),
+            "networks": rows,
+        },
+        args.out,
+    )
+
+
+if __name__ == "__main__":
+    main()
