@@ -1,5 +1,7 @@
 """Accuracy of networks trained by a size class's program and by their own: the same up to the seed.
 
+With `--bfloat16`, the size class's program with products of bfloat16 as well.
+
     python -m benchmarks.lane_accuracy --out benchmarks/results/lane_accuracy.json
 
 The first 10 networks of seed 0 under 60,000 parameters, 3 seeds each, 12 epochs of scikit-learn's
@@ -7,6 +9,7 @@ digits with a fifth held out. About 6 minutes on one core.
 """
 
 import argparse
+import dataclasses
 import pathlib
 
 from deepmaker_jax.execute import runtime
@@ -44,6 +47,7 @@ def networks() -> list[ArchSpec]:
 def main() -> None:
     """Trains all of them both ways and compares means and spreads."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     runtime.keep_programs()
@@ -55,11 +59,15 @@ def main() -> None:
         size_class = choose(arch, classes)
         if size_class is None:
             raise RuntimeError(f"no size class has room for {arch}")
-        scores: dict[str, list[float]] = {"class": [], "plain": []}
+        narrow = dataclasses.replace(SETTINGS, compute="bfloat16")
+        kinds = {"class": (size_class, SETTINGS), "plain": (None, SETTINGS)}
+        if args.bfloat16:
+            kinds["class_bfloat16"] = size_class, narrow
+        scores: dict[str, list[float]] = {name: [] for name in kinds}
         for seed in SEEDS:
-            for name, of in (("class", size_class), ("plain", None)):
+            for name, (of, settings) in kinds.items():
                 trained = train(
-                    arch, split, rows=rest, held_out=held_out, settings=SETTINGS,
+                    arch, split, rows=rest, held_out=held_out, settings=settings,
                     num_epochs=EPOCHS, seed=seed, input_scale=np.array([1 / 96], np.float32),
                     size_class=of,
                 )  # fmt: skip
@@ -75,6 +83,11 @@ def main() -> None:
         rows.append(row)
         print(row, flush=True)
     gaps = np.array([row["class_mean"] - row["plain_mean"] for row in rows])
+    more: dict[str, float] = {}
+    if args.bfloat16:
+        lost = np.array([row["class_bfloat16_mean"] - row["class_mean"] for row in rows])
+        more["mean_gap_bfloat16"] = round(float(lost.mean()), 5)
+        more["largest_gap_bfloat16"] = round(float(np.abs(lost).max()), 4)
     noise = np.sqrt(np.mean([row["plain_spread"] ** 2 + row["class_spread"] ** 2 for row in rows]))
     publish(
         {
@@ -83,7 +96,8 @@ def main() -> None:
             "largest_gap": round(float(np.abs(gaps).max()), 4),
             "held_out_images": len(held_out),
             "networks": rows,
-        },
+        }
+        | more,
         args.out,
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.population import INPUT_SHAPE, NUM_CLASSES
 from benchmarks.record import publish
 from deepmaker_jax.cost import cost
-from deepmaker_jax.lanes.network import make_work
+from deepmaker_jax.lanes.scratch import make_work
 from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose, fit, lane_macs
 from deepmaker_jax.spaces import SPACES

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from deepmaker_jax.events import Epoch, ProgramChanged
 from deepmaker_jax.execute.runtime import keep_programs
-from deepmaker_jax.execute.unit import Outcome, Task, Unit, do_unit
+from deepmaker_jax.execute.unit import Outcome, Task, Unit
+from deepmaker_jax.execute.work import do_unit
 
 
 class Closed(BaseException):

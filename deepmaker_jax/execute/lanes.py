@@ -7,15 +7,8 @@ import jax
 
 from deepmaker_jax.events import ProgramChanged
 from deepmaker_jax.execute.inline import Closed, Inline
-from deepmaker_jax.execute.unit import (
-    StageName,
-    Task,
-    Unit,
-    do_unit,
-    job_of,
-    on_device,
-    outcome_of,
-)
+from deepmaker_jax.execute.unit import StageName, Task, Unit
+from deepmaker_jax.execute.work import do_unit, job_of, on_device, outcome_of
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.train.memory import is_out_of_memory

@@ -13,7 +13,8 @@ import numpy as np
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute import runtime
-from deepmaker_jax.execute.unit import Outcome, Task, Unit, arrays, do_unit
+from deepmaker_jax.execute.unit import Outcome, Task, Unit, arrays
+from deepmaker_jax.execute.work import do_unit
 from deepmaker_jax.files import replacing
 from deepmaker_jax.ledger import WORKER_DIED
 

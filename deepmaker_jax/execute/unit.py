@@ -1,22 +1,15 @@
-"""A unit of work, what it returns, and how it is done in whatever process."""
+"""A unit of work, what it returns, and the interface of what does it."""
 
-import math
 import pathlib
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.errors import one_line
 from deepmaker_jax.events import Epoch, ProgramChanged
 from deepmaker_jax.lanes.size_class import SizeClass
-
-if TYPE_CHECKING:
-    from deepmaker_jax.train.candidate import Trained
-    from deepmaker_jax.train.course import Job
 
 StageName = Literal["search", "final"]
 
@@ -100,118 +93,6 @@ class Executor(Protocol):
     def close(self) -> None:
         """Ends the workers at once; what they were doing is lost."""
         ...
-
-
-def do_unit(
-    unit: Unit,
-    task: Task,
-    on_epoch: Callable[[Epoch], None],
-    on_steps: Callable[[], None] = lambda: None,
-) -> Outcome:
-    """Trains and measures one candidate; a failure is an outcome, not an exception.
-
-    Args:
-      unit: what to do.
-      task: what it shares with others.
-      on_epoch: called after each epoch.
-      on_steps: called after every few steps; what it raises leaves the training,
-        and this function unless it is an Exception.
-    """
-    # JAX is imported here: the process that only distributes units does not need it.
-    from deepmaker_jax.lanes.wiring import choose
-    from deepmaker_jax.train.candidate import train_alone
-
-    try:
-        trained = train_alone(
-            job_of(unit, task, on_epoch),
-            on_device(task),
-            settings=task.settings,
-            seed=task.seed,
-            input_scale=task.input_scale,
-            size_class=choose(unit.arch, task.size_classes)
-            if unit.stage in task.in_class
-            else None,
-            on_steps=on_steps,
-        )
-    except Exception as error:  # noqa: BLE001 - one candidate must not end a run
-        trained = error
-    return outcome_of(unit, trained)
-
-
-def job_of(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> "Job":
-    """Returns what a unit wants trained.
-
-    Raises:
-      InputError: the weights to start from cannot be read.
-    """
-    from deepmaker_jax.export.weights import load_weights
-    from deepmaker_jax.train.course import Job
-
-    def tell(epoch: int, loss: float) -> None:
-        on_epoch(Epoch(unit.id, unit.stage, epoch, unit.num_epochs, loss))
-
-    final = unit.stage == "final"
-    return Job(
-        arch=unit.arch,
-        num_epochs=unit.num_epochs,
-        rows=np.arange(len(task.labels)) if final else np.asarray(task.search_rows),
-        held_out=None if final else np.asarray(task.validation_rows),
-        start=load_weights(unit.start)[1] if unit.start else None,
-        checkpoint=unit.checkpoint,
-        on_epoch=tell,
-        key=unit,
-    )
-
-
-def outcome_of(unit: Unit, trained: "Trained | Exception") -> Outcome:
-    """Writes the trained weights and returns what became of a unit."""
-    try:
-        if isinstance(trained, Exception):
-            raise trained
-        return _outcome(unit, trained)
-    except Exception as error:  # noqa: BLE001 - one candidate must not end a run
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{pathlib.Path(where.filename).name}:{where.lineno}"
-        return Outcome(unit.id, unit.stage, "failed", f"{one_line(error)} ({place})", {}, {})
-
-
-def _outcome(unit: Unit, trained: "Trained") -> Outcome:
-    from deepmaker_jax.export.weights import save_weights
-
-    seconds = {
-        "compile": trained.compile_seconds,
-        "train": trained.train_seconds,
-        "eval": trained.eval_seconds,
-    }
-    measured = {"train_loss": trained.train_loss}
-    if trained.diverged:
-        reason = f"training loss {trained.train_loss} or a weight is not finite"
-        return Outcome(unit.id, unit.stage, "diverged", reason, measured, seconds)
-    if unit.weights:
-        save_weights(unit.weights, unit.arch, trained.variables)
-    if trained.score is not None:
-        measured |= {"val_accuracy": trained.score.accuracy, "val_loss": trained.score.loss}
-        if not math.isfinite(trained.score.loss):
-            reason = f"validation loss {trained.score.loss} is not finite"
-            return Outcome(unit.id, unit.stage, "diverged", reason, measured, seconds)
-    return Outcome(unit.id, unit.stage, "ok", None, measured, seconds)
-
-
-_kept: list[tuple[np.ndarray, Any]] = []
-
-
-def on_device(task: Task) -> Any:
-    """Returns the training images and labels as a `train.Split` that stays on the device."""
-    import jax
-
-    from deepmaker_jax.train import Split
-
-    if not _kept or _kept[0][0] is not task.images:
-        split = Split(
-            jax.device_put(np.asarray(task.images)), jax.device_put(np.asarray(task.labels))
-        )
-        _kept[:] = [(task.images, split)]
-    return _kept[0][1]
 
 
 def arrays(task: Task) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A *group* is `size_class.group` channels of one layer at one resolution (a
 *level*); a layer of 20 channels is three groups of 8, four of whose channels
 are padding. An *edge* is the convolution from one group to another. A network
 is then two lists, and one compiled program runs any network whose lists fit
-its size class: see `lanes.network`.
+its size class: see `lanes.forward`.
 """
 
 from collections.abc import Sequence

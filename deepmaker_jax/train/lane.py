@@ -8,7 +8,9 @@ import numpy as np
 import optax
 
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.lanes import network as lane_network
+from deepmaker_jax.lanes.backward import value_and_grad as value_and_grad_of_lane
+from deepmaker_jax.lanes.forward import predict
+from deepmaker_jax.lanes.scratch import Work, make_work
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import STATISTICS, Lane, Ranges, Wiring, empty, put, valid
 from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
@@ -57,7 +59,7 @@ def of_lane(size_class: SizeClass, feed: LaneFeed, trips: Ranges) -> ValueAndGra
     """Returns the loss and gradient of a lane's network; padding has none."""
 
     def value_and_grad(params, batch_stats, common, x, loss, work):
-        value, gradient, found, work = lane_network.value_and_grad(
+        value, gradient, found, work = value_and_grad_of_lane(
             size_class, params, feed.wiring, trips, work,
             x * common.input_scale[None, None, None, :], loss,
         )  # fmt: skip
@@ -122,10 +124,10 @@ def idle(size_class: SizeClass, settings: TrainConfig) -> tuple[TrainState, Lane
     return state, lane_feed(lane, size_class, optimizer, learning_rate=0.0, num_steps=1)
 
 
-def scratch(size_class: SizeClass, settings: TrainConfig) -> lane_network.Work:
+def scratch(size_class: SizeClass, settings: TrainConfig) -> Work:
     """Returns a lane's cleared scratch memory."""
     compute = jnp.dtype(settings.compute)
-    return lane_network.make_work(size_class, settings.batch_size, compute=compute)
+    return make_work(size_class, settings.batch_size, compute=compute)
 
 
 class Trips(NamedTuple):
@@ -138,7 +140,7 @@ class Trips(NamedTuple):
 
 def run_lane(
     size_class: SizeClass, settings: TrainConfig, common: Feed, trips: Trips | None,
-    state: TrainState, work: lane_network.Work, feed: LaneFeed, call: Call,
+    state: TrainState, work: Work, feed: LaneFeed, call: Call,
 ):  # fmt: skip
     """Trains and evaluates one lane as a call says.
 
@@ -179,7 +181,7 @@ def run_lane(
         work, sums = carry
         rows = call.rows[i]
         x = common.images[rows].astype(jnp.float32) * common.input_scale[None, None, None, :]
-        logits, work = lane_network.predict(
+        logits, work = predict(
             size_class, chosen["params"], chosen["batch_stats"], feed.wiring, turns.counts, work, x
         )
         labels = common.labels[rows]

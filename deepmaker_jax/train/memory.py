@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.lanes.network import levels
+from deepmaker_jax.lanes.level import levels
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.train.lane import idle, scratch
 from deepmaker_jax.train.runner import STEPS_A_CALL

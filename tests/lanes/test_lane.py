@@ -10,7 +10,7 @@ import pytest
 
 from deepmaker_jax.arch import layers
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.lanes.network import make_work
+from deepmaker_jax.lanes.scratch import make_work
 from deepmaker_jax.lanes.wiring import fit, take, valid
 from deepmaker_jax.models import Network
 from deepmaker_jax.train.lane import (

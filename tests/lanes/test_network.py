@@ -9,8 +9,11 @@ import optax
 import pytest
 
 from deepmaker_jax.arch import layers
-from deepmaker_jax.lanes import network
-from deepmaker_jax.lanes.network import levels, make_work, patches, predict, value_and_grad
+from deepmaker_jax.lanes import pooling
+from deepmaker_jax.lanes.backward import value_and_grad
+from deepmaker_jax.lanes.forward import predict
+from deepmaker_jax.lanes.level import levels, patches
+from deepmaker_jax.lanes.scratch import make_work
 from deepmaker_jax.lanes.size_class import WHOLE_BATCH, table
 from deepmaker_jax.lanes.wiring import STATISTICS, fit, put, take, valid
 from deepmaker_jax.models import Network
@@ -103,7 +106,7 @@ def test_padded_equals_plain_on_odd_sides(float64, shape, whole, monkeypatch):
     """In chunks of a few images, and in one as on an accelerator."""
     size_class = named("small-5x5", shape)
     if whole:
-        monkeypatch.setattr(network, "WIDE", BATCH)
+        monkeypatch.setattr(pooling, "WIDE", BATCH)
         size_class = size_class._replace(num_pixels=WHOLE_BATCH)
     kinds = set()
     for arch in draw(shape, num=6, size_class=size_class, most=60_000, kernel=5):
