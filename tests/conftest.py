@@ -9,9 +9,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from beartype import BeartypeConf, BeartypeDecorPlace, FrozenDict
 from beartype.claw import beartype_package
 
-# Not checked: what people and files hand over, which says so in one line of its own; and lanes,
-# whose tuples hold whatever JAX traces with.
-UNCHECKED = tuple(f"deepmaker_jax.{name}" for name in ("arch", "config", "data", "lanes"))
+# Not checked: what people and files hand over, which says so in one line of its own; and lanes and
+# models, which take whatever JAX traces with.
+UNCHECKED = tuple(f"deepmaker_jax.{name}" for name in ("arch", "config", "data", "lanes", "models"))
 CONF = BeartypeConf(
     claw_decor_place_func=BeartypeDecorPlace.FIRST,  # below `jax.custom_vjp` and its like
     claw_is_pep526=False,  # local variables are pyright's alone

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from deepmaker_jax.arch import INPUT, Layer
 from deepmaker_jax.models import ops
 from deepmaker_jax.models.activation import activate
+from deepmaker_jax.types import Array
 
 BATCH_NORM_MOMENTUM = 0.9
 
@@ -18,7 +19,7 @@ class Conv(nn.Module):
     compute: str = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         layer = self.layer
         shape = (layer.kernel, layer.kernel, layer.in_channels, layer.shape[-1])
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
@@ -32,7 +33,7 @@ class Conv(nn.Module):
         return x
 
 
-def _narrow(x: jax.Array, kernel: jax.Array, stride: int, dtype: jnp.dtype) -> jax.Array:
+def _narrow(x: Array, kernel: Array, stride: int, dtype: jnp.dtype) -> Array:
     """Returns the convolution with operands of a narrower type, which XLA sums in float32."""
     strides, order = (stride, stride), ("NHWC", "HWIO", "NHWC")
     narrow = (x.astype(dtype), kernel.astype(dtype))
@@ -46,7 +47,7 @@ class BatchNorm(nn.Module):
     activation: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -61,7 +62,7 @@ class BatchNorm(nn.Module):
         return x
 
 
-def _running(average: jax.Array, now: jax.Array) -> jax.Array:
+def _running(average: Array, now: Array) -> Array:
     return BATCH_NORM_MOMENTUM * average + (1 - BATCH_NORM_MOMENTUM) * now
 
 
@@ -69,7 +70,7 @@ class Affine(nn.Module):
     """A scale and a shift per channel: what a folded batch norm without a convolution is."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -95,7 +96,7 @@ class Network(nn.Module):
     compute: str = "float32"
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
         """Returns logits, Float[b, classes], from raw pixels, Float[b, h, w, c] in 0..255."""
         x = images
         if not self.folded:
@@ -106,7 +107,7 @@ class Network(nn.Module):
             tensors[layer.name] = self._run(layer, [tensors[i] for i in layer.inputs], train=train)
         return tensors[self.layers[-1].name]
 
-    def _run(self, layer: Layer, inputs: list[jax.Array], *, train: bool) -> jax.Array:
+    def _run(self, layer: Layer, inputs: list[Array], *, train: bool) -> Array:
         x = inputs[0]
         if layer.op == "conv":
             x = Conv(layer, self.compute, name=layer.name)(x)
