@@ -14,9 +14,10 @@ from deepmaker_jax.events import Epoch, Note
 from deepmaker_jax.execute import Inline, Outcome, Unit
 from deepmaker_jax.files import load_json, write_json
 from deepmaker_jax.final import export_members, has_weights, weights_path
-from deepmaker_jax.job import make_task, need_exporters
+from deepmaker_jax.job import need_exporters
 from deepmaker_jax.ledger import NAME, Ledger
 from deepmaker_jax.run_folder import CONFIG, FRONT, claim, read_config
+from deepmaker_jax.task import make_task
 
 
 def train_longer(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import cifar10, digits
-from deepmaker_jax import Config, load_data, run
+from deepmaker_jax import Config, load_data, program, run
 from deepmaker_jax.config import FinalConfig, LimitConfig, SearchConfig, SpaceConfig, TrainConfig
 from deepmaker_jax.cost import cost
 from deepmaker_jax.errors import InputError
@@ -119,6 +119,36 @@ def test_processes_cannot_train_side_by_side(tmp_path):
     with pytest.raises(InputError, match=r"program \(=vmap\) .* leave --executor processes out"):
         go(tmp_path / "run", config=config)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "executor", "strategy"),
+    [
+        ({}, "gpu", "lanes", "vmap"),
+        ({"program": "map"}, "tpu", "inline", "map"),
+        ({"executor": "processes"}, "gpu", "processes", "plain"),
+        ({}, "cpu", "processes", "map"),
+        ({"program": "vmap"}, "cpu", "lanes", "vmap"),
+    ],
+)
+def test_accelerators_train_side_by_side_by_default(
+    settings, device, executor, strategy, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    config = Config(**settings)
+    assert program.executor(config) == executor
+    chosen = program.choose(executor, config.program, search_flops=1.0, final_flops=1.0)
+    assert (chosen["strategy"], chosen["final_strategy"]) == (strategy, strategy)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("", False), ("--xla_gpu_deterministic_ops=true", True)]
+)
+def test_a_gpu_that_times_its_kernels_is_not_reproducible(flags, expected, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    found, reason = program.reproducible({"device": "gpu", "threads": None})
+    assert found is expected
+    assert expected or "XLA_FLAGS=--xla_gpu_deterministic_ops=true" in reason
 
 
 SHAPE = (8, 8, 3)

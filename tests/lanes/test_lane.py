@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -213,15 +212,3 @@ def test_a_diverging_neighbour_spoils_nobody(form, four):
     assert not np.isfinite(found[0].loss_sum)
     for i in (1, 2, 3):
         same_bits(found[i], states[i])
-
-
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_it_lowers_for_accelerators(platform):
-    archs = ARCHS[:2]
-    args = (
-        data(), stacked([start(a) for a in archs]), stacked([make_work(CLASS, BATCH)] * 2),
-        stacked([feed(a) for a in archs]), stacked([call()] * 2),
-    )  # fmt: skip
-    exported = jax.export.export(program("vmap"), platforms=[platform])(*args)
-    assert exported.platforms == (platform,)
-    assert "stablehlo.dot_general" in exported.mlir_module()
