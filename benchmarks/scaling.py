@@ -1,6 +1,6 @@
 """How the cost of a training step scales, and where its time goes.
 
-    python -m benchmarks.scaling --part lanes --out FILE.json
+    python -m benchmarks.scaling --part lanes --out benchmarks/results/scaling.json
 
 Parts: lanes 1 to 64, side by side and in turn; devices 1 to 8 (virtual ones on a CPU: they show
 that it works and what it costs, not a gain); batch sizes; depth; width; profile. Each takes under
