@@ -189,7 +189,7 @@ def test_different_networks_have_different_words(space, data):
     ("genome", "message"),
     [
         ([0, 0, 0, 0], r"must be 5 whole numbers, one per gene of space neuropower"),
-        ([0.0, 0, 0, 0, 0], r"must be 5 whole numbers"),
+        (np.zeros(5), r"must be 5 whole numbers"),
         ([3, 0, 0, 0, 0], r"gene depth \(=3\) must be in 0\.\.2, an index into \(16, 28, 40\)"),
         ([0, -1, 0, 0, 0], r"gene blocks \(=-1\) must be in 0\.\.1"),
     ],
