@@ -72,6 +72,18 @@ class Targets:
     """Says which targets work here, and what to install for the rest."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Checks the files of a run or a bundle, anywhere: sums, and what can be run again.
+
+    Needs neither JAX nor the data. TFLite files are run where LiteRT is installed,
+    ONNX files where ONNX Runtime is.
+    """
+
+    path: tyro.conf.Positional[str]
+    """Run folder, or a bundle in its models/."""
+
+
 def show(settings: Show) -> None:
     """`deepmaker show RUN`."""
     from deepmaker_jax import report
@@ -129,6 +141,25 @@ def targets(settings: Targets) -> None:
             print(f"  {tool.name}: {found}")
 
 
+def check(settings: Check) -> None:
+    """`deepmaker check RUN|BUNDLE`."""
+    from deepmaker_jax.export import check as checking
+
+    path = pathlib.Path(settings.path)
+    bundles = checking.find_bundles(path)
+    for line in checking.missing_runtimes(bundles):
+        print(line)
+    counts = dict.fromkeys(("agrees", "whole", *checking.BAD), 0)
+    for findings in (checking.check_run(path), *map(checking.check_bundle, bundles)):
+        for finding in findings:
+            counts[finding.verdict] += 1
+            print(f"{finding.verdict:9} {finding.path} {finding.text}".rstrip(), flush=True)
+    bad = sum(counts[verdict] for verdict in checking.BAD)
+    if bad:
+        raise RuntimeError(f"{bad} of {sum(counts.values())} files are damaged or disagree")
+    print(f"all {sum(counts.values())} files are whole; {counts['agrees']} were run and agree")
+
+
 # name -> (settings, function)
 COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
     "show": (Show, show),
@@ -136,5 +167,6 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
     "train": (Train, train),
     "deploy": (Deploy, deploy),
     "targets": (Targets, targets),
+    "check": (Check, check),
 }
 RESUMABLE = ("train", "deploy")
