@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo install install-dev check test
+.PHONY: demo install install-dev targets check test
 
 demo: install
 	$(BIN)/python -m experiments.digits demo --out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
 
 install: .venv/installed
 install-dev: .venv/installed-dev
+
+targets: .venv/installed-dev
+	tools/targets.sh $(BIN)/python
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

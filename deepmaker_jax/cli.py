@@ -153,6 +153,8 @@ def experiment(
         except InputError as error:
             _check_place(error, args, presets, prog)
             raise
+        config = _with_board(config)
+        _check_targets(config)
         config_module.check(config)
         config_module.check_reference(config, extension.get("references") or ())
         runtime.one_thread()
@@ -161,6 +163,29 @@ def experiment(
         _run(config, load=load or _load_by_name, command=again[0], extension=extension)
 
     return guarded(work, resume=lambda: again[0] if again else "")
+
+
+def _with_board(config: Config) -> Config:
+    """Returns the settings with the limits of `config.board`; a stricter one of its own stays."""
+    if config.board is None:
+        return config
+    from deepmaker_jax.backends import boards
+
+    own = dataclasses.asdict(config.limits)
+    room = boards.limits(config.board)
+    stricter = {k: v if own[k] is None else min(v, own[k]) for k, v in room.items()}
+    return dataclasses.replace(config, limits=dataclasses.replace(config.limits, **stricter))
+
+
+def _check_targets(config: Config) -> None:
+    """Raises InputError before any work where the end could only fail."""
+    if not config.targets:
+        return
+    from deepmaker_jax import deploy
+
+    deploy.choose(config.targets, deploy.BACKENDS)
+    if not config.final.export:
+        raise InputError("targets need the exported files: leave out --final.no-export")
 
 
 def _load_by_name(config: Config) -> Any:
@@ -232,6 +257,10 @@ def _run(
         rest = ["show", out]
     following = shlex.join([*_deepmaker(), *rest])
     report.print_finished(pathlib.Path(out), page=page, following=following)
+    if config.targets:
+        from deepmaker_jax.deploy import deploy_and_print
+
+        deploy_and_print(pathlib.Path(out), targets=config.targets)
 
 
 def _python() -> str:

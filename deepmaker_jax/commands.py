@@ -50,6 +50,40 @@ class Train:
     """Folder for it, the bundle in its models/MEMBER; None for RUN/longer/MEMBER-EPOCHS."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Deploy:
+    """Builds, runs and measures a front's members for devices; only what is missing or stale."""
+
+    run: tyro.conf.Positional[str]
+    """Run folder."""
+
+    members: int | None = None
+    """How many members, the most accurate first; at least 1. None for all."""
+
+    targets: tuple[str, ...] = ()
+    """Targets, as `deepmaker targets` lists them; none for all."""
+
+    workers: int = 0
+    """Processes at once; 0 for one per core. Latency is measured by one alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """Says which targets work here, and what to install for the rest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Checks the files of a run or a bundle, anywhere: sums, and what can be run again.
+
+    Needs neither JAX nor the data. TFLite files are run where LiteRT is installed,
+    ONNX files where ONNX Runtime is.
+    """
+
+    path: tyro.conf.Positional[str]
+    """Run folder, or a bundle in its models/."""
+
+
 def show(settings: Show) -> None:
     """`deepmaker show RUN`."""
     from deepmaker_jax import report
@@ -79,10 +113,60 @@ def train(settings: Train) -> None:
     train_longer(run, settings.member, num_epochs=settings.epochs, data_path=settings.data, out=out)
 
 
+def deploy(settings: Deploy) -> None:
+    """`deepmaker deploy RUN`."""
+    from deepmaker_jax.deploy import deploy_and_print
+
+    if settings.workers < 0:
+        raise InputError(f"workers (={settings.workers}) must be a whole number, at least 0")
+    deploy_and_print(
+        pathlib.Path(settings.run),
+        members=settings.members,
+        targets=settings.targets,
+        num_workers=settings.workers or None,
+    )
+
+
+def targets(settings: Targets) -> None:
+    """`deepmaker targets`."""
+    from deepmaker_jax.backends import BACKENDS
+
+    for backend in BACKENDS.values():
+        tools = backend.probe()
+        num_missing = sum(tool.version is None for tool in tools)
+        state = f"{num_missing} of {len(tools)} tools missing" if num_missing else "ready"
+        print(f"{backend.name}: {state}; {backend.about}")
+        for tool in tools:
+            found = tool.version or f"missing: {tool.install}"
+            print(f"  {tool.name}: {found}")
+
+
+def check(settings: Check) -> None:
+    """`deepmaker check RUN|BUNDLE`."""
+    from deepmaker_jax.export import check as checking
+
+    path = pathlib.Path(settings.path)
+    bundles = checking.find_bundles(path)
+    for line in checking.missing_runtimes(bundles):
+        print(line)
+    counts = dict.fromkeys(("agrees", "whole", *checking.BAD), 0)
+    for findings in (checking.check_run(path), *map(checking.check_bundle, bundles)):
+        for finding in findings:
+            counts[finding.verdict] += 1
+            print(f"{finding.verdict:9} {finding.path} {finding.text}".rstrip(), flush=True)
+    bad = sum(counts[verdict] for verdict in checking.BAD)
+    if bad:
+        raise RuntimeError(f"{bad} of {sum(counts.values())} files are damaged or disagree")
+    print(f"all {sum(counts.values())} files are whole; {counts['agrees']} were run and agree")
+
+
 # name -> (settings, function)
 COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
     "show": (Show, show),
     "report": (Report, write_report),
     "train": (Train, train),
+    "deploy": (Deploy, deploy),
+    "targets": (Targets, targets),
+    "check": (Check, check),
 }
-RESUMABLE = ("train",)
+RESUMABLE = ("train", "deploy")

@@ -206,6 +206,14 @@ class Config:
     train: TrainConfig = TrainConfig()
     final: FinalConfig = FinalConfig()
 
+    board: str | None = None
+    """Microcontroller board whose networks are searched for, e.g. pico: its flash and SRAM, less
+    the half that is left to the application, become limits unless a stricter one is set."""
+
+    targets: tuple[str, ...] = ()
+    """Devices that the finished front is built for and measured on, as `deepmaker deploy` does
+    later just as well: arm, mcu, cpu, gpu, fpga."""
+
     executor: Literal["auto", "inline", "processes"] = "auto"
     """Where candidates train: in this process, or in one process per core; auto takes processes on
     a CPU and inline on an accelerator, and for --program vmap."""
@@ -230,8 +238,8 @@ class Config:
 
 # What changes no result, so that a resumed run may have it otherwise.
 FREE_FIELDS = (
-    "data", "out", "executor", "workers", "program", "quiet", "accept_platform", "reference",
-    "experiment", "preset",
+    "data", "out", "board", "targets", "executor", "workers", "program", "quiet", "accept_platform",
+    "reference", "experiment", "preset",
 )  # fmt: skip
 COSTS = ("params", "macs", "peak_activation_bytes", "flash_bytes")
 
@@ -266,6 +274,7 @@ def from_json(value: Any) -> Config:
         for name, group in groups.items():
             parts = {k: tuple(v) if isinstance(v, list) else v for k, v in fields[name].items()}
             fields[name] = group(**parts)
+        fields["targets"] = tuple(fields.get("targets", ()))
         config = Config(**fields)
     except (TypeError, KeyError, AttributeError) as error:
         raise InputError(f"not a run's settings: {error}; restore config.json") from None

@@ -141,7 +141,7 @@ def export_members(
         while waiting:
             # A process that dies breaks its pool: what that left goes on one by one, alone.
             batch, waiting = (waiting[:1], waiting[1:]) if alone else (waiting, [])
-            jobs = _pooled(batch, out, folder, config.final.export, num_workers)
+            jobs = _pooled(batch, out, folder, config, num_workers)
             for id, result in jobs:
                 if isinstance(result, BrokenProcessPool) and not alone:
                     waiting.append(id)
@@ -164,7 +164,7 @@ def export_members(
 
 
 def _pooled(
-    ids: Sequence[str], out: pathlib.Path, folder: pathlib.Path, export: bool, num_workers: int
+    ids: Sequence[str], out: pathlib.Path, folder: pathlib.Path, config: Config, num_workers: int
 ) -> Iterator[tuple[str, dict[str, Any] | BaseException]]:
     """Yields (id, manifest or what went wrong) as processes finish."""
     pool = concurrent.futures.ProcessPoolExecutor(
@@ -176,7 +176,12 @@ def _pooled(
         with runtime.starting_workers(JAX_PLATFORMS="cpu"):
             jobs = {
                 pool.submit(
-                    do_export, str(folder), id, str(weights_path(out, id).parent), export
+                    do_export,
+                    str(folder),
+                    id,
+                    str(weights_path(out, id).parent),
+                    config.final.export,
+                    config.seed,
                 ): id
                 for id in ids
             }

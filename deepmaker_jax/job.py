@@ -35,6 +35,7 @@ from deepmaker_jax.task import (
 )
 from deepmaker_jax.types import Objective
 
+EXPORTERS = ("tensorflow", "ai_edge_litert", "tflite", "jax2onnx", "onnx", "onnxruntime")
 STRATEGIES = {"nsga2": NSGA2, "random": RandomSearch}
 Consumer = Callable[[Event], None]
 
@@ -259,11 +260,7 @@ def need_exporters() -> None:
     """Raises InputError if a package that the export needs is not installed."""
     import importlib.util
 
-    missing = [
-        name
-        for name in ("tensorflow", "ai_edge_litert", "tflite")
-        if importlib.util.find_spec(name) is None
-    ]
+    missing = [name for name in EXPORTERS if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
             f"export needs {', '.join(missing)}: pip install 'deepmaker-jax[export]', or run with "

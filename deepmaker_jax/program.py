@@ -12,7 +12,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.execute import runtime
 
 PACKAGES = ("deepmaker-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy", "moocore",
-    "tensorflow", "ai-edge-litert",
+    "tensorflow", "ai-edge-litert", "jax2onnx", "onnxruntime",
 )  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def test_out_that_cannot_be_a_run_is_refused_before_any_data_is_read(tmp_path, c
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["shoe"], ["command (=shoe) must be one of show, report, train"]),
+        (["shoe"], ["command (=shoe) must be one of show, report, train, deploy, targets"]),
         (["show"], ["Run folder. (required)", "deepmaker show --help"]),
         (["show", "/no/such/run"], ["/no/such/run"]),
         (["report", "/no/such/run"], ["/no/such/run"]),

@@ -119,8 +119,9 @@ def test_the_run_folder_has_what_the_contract_says(whole):
     for member in front["members"]:
         bundle = out / member["bundle"]
         assert sorted(path.name for path in bundle.iterdir()) == [
-            "manifest.json", "model_f32.tflite", "model_int8.tflite", "reference.npz",
-            "weights.safetensors",
+            "manifest.json", "model.jax_export", "model.onnx", "model.stablehlo.mlirbc",
+            "model_dynamic.tflite", "model_f16.tflite", "model_f32.tflite", "model_int8.tflite",
+            "reference.npz", "weights.safetensors",
         ]  # fmt: skip
 
 

@@ -1,49 +1,35 @@
 """Bundles: a front member's deployable files, each run and compared with JAX."""
 
+import hashlib
 import io
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from deepmaker_jax import arch as architecture
-from deepmaker_jax import cost
-from deepmaker_jax.arch import ArchSpec, layers
+from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.errors import InputError, one_line
-from deepmaker_jax.export import tflite, weights
+from deepmaker_jax.export import weights
+from deepmaker_jax.export.formats import FORMATS, Format, Material
+from deepmaker_jax.export.manifest import (
+    MANIFEST,
+    REFERENCE,
+    WEIGHTS,
+    Manifest,
+    check_sum,
+    made_entry,
+    missing_entry,
+    read_bundle,
+    read_manifest,
+)
 from deepmaker_jax.export.model import Model
-from deepmaker_jax.export.run import run_tflite
-from deepmaker_jax.files import load_json, remove_leftovers, sha256, write_bytes, write_json
+from deepmaker_jax.export.parity import Expected, compare
+from deepmaker_jax.files import remove_leftovers, write_bytes, write_json
 
-MANIFEST = "manifest.json"
-WEIGHTS = "weights.safetensors"
-FLOAT32 = "model_f32.tflite"
-INT8 = "model_int8.tflite"
-REFERENCE = "reference.npz"
-FILES = (WEIGHTS, FLOAT32, INT8, REFERENCE)
-STATUSES = ("ok", "unsupported", "failed")
-ENTRY_KEYS = (
-    "status", "reason", "bytes", "sha256", "tool", "parity", "accuracy", "cost",
-)  # fmt: skip
+FILES = (*(format.path for format in FORMATS), REFERENCE)
 NUM_REFERENCE_IMAGES = 100
-# Of the range of JAX's logits on the test images: float32 leaves about 1e-6.
-FLOAT32_TOLERANCE = 1e-3
-Manifest = dict[str, Any]
-
-
-class Expected(NamedTuple):
-    """What each file is run on, and what JAX says.
-
-    Attributes:
-      images: uint8[n, h, w, c].
-      labels: int[n].
-      logits: Float32[n, classes], of the plain unfolded network.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray
 
 
 def export_bundle(
@@ -55,13 +41,14 @@ def export_bundle(
     calibration_images: np.ndarray,
     test_images: np.ndarray,
     test_labels: np.ndarray,
+    calibration_seed: int | None = None,
 ) -> Manifest:
     """Writes a trained network's bundle and returns its manifest.
 
     Every file is run on all test images and compared with JAX before the
     manifest names it. A file that cannot be made, or disagrees, is recorded as
-    failed with its reason and does not stop the others; without TensorFlow the
-    TFLite files are unsupported. Equal arguments give equal bytes. A bundle that
+    failed with its reason and does not stop the others; one whose maker is not
+    installed is unsupported. Equal arguments give equal bytes. A bundle that
     is there already, whole and of these weights and images, is returned as it is.
 
     Args:
@@ -72,6 +59,7 @@ def export_bundle(
       calibration_images: uint8[k, h, w, c], k >= 1, from the training split.
       test_images: uint8[n, h, w, c], n >= 1.
       test_labels: int[n], 0 <= label < classes.
+      calibration_seed: what drew the calibration images, for the manifest.
 
     Raises:
       InputError: weights that are not the architecture's or not finite, or
@@ -95,30 +83,13 @@ def export_bundle(
     if not np.isfinite(test.logits).all():
         raise InputError(f"model {id} gives logits that are not finite: it cannot be exported")
 
-    def make_weights() -> Manifest:
-        if not _holds(out / WEIGHTS, weight_bytes):
-            write_bytes(out / WEIGHTS, weight_bytes)
-        again = Model.of(id, *weights.load_weights(out / WEIGHTS))
-        return _entry(
-            out / WEIGHTS, tool=weights.FORMAT, logits=again.logits(test.images), test=test,
-            tolerance=0.0,
-        )  # fmt: skip
-
-    def make_float32() -> Manifest:
-        file = tflite.to_tflite(arch, variables)
-        write_bytes(out / FLOAT32, file)
-        return _tflite_entry(out / FLOAT32, arch, test, tolerance=FLOAT32_TOLERANCE)
-
-    def make_int8() -> Manifest:
-        file = tflite.to_tflite_int8(arch, variables, calibration_images)
-        write_bytes(out / INT8, file)
-        return _tflite_entry(out / INT8, arch, test)
-
-    def make_reference() -> Manifest:
-        write_bytes(out / REFERENCE, _reference(test))
-        return _entry(out / REFERENCE, tool=f"numpy {np.__version__}")
-
-    makers = (make_weights, make_float32, make_int8, make_reference)
+    material = Material(arch, variables, calibration_images, calibration_seed)
+    files = _of_same_weights(out, weight_bytes)
+    for format in FORMATS:
+        files[format.path] = _attempt(
+            out / format.path, lambda f=format: _make(f, out, material, test)
+        )
+    files[REFERENCE] = _attempt(out / REFERENCE, lambda: _make_reference(out / REFERENCE, test))
     manifest = {
         "id": id,
         "arch": architecture.to_json(arch),
@@ -128,35 +99,9 @@ def export_bundle(
             "layout": "NHWC",
             "classes": arch.num_classes,
         },
-        "files": {
-            name: _attempt(out / name, make) for name, make in zip(FILES, makers, strict=True)
-        },
+        "files": files,
     }
     write_json(out / MANIFEST, manifest)
-    return manifest
-
-
-def read_bundle(path: pathlib.Path) -> Manifest:
-    """Returns a bundle's manifest after comparing every file with it.
-
-    Raises:
-      InputError: the manifest is missing, damaged or not a manifest, or a file
-        is missing or does not match its sum.
-    """
-    source = path / MANIFEST
-    manifest = load_json(source)
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or not isinstance(manifest.get("id"), str):
-        raise InputError(f"{source} is not a bundle's manifest: export it again")
-    architecture.from_json(manifest.get("arch"))
-    for name, entry in files.items():
-        inside = pathlib.PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts:
-            raise InputError(f"{source} names {name!r}, which is outside of the bundle")
-        if not isinstance(entry, dict) or entry.get("status") not in STATUSES:
-            raise InputError(f"{source}: {name} has no status: export it again")
-        if entry["status"] == "ok" or entry.get("sha256") is not None:
-            _check_sum(path / name, entry)
     return manifest
 
 
@@ -188,15 +133,6 @@ def _check_images(arch: ArchSpec, name: str, images: np.ndarray) -> None:
         )
 
 
-def _check_sum(path: pathlib.Path, entry: Manifest) -> None:
-    try:
-        same = sha256(path) == entry.get("sha256") and path.stat().st_size == entry.get("bytes")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): export it again") from None
-    if not same:
-        raise InputError(f"{path} does not match its sum in {MANIFEST}: export it again")
-
-
 def _finished(
     out: pathlib.Path, id: str, weight_bytes: bytes, images: np.ndarray, labels: np.ndarray
 ) -> Manifest | None:
@@ -217,8 +153,30 @@ def _finished(
     return manifest if same else None
 
 
-def _holds(path: pathlib.Path, data: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == data
+def _of_same_weights(out: pathlib.Path, weight_bytes: bytes) -> dict[str, Manifest]:
+    """Returns the entries of what else was built from these weights and is whole; removes the rest.
+
+    What was built for a device from other weights is of no use.
+    """
+    try:
+        listed = read_manifest(out)["files"]
+    except InputError:
+        return {}
+    # Not the file's own sum: a training may have written new weights since.
+    same = listed.get(WEIGHTS, {}).get("sha256") == hashlib.sha256(weight_bytes).hexdigest()
+    kept: dict[str, Manifest] = {}
+    for name in sorted(listed.keys() - set(FILES)):
+        try:
+            if listed[name].get("sha256") is not None:
+                check_sum(out / name, listed[name])
+            whole = same
+        except InputError:
+            whole = False
+        if whole:
+            kept[name] = listed[name]
+        else:
+            (out / name).unlink(missing_ok=True)
+    return kept
 
 
 def _attempt(path: pathlib.Path, make: Callable[[], Manifest]) -> Manifest:
@@ -229,82 +187,24 @@ def _attempt(path: pathlib.Path, make: Callable[[], Manifest]) -> Manifest:
         if path.name != WEIGHTS:  # they cost a training
             path.unlink(missing_ok=True)
         missing_tool = isinstance(error, InputError) and "pip install" in str(error)
-        entry: Manifest = dict.fromkeys(ENTRY_KEYS)
-        entry["status"] = "unsupported" if missing_tool else "failed"
-        entry["reason"] = one_line(error)
-        return entry
+        return missing_entry("unsupported" if missing_tool else "failed", one_line(error))
 
 
-def _tflite_entry(
-    path: pathlib.Path, arch: ArchSpec, test: Expected, *, tolerance: float | None = None
-) -> Manifest:
-    model = path.read_bytes()
-    entry = _entry(
-        path, tool=tflite.tool_version(), logits=run_tflite(model, test.images), test=test,
-        tolerance=tolerance,
-    )  # fmt: skip
-    names = tflite.operators(model)
-    entry["cost"] = {
-        "flash_bytes": {"value": len(model), "unit": "bytes", "how": "size of the file"},
-        "operators": {"value": len(names), "unit": "operators", "how": "counted in the file"},
-    }
-    if path.name == INT8:
-        estimate = cost.flash_bytes(layers(arch))
-        peak = cost.cost(arch).peak_activation_bytes
-        entry["cost"] |= {
-            "flash_bytes_estimate": {"value": estimate, "unit": "bytes", "how": "cost model"},
-            "peak_activation_bytes": {"value": peak, "unit": "bytes", "how": "cost model"},
-            "quantize_operators": {
-                "value": names.count("QUANTIZE"),
-                "unit": "operators",
-                "how": "counted in the file",
-            },
-        }
+def _make(format: Format, out: pathlib.Path, material: Material, test: Expected) -> Manifest:
+    """Writes a file, runs it on all test images and returns its entry."""
+    path, data = out / format.path, format.make(material)
+    if not (path.is_file() and path.read_bytes() == data):
+        write_bytes(path, data)
+    entry = made_entry(path, tool=format.tool()) | format.describe(data, material)
+    logits = format.run(data, test.images, material.arch)
+    entry["parity"], entry["accuracy"], broken = compare(logits, test, format.rule)
+    if broken is not None:
+        entry |= {"status": "failed", "reason": broken}
     return entry
 
 
-def _entry(
-    path: pathlib.Path,
-    *,
-    tool: str,
-    logits: np.ndarray | None = None,
-    test: Expected | None = None,
-    tolerance: float | None = None,
-) -> Manifest:
-    """Returns the manifest's entry of a file that exists.
-
-    Args:
-      path: of the file.
-      tool: its maker and version.
-      logits: Float32[n, classes], what the file gives for the test images.
-      test: what to compare them with.
-      tolerance: largest error allowed, as a part of the range of JAX's logits;
-        None for any finite one (int8).
-    """
-    entry: Manifest = dict.fromkeys(ENTRY_KEYS)
-    entry |= {"status": "ok", "bytes": path.stat().st_size, "sha256": sha256(path), "tool": tool}
-    if logits is None or test is None:
-        return entry
-    error = float(np.max(np.abs(logits - test.logits)))
-    scale = float(np.ptp(test.logits))
-    chosen = logits.argmax(1)
-    entry["parity"] = {
-        "max_abs_error": error,
-        "top1_agreement": float(np.mean(chosen == test.logits.argmax(1))),
-        "images": len(test.images),
-    }
-    entry["accuracy"] = float(np.mean(chosen == test.labels))
-    if not np.isfinite(error) or (tolerance is not None and error > tolerance * scale):
-        entry["status"] = "failed"
-        entry["reason"] = (
-            f"logits differ from JAX's by {error:.3g}: more than {tolerance} of their range, "
-            f"{scale:.3g}"
-        )
-    return entry
-
-
-def _reference(test: Expected) -> bytes:
-    """Returns an .npz file of the first test images, their labels and JAX's logits."""
+def _make_reference(path: pathlib.Path, test: Expected) -> Manifest:
+    """Writes an .npz file of the first test images, their labels and JAX's logits."""
     part = slice(NUM_REFERENCE_IMAGES)
     buffer = io.BytesIO()
     np.savez(
@@ -313,4 +213,5 @@ def _reference(test: Expected) -> bytes:
         labels=test.labels[part].astype(np.int32),
         logits=test.logits[part],
     )
-    return buffer.getvalue()
+    write_bytes(path, buffer.getvalue())
+    return made_entry(path, tool=f"numpy {np.__version__}")

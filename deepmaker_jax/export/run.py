@@ -1,4 +1,4 @@
-"""Running TFLite files with LiteRT, as a device would."""
+"""Running exported files as others would: TFLite with LiteRT, ONNX with ONNX Runtime."""
 
 import pathlib
 from typing import Any
@@ -39,12 +39,7 @@ def run_tflite(model: bytes | pathlib.Path, images: np.ndarray) -> np.ndarray:
     with quiet():
         interpreter = Interpreter(**source, num_threads=1)
         (entry,), (leave,) = interpreter.get_input_details(), interpreter.get_output_details()
-        shape = tuple(int(n) for n in entry["shape"][1:])
-        if images.dtype != np.uint8 or images.shape[1:] != shape:
-            raise InputError(
-                f"images ({images.dtype}{list(images.shape)}) must be uint8[n, "
-                f"{', '.join(map(str, shape))}], what the TFLite file takes"
-            )
+        _check(images, entry["shape"], "TFLite")
         interpreter.allocate_tensors()
         logits = [np.zeros((0, int(leave["shape"][-1])), np.float32)]
         for image in images:
@@ -52,6 +47,54 @@ def run_tflite(model: bytes | pathlib.Path, images: np.ndarray) -> np.ndarray:
             interpreter.invoke()
             logits.append(_dequantize(interpreter.get_tensor(leave["index"]), leave))
     return np.concatenate(logits)
+
+
+def run_onnx(model: bytes | pathlib.Path, images: np.ndarray) -> np.ndarray:
+    """Returns the logits that ONNX Runtime computes on the CPU, one image a call.
+
+    Args:
+      model: the file or its bytes, from float32[1, h, w, c] to [1, classes].
+      images: uint8[n, h, w, c].
+
+    Returns:
+      Float32[n, classes].
+
+    Raises:
+      InputError: ONNX Runtime is not installed, or the images are not of the file's shape.
+    """
+    try:
+        with quiet():
+            import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            f"running an ONNX file needs ONNX Runtime ({error}): "
+            "pip install 'deepmaker-jax[export]'"
+        ) from None
+    with quiet():
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+        (entry,), (leave,) = session.get_inputs(), session.get_outputs()
+        _check(images, entry.shape, "ONNX")
+        logits = [np.zeros((0, leave.shape[-1]), np.float32)]
+        for image in images:
+            pixels = image[None].astype(np.float32)
+            logits.append(np.asarray(session.run([leave.name], {entry.name: pixels})[0]))
+    return np.concatenate(logits)
+
+
+def _check(images: np.ndarray, shape: Any, kind: str) -> None:
+    """Raises InputError unless the images fit a file's input, [1, h, w, c]."""
+    wanted = tuple(int(n) for n in shape[1:])
+    if images.dtype != np.uint8 or images.shape[1:] != wanted:
+        raise InputError(
+            f"images ({images.dtype}{list(images.shape)}) must be uint8[n, "
+            f"{', '.join(map(str, wanted))}], what the {kind} file takes"
+        )
 
 
 def _quantize(pixels: np.ndarray, details: dict) -> np.ndarray:

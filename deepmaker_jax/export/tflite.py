@@ -1,4 +1,4 @@
-"""From a trained network to TFLite files: float32, and full-integer int8."""
+"""From a trained network to TFLite files: float32, float16, dynamic range, and full int8."""
 
 import contextlib
 import os
@@ -11,18 +11,22 @@ import numpy as np
 
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.export.operators import Form, check_operators
 from deepmaker_jax.export.quiet import quiet
 from deepmaker_jax.models import Network, fold
 
 INT8_INPUT = (1.0, -128)  # scale and zero point: a camera byte goes in with one XOR
 
 
-def to_tflite(arch: ArchSpec, variables: dict[str, Any]) -> bytes:
-    """Returns the float32 TFLite file of a trained network; equal bytes for equal arguments.
+def to_tflite(arch: ArchSpec, variables: dict[str, Any], form: Form = "float32") -> bytes:
+    """Returns a TFLite file of a trained network; equal bytes for equal arguments.
 
     Args:
       arch: its architecture.
       variables: of the plain `Network(layers(arch))`; folded here.
+      form: "float32"; "float16", weights of half the size that become float32 when
+        the file is loaded; or "dynamic", int8 weights of the larger layers, whose
+        inputs are quantised image by image.
 
     Returns:
       A file from "image", float32[1, h, w, c], raw pixels 0..255, to "logits",
@@ -30,11 +34,21 @@ def to_tflite(arch: ArchSpec, variables: dict[str, Any]) -> bytes:
 
     Raises:
       InputError: TensorFlow is not installed.
+      RuntimeError: the converter used an operator that is not allowed.
     """
+    if form == "int8":
+        raise InputError("form (=int8) needs calibration images: call to_tflite_int8")
     tf = _tensorflow()
     with _conversion():
-        model = _converter(tf, arch, variables).convert()
-    return _pack(model)
+        converter = _converter(tf, arch, variables)
+        if form != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if form == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        model = converter.convert()
+    model = _pack(model)
+    check_operators(model, arch, form)
+    return model
 
 
 def to_tflite_int8(arch: ArchSpec, variables: dict[str, Any], calibration: np.ndarray) -> bytes:
@@ -55,7 +69,8 @@ def to_tflite_int8(arch: ArchSpec, variables: dict[str, Any], calibration: np.nd
     Raises:
       InputError: TensorFlow is not installed, or the calibration images are not
         of the network's shape.
-      RuntimeError: the converter chose another scale for the input.
+      RuntimeError: the converter chose another scale for the input, or used an
+        operator that is not allowed.
     """
     if calibration.dtype != np.uint8 or calibration.shape[1:] != arch.input_shape:
         raise InputError(
@@ -74,6 +89,7 @@ def to_tflite_int8(arch: ArchSpec, variables: dict[str, Any], calibration: np.nd
         converter.inference_output_type = tf.int8
         model = converter.convert()
     model = _pack(model)
+    check_operators(model, arch, "int8")
     if input_quantization(model) != INT8_INPUT:
         raise RuntimeError(
             f"int8 input has (scale, zero point) {input_quantization(model)}, not {INT8_INPUT}"
@@ -91,18 +107,6 @@ def input_quantization(model: bytes) -> tuple[float, int]:
     return float(quantization.Scale(0)), int(quantization.ZeroPoint(0))
 
 
-def operators(model: bytes) -> list[str]:
-    """Returns the names of a file's operators in execution order, e.g. "CONV_2D"."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
-    root: Any = schema.Model.GetRootAsModel(model, 0)
-    graph = root.Subgraphs(0)
-    codes = [root.OperatorCodes(i) for i in range(root.OperatorCodesLength())]
-    builtin = [names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] for code in codes]
-    return [builtin[graph.Operators(i).OpcodeIndex()] for i in range(graph.OperatorsLength())]
-
-
 def tool_version() -> str:
     """Returns what the manifest calls the converter, e.g. "tensorflow 2.21.0"."""
     return f"tensorflow {_tensorflow().__version__}"
@@ -116,9 +120,10 @@ def _tensorflow() -> ModuleType:
             import ai_edge_litert  # noqa: F401  the packer reads and writes with its schema
             import flatbuffers  # noqa: F401
             import tensorflow as tf
+            import tflite  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"TFLite export needs TensorFlow and LiteRT ({error}): "
+            f"TFLite export needs TensorFlow, LiteRT and tflite ({error}): "
             "pip install 'deepmaker-jax[export]'"
         ) from None
     # Once TensorFlow has run, its devices are fixed; then it is too late, and harmless here.

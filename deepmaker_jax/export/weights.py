@@ -63,21 +63,31 @@ def load_weights(path: pathlib.Path) -> tuple[ArchSpec, Tree]:
       InputError: missing or damaged file, no architecture in it, names or shapes
         that are not this architecture's, or a value that is not finite.
     """
-    from safetensors import SafetensorError, safe_open
+    try:
+        file = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({_line(error)}): export it again") from None
+    return from_bytes(file, str(path))
+
+
+def from_bytes(file: bytes, path: str = "the file") -> tuple[ArchSpec, Tree]:
+    """Reads what `to_bytes` returned, as `load_weights` does; `path` is what errors call it."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        flat = load(file)
+        header = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])
+    except SafetensorError as error:
         raise InputError(f"{path} cannot be read ({_line(error)}): export it again") from None
+    metadata = header.get("__metadata__", {})
     if metadata.get("format") != FORMAT or "arch" not in metadata:
         raise InputError(f"{path} has no metadata of format {FORMAT!r}: export it again")
     try:
         arch = architecture.from_json(json.loads(metadata["arch"]))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} has a damaged architecture: {_line(error)}") from None
-    _check(arch, flat, str(path))
+    _check(arch, flat, path)
     variables: Tree = {}
     for name, value in flat.items():
         *groups, leaf = name.split("/")

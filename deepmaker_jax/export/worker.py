@@ -12,7 +12,7 @@ import numpy as np
 from deepmaker_jax.execute import runtime
 
 
-def do_export(folder: str, id: str, bundle: str, export: bool) -> dict[str, Any]:
+def do_export(folder: str, id: str, bundle: str, export: bool, seed: int) -> dict[str, Any]:
     """Writes and runs a bundle whose weights are there.
 
     Args:
@@ -20,6 +20,7 @@ def do_export(folder: str, id: str, bundle: str, export: bool) -> dict[str, Any]
       id: of the candidate.
       bundle: the bundle's folder.
       export: write the other files; False only measures the weights.
+      seed: what drew the calibration images.
 
     Returns:
       The manifest; without export, only the weights' accuracy in its form.
@@ -46,4 +47,5 @@ def do_export(folder: str, id: str, bundle: str, export: bool) -> dict[str, Any]
         calibration_images=arrays["calibration_images"],
         test_images=images,
         test_labels=labels,
+        calibration_seed=seed,
     )

@@ -117,12 +117,12 @@ class Network(nn.Module):
             x = jnp.concatenate(inputs, axis=-1)
         elif layer.op == "max_pool":
             # Without a gradient to take, the one operation that a converter knows.
-            x = ops.max_pool(x) if train else nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = ops.max_pool(x) if train else nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
         elif layer.op == "avg_pool":
-            x = nn.avg_pool(x, (2, 2), strides=(2, 2))
+            x = nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
         elif layer.op == "global_pool":
             # A window over the whole map: TFLite gets AVERAGE_POOL_2D, from a mean it gets SUM.
-            x = nn.avg_pool(x, x.shape[1:3])[:, 0, 0, :]
+            x = nn.avg_pool(x, window_shape=x.shape[1:3])[:, 0, 0, :]
         if layer.norm:
             return BatchNorm(layer.activation, name=f"{layer.name}_bn")(x, train=train)
         if layer.op == "norm":

@@ -1,27 +1,71 @@
 """Small networks with random weights, and what they export to."""
 
-from typing import Any, NamedTuple
+import functools
+from typing import Any
 
 import jax
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec, Stage, layers
 from deepmaker_jax.cost import cost
+from deepmaker_jax.export import (
+    Model,
+    to_jax_export,
+    to_onnx,
+    to_stablehlo,
+    to_tflite,
+    to_tflite_int8,
+)
 from deepmaker_jax.models import Network
 from deepmaker_jax.spaces import SPACES
 
 NUM_IMAGES = 24
 
 
-class Exported(NamedTuple):
-    """A network, its test images and its files."""
+class Exported:
+    """A network, its test images and its files, each made when it is first asked for.
 
-    arch: ArchSpec
-    variables: dict[str, Any]
-    images: np.ndarray  # uint8[n, h, w, c]
-    logits: np.ndarray  # Float32[n, classes], JAX's
-    float32: bytes
-    int8: bytes
+    Attributes:
+      arch, variables: the network.
+      images: uint8[n, h, w, c].
+    """
+
+    def __init__(self, arch: ArchSpec):
+        self.arch, self.variables = arch, random_variables(arch)
+        self.images = random_images(arch)
+
+    @functools.cached_property
+    def logits(self) -> np.ndarray:
+        """Float32[n, classes], JAX's."""
+        return Model.of("x", self.arch, self.variables).logits(self.images)
+
+    @functools.cached_property
+    def float32(self) -> bytes:
+        return to_tflite(self.arch, self.variables)
+
+    @functools.cached_property
+    def float16(self) -> bytes:
+        return to_tflite(self.arch, self.variables, "float16")
+
+    @functools.cached_property
+    def dynamic(self) -> bytes:
+        return to_tflite(self.arch, self.variables, "dynamic")
+
+    @functools.cached_property
+    def int8(self) -> bytes:
+        return to_tflite_int8(self.arch, self.variables, random_images(self.arch, num=8, seed=1))
+
+    @functools.cached_property
+    def stablehlo(self) -> bytes:
+        return to_stablehlo(self.arch, self.variables)
+
+    @functools.cached_property
+    def jax_export(self) -> bytes:
+        return to_jax_export(self.arch, self.variables)
+
+    @functools.cached_property
+    def onnx(self) -> bytes:
+        return to_onnx(self.arch, self.variables)
 
 
 def make(activation="relu", *, shape=(16, 16, 3), stem="none", order="post", depths=(2, 2),

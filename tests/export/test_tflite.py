@@ -13,6 +13,8 @@ from deepmaker_jax.cost import cost, flash_bytes, flash_counts
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import run_tflite, to_tflite, to_tflite_int8
 from deepmaker_jax.export import tflite as writer
+from deepmaker_jax.export.operators import allowed_operators
+from deepmaker_jax.export.operators import operators as list_operators
 from deepmaker_jax.feasible import make
 from deepmaker_jax.spaces import SPACES
 from deepmaker_jax.spaces.neuropower import ACTIVATIONS
@@ -21,6 +23,7 @@ from tests.export.networks import make as network
 
 SIZES = (600, 3_000, 10_000, 30_000, 100_000, 300_000)  # parameters
 OPERATORS = {v: k for k, v in vars(reader.BuiltinOperator).items() if isinstance(v, int)}
+FORMS = ("float32", "float16", "dynamic", "int8")
 every_case = pytest.mark.parametrize("name", CASES)
 
 
@@ -57,6 +60,22 @@ def test_int8_file_is_near_jax(exported, name):
 
 
 @every_case
+def test_float16_file_is_near_jax_and_a_fifth_smaller_at_least(exported, name):
+    case = exported(name)
+    logits = run_tflite(case.float16, case.images)
+    assert abs(logits - case.logits).max() <= 5e-3 * np.ptp(case.logits)
+    assert len(case.float16) < 0.8 * len(case.float32)
+
+
+@every_case
+def test_dynamic_range_file_is_near_jax_and_takes_pixels(exported, name):
+    case = exported(name)
+    logits = run_tflite(case.dynamic, case.images)
+    assert np.sqrt(np.mean((logits - case.logits) ** 2)) <= 0.05 * np.ptp(case.logits)
+    assert len(case.dynamic) <= len(case.float32)
+
+
+@every_case
 def test_int8_input_has_scale_1_and_zero_point_minus_128(exported, name):
     _, graph = graph_of(exported(name).int8)
     quantization = graph.Tensors(graph.Inputs(0)).Quantization()
@@ -65,7 +84,7 @@ def test_int8_input_has_scale_1_and_zero_point_minus_128(exported, name):
 
 
 @every_case
-@pytest.mark.parametrize("kind", ["float32", "int8"])
+@pytest.mark.parametrize("kind", FORMS)
 def test_files_go_from_one_image_to_logits(exported, name, kind):
     case = exported(name)
     _, graph = graph_of(getattr(case, kind))
@@ -74,16 +93,18 @@ def test_files_go_from_one_image_to_logits(exported, name, kind):
     assert (entry.Name(), leave.Name()) == (b"image", b"logits")
     assert entry.ShapeAsNumpy().tolist() == [1, *case.arch.input_shape]
     assert leave.ShapeAsNumpy().tolist() == [1, case.arch.num_classes]
-    wanted = reader.TensorType.FLOAT32 if kind == "float32" else reader.TensorType.INT8
+    wanted = reader.TensorType.INT8 if kind == "int8" else reader.TensorType.FLOAT32
     assert entry.Type() == leave.Type() == wanted
 
 
 @every_case
-@pytest.mark.parametrize("kind", ["float32", "int8"])
-def test_only_builtin_operators(exported, name, kind):
-    used = operators(getattr(exported(name), kind))
-    assert not {"CUSTOM", "DELEGATE", "PAD", "SUM", "MEAN", "TRANSPOSE", "RESHAPE"} & set(used)
+@pytest.mark.parametrize("kind", FORMS)
+def test_only_allowed_operators(exported, name, kind):
+    case = exported(name)
+    used = operators(getattr(case, kind))
+    assert set(used) <= allowed_operators(case.arch, kind)
     assert used[-1] == "FULLY_CONNECTED"
+    assert list_operators(getattr(case, kind)) == used
 
 
 @every_case
@@ -198,15 +219,15 @@ def test_file_size_hardly_depends_on_weights():
     assert max(sizes) <= 1.03 * min(sizes)
 
 
-@pytest.mark.parametrize("kind", ["float32", "int8"])
+@pytest.mark.parametrize("kind", FORMS)
 def test_packing_changes_no_result_and_saves_a_tenth(exported, monkeypatch, kind):
     case = exported("hard_swish, harmonic, stem pool, 28 to 3")
     monkeypatch.setattr(writer, "_pack", lambda model: model)
-    if kind == "float32":
-        loose = to_tflite(case.arch, case.variables)
-    else:
+    if kind == "int8":
         calibration = random_images(case.arch, num=8, seed=1)
         loose = to_tflite_int8(case.arch, case.variables, calibration)
+    else:
+        loose = to_tflite(case.arch, case.variables, kind)
     packed = getattr(case, kind)
     same = run_tflite(loose, case.images) == run_tflite(packed, case.images)
     assert same.all()
@@ -227,6 +248,12 @@ def test_a_file_is_run_from_its_path_too(exported, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(case.int8)
     assert (run_tflite(path, case.images) == run_tflite(case.int8, case.images)).all()
+
+
+def test_int8_without_calibration_images_is_refused(exported):
+    case = exported("relu, stem stride")
+    with pytest.raises(InputError, match=r"form \(=int8\) needs calibration images"):
+        to_tflite(case.arch, case.variables, "int8")
 
 
 def test_no_images_give_no_logits(exported):

@@ -1,0 +1,126 @@
+"""Arm processors: IREE for 64 and 32 bits, and TFLite on a Raspberry Pi."""
+
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+from deepmaker_jax.backends import iree, tool
+from deepmaker_jax.backends.backend import (
+    Artifact,
+    Backend,
+    Entry,
+    Member,
+    Tool,
+    attempt,
+    entry,
+    measure_each,
+    measured,
+)  # fmt: skip
+from deepmaker_jax.backends.raspberry import SCRIPT
+from deepmaker_jax.export.parity import FLOAT32
+
+NUM_IMAGES = 20  # under emulation
+# name -> what `iree-compile` is told of the processor
+TARGETS = {
+    "arm/model_aarch64.vmfb": (
+        "--iree-llvmcpu-target-triple=aarch64-linux-gnu", "--iree-llvmcpu-target-cpu=cortex-a53",
+    ),
+    "arm/model_armv7a.vmfb": (
+        "--iree-llvmcpu-target-triple=armv7a-linux-gnueabihf",
+        "--iree-llvmcpu-target-cpu-features=+neon,+vfp4",
+    ),
+}  # fmt: skip
+AARCH64, ARMV7A = TARGETS
+PI = "arm/raspberry_pi.py"
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+RUNTIME = CACHE / "deepmaker-jax" / "iree-aarch64"  # where tools/targets.sh unpacks it
+LIBRARIES = pathlib.Path("/usr/aarch64-linux-gnu")
+PACKAGES = "apt-get install qemu-user libc6-arm64-cross libstdc++6-arm64-cross"
+
+
+def probe() -> list[Tool]:
+    """Returns IREE's compiler, the emulator and what runs in it."""
+    libraries = LIBRARIES / "lib" / "libstdc++.so.6"
+    return [
+        iree.compiler(),
+        tool.program("qemu-aarch64", install=PACKAGES),
+        Tool("aarch64 libraries", "installed" if libraries.exists() else None, PACKAGES),
+        Tool("aarch64 IREE runtime", _runtime_version(), "make targets"),
+        tool.package("ai-edge-litert", install="pip install 'deepmaker-jax[export]'"),
+    ]
+
+
+def build(member: Member) -> list[Artifact]:
+    """Compiles for each kind of processor, and writes what a Raspberry Pi runs."""
+    made = [
+        attempt(
+            member.bundle, path, tool.label(iree.compiler()),
+            lambda path=path, flags=flags: iree.compile_module(
+                iree.stablehlo(member), member.bundle / path, (*iree.LOCAL, *flags)
+            ),
+        )
+        for path, flags in TARGETS.items()
+    ]  # fmt: skip
+    script = member.bundle / PI
+    made.append(attempt(member.bundle, PI, "deepmaker-jax", lambda: _write(script, SCRIPT)))
+    return made
+
+
+def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
+    """Runs the 64-bit program under emulation, and the Raspberry Pi's script here."""
+
+    def run(artifact: Artifact) -> Entry:
+        if artifact.path == AARCH64:
+            return _emulate(member, artifact)
+        if artifact.path == PI:
+            return _run_script(member, artifact)
+        found = entry(member, artifact)
+        return found | {
+            "status": "unsupported",
+            "reason": "built; running it needs a 32-bit Arm, for which IREE has no runtime package",
+        }
+
+    return measure_each(member, artifacts, run)
+
+
+def _emulate(member: Member, artifact: Artifact) -> Entry:
+    tools = probe()[1:4]
+    tool.need(*tools)
+    command = [str(tools[0].version), "-L", LIBRARIES, _runner(), "--device=local-sync"]
+    images = member.images[:NUM_IMAGES]
+    logits = iree.run_module(command, member.bundle / artifact.path, images)
+    size = (member.bundle / artifact.path).stat().st_size
+    how = "of the file; run under qemu-user, whose clock says nothing of a processor's"
+    cost = {"flash_bytes": measured(size, "bytes", how)}
+    return entry(member, artifact, logits=logits, rule=FLOAT32, cost=cost)
+
+
+def _run_script(member: Member, artifact: Artifact) -> Entry:
+    """Runs the script as the Raspberry Pi would, on this machine's processor."""
+    tool.need(probe()[-1])
+    said, _ = tool.run([sys.executable, (member.bundle / artifact.path).absolute(), "--calls", "5"])
+    if not said.startswith(f"{len(member.images)} images"):
+        raise RuntimeError(f"the script said {said.splitlines()[:1]}")
+    return entry(member, artifact) | {"command": f"python3 models/{member.id}/{PI}"}
+
+
+def _runtime_version() -> str | None:
+    """Returns the version of the aarch64 runtime that was unpacked; None if none was."""
+    names = [path.name for path in RUNTIME.glob("iree_base_runtime-*.dist-info")]
+    found = re.match(r"iree_base_runtime-(.+)\.dist-info", names[0]) if names else None
+    return found[1] if found and _runner().exists() else None
+
+
+def _runner() -> pathlib.Path:
+    return RUNTIME / "iree" / "_runtime_libs" / "iree-run-module"
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+BACKEND = Backend(
+    "arm", "IREE for aarch64 and armv7-a, TFLite for a Raspberry Pi", probe, build, measure
+)

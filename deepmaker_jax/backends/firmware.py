@@ -1,0 +1,115 @@
+"""C++ sources for TensorFlow Lite Micro: the model, and a program around it."""
+
+import pathlib
+
+from deepmaker_jax.export.operators import operators
+
+# The operators that bundles hold, and what registers each. Only these are linked into the firmware.
+REGISTER = {
+    "ADD": "Add", "AVERAGE_POOL_2D": "AveragePool2D", "CONCATENATION": "Concatenation",
+    "CONV_2D": "Conv2D", "DIV": "Div", "EXP": "Exp", "FULLY_CONNECTED": "FullyConnected",
+    "GREATER": "Greater", "GREATER_EQUAL": "GreaterEqual", "HARD_SWISH": "HardSwish",
+    "LESS": "Less", "LESS_EQUAL": "LessEqual", "LOGISTIC": "Logistic", "MAX_POOL_2D": "MaxPool2D",
+    "MAXIMUM": "Maximum", "MEAN": "Mean", "MINIMUM": "Minimum", "MUL": "Mul", "PAD": "Pad",
+    "QUANTIZE": "Quantize", "RELU": "Relu", "RELU6": "Relu6", "RESHAPE": "Reshape",
+    "SELECT_V2": "SelectV2", "SUB": "Sub", "SUM": "Sum", "TANH": "Tanh",
+}  # fmt: skip
+ARENA_SPARE_BYTES = 1024  # alignment, and other sizes of a compiler's structures
+BYTES_A_LINE = 12
+
+HEADER = """\
+// The network, an int8 TFLite file, and the memory that it needs. Generated.
+#ifndef MODEL_H_
+#define MODEL_H_
+
+#include <cstddef>
+#include <cstdint>
+
+// Input: int8, pixel ^ 0x80 for each camera byte, height x width x channels.
+extern const unsigned char kModel[];
+extern const size_t kModelBytes;
+constexpr size_t kArenaBytes = {arena};
+
+#endif  // MODEL_H_
+"""
+MODEL = """\
+// An int8 TFLite file as an array: {num} bytes. Generated.
+#include "model.h"
+
+alignas(16) const unsigned char kModel[] = {{
+{rows}
+}};
+const size_t kModelBytes = sizeof(kModel);
+"""
+PROGRAM = """\
+// Runs the network once on TensorFlow Lite Micro. Fill GetImage and Report in; generated.
+//
+// With a checkout of tflite-micro and its static library built for your target:
+//   $CXX -std=c++17 -Os -I$TFLM -I$TFLM/third_party/flatbuffers/include \\
+//     -I$TFLM/third_party/gemmlowp -DTF_LITE_STATIC_MEMORY main.cc model.cc libtflm.a
+#include "model.h"
+#include "tensorflow/lite/micro/micro_interpreter.h"
+#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+#include "tensorflow/lite/schema/schema_generated.h"
+
+namespace {{
+alignas(16) uint8_t arena[kArenaBytes];
+
+// Writes one camera frame: uint8, height x width x channels.
+void GetImage(uint8_t* pixels, size_t count) {{
+  for (size_t i = 0; i < count; ++i) pixels[i] = 0;
+}}
+
+void Report(int label) {{ (void)label; }}
+}}  // namespace
+
+int main() {{
+  tflite::MicroMutableOpResolver<{num}> operators;
+{register}
+  tflite::MicroInterpreter interpreter(tflite::GetModel(kModel), operators, arena, kArenaBytes);
+  if (interpreter.AllocateTensors() != kTfLiteOk) return 1;
+
+  TfLiteTensor* input = interpreter.input(0);
+  GetImage(input->data.uint8, input->bytes);
+  for (size_t i = 0; i < input->bytes; ++i) input->data.uint8[i] ^= 0x80;
+  if (interpreter.Invoke() != kTfLiteOk) return 1;
+
+  const TfLiteTensor* logits = interpreter.output(0);
+  size_t best = 0;
+  for (size_t i = 1; i < logits->bytes; ++i) {{
+    if (logits->data.int8[i] > logits->data.int8[best]) best = i;
+  }}
+  Report(static_cast<int>(best));
+  return 0;
+}}
+"""
+
+
+def write_header(path: pathlib.Path, model: bytes, *, arena_bytes: int) -> None:
+    """Writes the declarations: the model, and an arena that suffices for it."""
+    del model  # every source is written by the same call
+    room = -(-(arena_bytes + ARENA_SPARE_BYTES) // 16) * 16
+    path.write_text(HEADER.format(arena=room), encoding="utf-8")
+
+
+def write_model(path: pathlib.Path, model: bytes, *, arena_bytes: int) -> None:
+    """Writes the model as a C array."""
+    del arena_bytes
+    parts = [model[i : i + BYTES_A_LINE] for i in range(0, len(model), BYTES_A_LINE)]
+    rows = "\n".join("  " + " ".join(f"0x{byte:02x}," for byte in part) for part in parts)
+    path.write_text(MODEL.format(num=len(model), rows=rows), encoding="utf-8")
+
+
+def write_program(path: pathlib.Path, model: bytes, *, arena_bytes: int) -> None:
+    """Writes the program, with the operators that the model needs and no others.
+
+    Raises:
+      RuntimeError: the model has an operator that no bundle should.
+    """
+    del arena_bytes
+    names = sorted(set(operators(model)))
+    unknown = [name for name in names if name not in REGISTER]
+    if unknown:
+        raise RuntimeError(f"no registration is known for operators {', '.join(unknown)}")
+    lines = "\n".join(f"  operators.Add{REGISTER[name]}();" for name in names)
+    path.write_text(PROGRAM.format(num=len(names), register=lines), encoding="utf-8")

@@ -1,0 +1,203 @@
+"""FPGAs: an HLS project by hls4ml for Vitis, simulated in C."""
+
+import collections
+import ctypes
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deepmaker_jax.arch import ArchSpec, Layer, layers
+from deepmaker_jax.backends import fixed, resource, tool
+from deepmaker_jax.backends.backend import (
+    Artifact,
+    Backend,
+    Entry,
+    Member,
+    Tool,
+    attempt,
+    entry,
+    failed,
+    measure_each,
+    measured,
+)
+from deepmaker_jax.export.parity import Rule
+
+PROJECT = "fpga/hls"
+NAME = "network"
+TOP = f"{PROJECT}/firmware/{NAME}.cpp"
+MOST_READERS = 7  # copies of a stream that hls4ml makes
+RULE = Rule(min_agreement=0.9)  # of a simulation that has the right types
+SIMULATION_SECONDS = 1200.0
+
+
+def supports(arch: ArchSpec) -> str | None:
+    """Returns why hls4ml cannot do a network, before anything is built; None if it can."""
+    if arch.order != "post":
+        return "batch norms before activations do not fold: hls4ml's result differs from JAX's"
+    if arch.activation != "relu":
+        return f"activation {arch.activation}: only relu is exact in hls4ml's streams"
+    readers = collections.Counter(name for layer in layers(arch) for name in layer.inputs)
+    name, most = readers.most_common(1)[0]
+    if most > MOST_READERS:
+        return f"{name} is read by {most} layers: hls4ml copies a stream {MOST_READERS} times"
+    return None
+
+
+def probe() -> list[Tool]:
+    """Returns hls4ml, Keras and the C++ compiler of the simulation."""
+    return [
+        tool.package("hls4ml"),
+        tool.package("keras"),
+        tool.program("g++", install="apt-get install g++"),
+    ]
+
+
+def build(member: Member) -> list[Artifact]:
+    """Writes the HLS project, or says why there is none."""
+    words = tool.label(*probe()[:2])
+    problem = supports(member.arch)
+    if problem is not None:
+        return [Artifact(TOP, words, UnsupportedError(problem))]
+    made = attempt(member.bundle, TOP, words, lambda: _write_project(member))
+    if made.problem is not None:
+        shutil.rmtree(member.bundle / PROJECT, ignore_errors=True)
+        return [made]
+    files = sorted(p for p in (member.bundle / PROJECT).rglob("*") if p.is_file())
+    return [Artifact(p.relative_to(member.bundle).as_posix(), words) for p in files]
+
+
+def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
+    """Compiles the project with g++ and runs it on the reference images."""
+    first = artifacts[0].problem
+    if isinstance(first, UnsupportedError):
+        return {TOP: failed(TOP, artifacts[0].tool, first) | {"status": "unsupported"}}
+
+    def run(artifact: Artifact) -> Entry:
+        if artifact.path != TOP:
+            return entry(member, artifact)
+        tool.need(*probe())
+        logits = _simulate(member)
+        return entry(member, artifact, logits=logits, rule=RULE, cost=_cost(member))
+
+    return measure_each(member, artifacts, run)
+
+
+class UnsupportedError(RuntimeError):
+    """A network that hls4ml cannot do."""
+
+
+def _folded(member: Member) -> tuple[tuple[Layer, ...], dict[str, Any]]:
+    from deepmaker_jax.export import load
+    from deepmaker_jax.models import fold
+
+    model = load(member.bundle)
+    network, weights = fold(layers(model.arch), model.variables)
+    return network, weights["params"]
+
+
+def _design(network: tuple[Layer, ...]) -> tuple[str, dict[str, int]]:
+    """Returns (name of the smallest part that holds the network, reuse factors).
+
+    Raises:
+      RuntimeError: no part does.
+    """
+    from hls4ml.backends import get_backend
+
+    valid = get_backend("Vitis").get_valid_reuse_factors
+    for name, part in resource.PARTS.items():
+        reuse = resource.choose_reuse(network, valid, part)
+        if reuse is not None:
+            return name, reuse
+    raise UnsupportedError(f"it fits none of the parts {', '.join(resource.PARTS)}")
+
+
+def _write_project(member: Member) -> None:
+    tool.need(*probe()[:2])
+    os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported, in this process alone
+    import hls4ml
+
+    from deepmaker_jax.backends.keras_form import to_keras
+
+    network, weights = _folded(member)
+    name, reuse = _design(network)
+    limits = fixed.calibrated(member.bundle / "model_int8.tflite", network)
+    types = fixed.choose_types(network, weights, limits)
+    model = to_keras(network, weights, member.arch.input_shape)
+    folder = member.bundle / PROJECT
+    converted = hls4ml.converters.convert_from_keras_model(
+        model, hls_config=_configuration(network, types, reuse), output_dir=str(folder),
+        project_name=NAME, backend="Vitis", io_type="io_stream",
+        part=resource.PARTS[name].part, clock_period=1000 / resource.CLOCK_MHZ,
+    )  # fmt: skip
+    converted.write()
+    _settle(folder)
+
+
+def _settle(folder: pathlib.Path) -> None:
+    """Takes from a project what tells where, when and by which build it was made."""
+    for name in ("hls4ml_config.yml", "keras_model.keras"):  # Vitis reads neither
+        (folder / name).unlink()
+    script = folder / "build_lib.sh"
+    text = re.sub(r"(?m)^LIB_STAMP=.*$", f"LIB_STAMP={NAME}", script.read_text(encoding="utf-8"))
+    script.write_text(text, encoding="utf-8")
+
+
+def _configuration(
+    network: tuple[Layer, ...], types: dict[str, fixed.Types], reuse: dict[str, int]
+) -> dict[str, Any]:
+    """Returns hls4ml's settings: a type for every value, a reuse factor for every matrix."""
+    named: dict[str, Any] = {"image": {"Precision": {"result": fixed.PIXEL}}}
+    for layer in network:
+        kind = types[layer.name]
+        precision = {k: v for k, v in kind._asdict().items() if v and k != "activated"}
+        named[layer.name] = {"Precision": precision}
+        # What `keras_form` calls the parts of a concatenation of more than two maps.
+        for i in range(1, len(layer.inputs) - 1):
+            named[f"{layer.name}_part{i}"] = {"Precision": {"result": kind.result}}
+        if layer.name in reuse:
+            named[layer.name] |= {"ReuseFactor": reuse[layer.name], "Strategy": "Resource"}
+        if layer.activation:
+            named[f"{layer.name}_{layer.activation}"] = {"Precision": {"result": kind.activated}}
+    whole = {"Precision": {"default": "fixed<32,16>"}, "ReuseFactor": 1, "Strategy": "Resource"}
+    return {"Model": whole, "LayerName": named}
+
+
+def _simulate(member: Member) -> np.ndarray:
+    """Returns the logits, Float32[n, classes], of the project compiled with g++."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = pathlib.Path(shutil.copytree(member.bundle / PROJECT, pathlib.Path(place) / "hls"))
+        tool.run(["bash", "build_lib.sh"], folder=folder, timeout_seconds=SIMULATION_SECONDS)
+        (library,) = (folder / "firmware").glob("*.so")
+        function = getattr(ctypes.CDLL(str(library)), f"{NAME}_float")
+        function.restype = None
+        found = []
+        for image in member.images:
+            pixels = np.ascontiguousarray(image, np.float32).ravel()
+            logits = np.zeros(member.arch.num_classes, np.float32)
+            pointers = [a.ctypes.data_as(ctypes.POINTER(ctypes.c_float)) for a in (pixels, logits)]
+            function(*pointers)
+            found.append(logits)
+        return np.stack(found)
+
+
+def _cost(member: Member) -> Entry:
+    network, _ = _folded(member)
+    name, reuse = _design(network)
+    part, taken = resource.PARTS[name], resource.estimate(network, reuse)
+    there = {"dsps": part.dsps, "luts": part.luts, "bram18s": part.bram18s}
+    cost = {}
+    for field, value in taken._asdict().items():
+        room = f"; {name} ({part.part}) has {there[field]:,}" if field in there else ""
+        cost[field] = measured(value, field, f"estimate: {resource.HOW[field]}{room}")
+    milliseconds = taken.cycles / (1000 * resource.CLOCK_MHZ)
+    how = f"estimate: cycles at {resource.CLOCK_MHZ} MHz, one image after another"
+    return cost | {"interval": measured(milliseconds, "ms", how)}
+
+
+BACKEND = Backend("fpga", "hls4ml for Vitis, simulated in C", probe, build, measure)

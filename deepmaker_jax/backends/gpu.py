@@ -1,0 +1,109 @@
+"""Graphics processors: IREE for Vulkan and for CUDA, and JAX's own form for CUDA."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from deepmaker_jax.backends import iree, tool
+from deepmaker_jax.backends.backend import (
+    Artifact,
+    Backend,
+    Entry,
+    Member,
+    Tool,
+    attempt,
+    entry,
+    measure_each,
+)  # fmt: skip
+from deepmaker_jax.export.parity import FLOAT32
+
+NUM_IMAGES = 20
+VULKAN, CUDA, JAX = "gpu/model_vulkan.vmfb", "gpu/model_cuda.vmfb", "gpu/model_cuda.jax_export"
+DEVICES = {VULKAN: "vulkan", CUDA: "cuda"}
+FLAGS = {
+    VULKAN: ("--iree-hal-target-device=vulkan",),
+    CUDA: ("--iree-hal-target-device=cuda",),
+}
+DRIVER = "apt-get install mesa-vulkan-drivers"
+
+
+def probe() -> list[Tool]:
+    """Returns IREE and the drivers that it can run on."""
+    vulkan, cuda = _devices("vulkan"), _devices("cuda")
+    return [
+        iree.compiler(),
+        iree.runtime(),
+        Tool("Vulkan driver", vulkan, DRIVER),
+        Tool("CUDA driver", cuda, "an NVIDIA GPU and its driver"),
+    ]
+
+
+def build(member: Member) -> list[Artifact]:
+    """Compiles for both kinds of device, and exports from JAX."""
+    made = [
+        attempt(
+            member.bundle, path, tool.label(iree.compiler()),
+            lambda path=path, flags=flags: iree.compile_module(
+                iree.stablehlo(member), member.bundle / path, flags
+            ),
+        )
+        for path, flags in FLAGS.items()
+    ]  # fmt: skip
+
+    def export() -> None:
+        data = iree.exported(member, batch=1, platform="cuda").serialize()
+        (member.bundle / JAX).write_bytes(data)
+
+    made.append(attempt(member.bundle, JAX, tool.label(tool.package("jax")), export))
+    return made
+
+
+def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
+    """Runs each where its device is; a software driver is for parity, so nothing is timed."""
+    _, _, vulkan, cuda = probe()
+
+    def run(artifact: Artifact) -> Entry:
+        driver = vulkan if artifact.path == VULKAN else cuda
+        if driver.version is None:
+            reason = f"built; running it needs: {driver.install}"
+            return entry(member, artifact) | {"status": "unsupported", "reason": reason}
+        images = member.images[:NUM_IMAGES]
+        if artifact.path == JAX:
+            logits = _run_jax(member, images)
+        else:
+            tool.need(iree.runtime())
+            command = [_runner(), f"--device={DEVICES[artifact.path]}"]
+            logits = iree.run_module(command, member.bundle / artifact.path, images)
+        return entry(member, artifact, logits=logits, rule=FLOAT32)
+
+    return measure_each(member, artifacts, run)
+
+
+def _run_jax(member: Member, images: np.ndarray) -> np.ndarray:
+    """Returns the logits of JAX's own form, on the GPU that JAX has."""
+    import jax
+
+    function = jax.export.deserialize(bytearray((member.bundle / JAX).read_bytes()))
+    gpu = jax.devices("cuda")[0]
+    pixels = [jax.device_put(image[None].astype(np.float32), gpu) for image in images]
+    return np.concatenate([np.asarray(function.call(image)) for image in pixels])
+
+
+def _runner() -> str:
+    return tool.find_program("iree-run-module") or "iree-run-module"
+
+
+def _devices(driver: str) -> str | None:
+    """Returns the name of the first device that IREE finds under a driver, or None."""
+    if iree.runtime().version is None:
+        return None
+    try:
+        said, _ = tool.run([_runner(), f"--dump_devices={driver}"], timeout_seconds=60)
+    except RuntimeError:  # what iree-run-module says when the driver's library is not here
+        return None
+    names = re.findall(r"^# --device=\S+\n#\s+(.+)$", said, re.MULTILINE)
+    return names[0] if names else None
+
+
+BACKEND = Backend("gpu", "IREE for Vulkan and CUDA, jax.export for CUDA", probe, build, measure)

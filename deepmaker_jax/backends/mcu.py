@@ -1,0 +1,158 @@
+"""Microcontrollers: TensorFlow Lite Micro, and Arm's Ethos-U beside it."""
+
+import csv
+import functools
+import pathlib
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from deepmaker_jax.backends import tool
+from deepmaker_jax.backends.backend import (
+    Artifact,
+    Backend,
+    Entry,
+    Member,
+    Tool,
+    attempt,
+    entry,
+    measure_each,
+    measured,
+)  # fmt: skip
+from deepmaker_jax.backends.boards import BOARDS, fits
+from deepmaker_jax.backends.firmware import write_header, write_model, write_program
+from deepmaker_jax.backends.tflm import arena_bytes
+
+MODEL, HEADER, PROGRAM = "mcu/model.cc", "mcu/model.h", "mcu/main.cc"
+INT8 = "model_int8.tflite"
+ACCELERATOR = "ethos-u55-128"
+ETHOS = f"mcu/model_{ACCELERATOR.replace('-', '_')}.tflite"
+CONFIGURATION = ("Ethos_U55_High_End_Embedded", "Shared_Sram")  # Vela's own, for this core
+# The two round products differently, by one step a layer at most.
+ROUNDING_STEPS = 2
+ARENA_HOW = "allocated by tflite-micro on this 64-bit machine; pointers are half as long on the MCU"
+
+
+def probe() -> list[Tool]:
+    """Returns TensorFlow Lite Micro's interpreter and Vela."""
+    return [tool.package("tflite-micro"), tool.package("ethos-u-vela")]
+
+
+def build(member: Member) -> list[Artifact]:
+    """Writes the C++ sources, and the file that an Ethos-U runs."""
+    micro, vela = probe()
+    int8 = member.bundle / INT8
+
+    @functools.cache
+    def arena() -> int:
+        tool.need(micro)
+        return _run(int8, member.images[:1])[1]
+
+    def ethos() -> None:
+        tool.need(vela)
+        with tempfile.TemporaryDirectory() as folder:
+            _vela(int8, pathlib.Path(folder))
+            (made,) = pathlib.Path(folder).glob("*_vela.tflite")
+            (member.bundle / ETHOS).write_bytes(made.read_bytes())
+
+    sources = [
+        attempt(
+            member.bundle, path, tool.label(micro),
+            lambda path=path, write=write: write(
+                member.bundle / path, int8.read_bytes(), arena_bytes=arena()
+            ),
+        )
+        for path, write in ((MODEL, write_model), (HEADER, write_header), (PROGRAM, write_program))
+    ]  # fmt: skip
+    return [*sources, attempt(member.bundle, ETHOS, tool.label(vela), ethos)]
+
+
+def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
+    """Runs the model as a microcontroller does, and asks Vela what an Ethos-U would take."""
+
+    def run(artifact: Artifact) -> Entry:
+        if artifact.path == MODEL:
+            return _measure_model(member, artifact)
+        if artifact.path == ETHOS:
+            return _measure_ethos(member, artifact)
+        return entry(member, artifact)
+
+    return measure_each(member, artifacts, run)
+
+
+def _measure_model(member: Member, artifact: Artifact) -> Entry:
+    from deepmaker_jax.backends import litert
+
+    int8 = member.bundle / INT8
+    steps, arena, activations = _run(int8, member.images)
+    scale, zero_point = litert.logit_quantization(int8)
+    logits = (steps.astype(np.float32) - zero_point) * np.float32(scale)
+    flash = int8.stat().st_size
+    boards = [name for name in BOARDS if fits(name, flash_bytes=flash, sram_bytes=arena)]
+    unlike = np.abs(steps.astype(int) - litert.run_int8(int8, member.images))
+    cost = {
+        "flash_bytes": measured(flash, "bytes", "the model; the runtime's code comes on top"),
+        "arena_bytes": measured(arena, "bytes", ARENA_HOW),
+        "arena_activation_bytes": measured(activations, "bytes", ARENA_HOW),
+        "boards": measured(len(boards), "boards", f"it fits {', '.join(boards) or 'none'}"),
+        "images_unlike_tflite": measured(
+            int(np.sum(np.any(unlike > 0, axis=1))), "images",
+            f"of {len(steps)}, by at most {unlike.max()} int8 steps from TFLite's own kernels",
+        ),
+    }  # fmt: skip
+    found = entry(member, artifact, logits=logits, cost=cost)
+    if unlike.max() > ROUNDING_STEPS:
+        found["status"] = "failed"
+        found["reason"] = f"tflite-micro and TFLite differ by {unlike.max()} int8 steps"
+    return found
+
+
+def _measure_ethos(member: Member, artifact: Artifact) -> Entry:
+    with tempfile.TemporaryDirectory() as folder:
+        said, summary = _vela(member.bundle / INT8, pathlib.Path(folder))
+    how = f"Vela's estimate for {ACCELERATOR}, {', '.join(CONFIGURATION)}; not run"
+    clock, cycles = float(summary["core_clock"]), int(float(summary["cycles_total"]))
+    fallen = re.findall(r"^Info: (\S+) .* is a CPU only op", said, re.MULTILINE)
+    counted = re.search(r"CPU operators = (\d+)", said)
+    names = f": {', '.join(sorted(set(fallen)))}" if fallen else ""
+    cost = {
+        "sram_bytes": measured(round(1024 * float(summary["sram_memory_used"])), "bytes", how),
+        "cycles": measured(cycles, "cycles", how),
+        "latency": measured(1000 * cycles / clock, "ms", f"{how}; at {clock / 1e6:.0f} MHz"),
+        "cpu_operators": measured(
+            int(counted[1]) if counted else 0, "operators", f"left to the CPU by Vela{names}"
+        ),
+    }
+    found = entry(member, artifact, cost=cost)
+    return found | {"status": "unsupported", "reason": "built; running it needs an Ethos-U"}
+
+
+def _run(int8: pathlib.Path, images: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Returns (int8 logits, arena bytes, those of activations) of a model under tflite-micro."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = pathlib.Path(place)
+        np.save(folder / "images.npy", (images ^ 0x80).view(np.int8))
+        files = (folder / "images.npy", folder / "logits.npy")
+        module = "deepmaker_jax.backends.tflm"
+        _, said = tool.run([sys.executable, "-m", module, int8.absolute(), *files])
+        return np.load(files[1]), *arena_bytes(said)
+
+
+def _vela(int8: pathlib.Path, folder: pathlib.Path) -> tuple[str, dict[str, str]]:
+    """Compiles for the Ethos-U; returns (what Vela printed, its summary's row)."""
+    system, memory = CONFIGURATION
+    said, _ = tool.run([
+        tool.find_program("vela") or "vela", int8.absolute(), "--output-dir", folder,
+        "--accelerator-config", ACCELERATOR, "--system-config", system, "--memory-mode", memory,
+        "--config", "Arm/vela.ini", "--show-cpu-operations",
+    ])  # fmt: skip
+    (summary,) = folder.glob("*_summary_*.csv")
+    with open(summary, newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    return said, row
+
+
+BACKEND = Backend("mcu", "TensorFlow Lite Micro in C++, and Ethos-U by Vela", probe, build, measure)

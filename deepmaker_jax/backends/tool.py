@@ -1,0 +1,93 @@
+"""External tools: found, and run with a time limit."""
+
+import importlib.metadata
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from deepmaker_jax.backends.backend import MissingToolError, Tool
+
+EXTRA = "pip install 'deepmaker-jax[targets]'"
+TIMEOUT_SECONDS = 600.0
+
+
+def package(name: str, *, install: str = EXTRA) -> Tool:
+    """Returns a Python package as a tool."""
+    try:
+        return Tool(name, importlib.metadata.version(name), install)
+    except importlib.metadata.PackageNotFoundError:
+        return Tool(name, None, install)
+
+
+def program(name: str, *, install: str) -> Tool:
+    """Returns a program of the system or of this environment as a tool."""
+    return Tool(name, find_program(name), install)
+
+
+def find_program(name: str) -> str | None:
+    """Returns where a program is, those beside this Python first."""
+    beside = pathlib.Path(sys.executable).parent / name
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
+
+
+def need(*tools: Tool) -> str:
+    """Returns the tools' names and versions.
+
+    Raises:
+      MissingToolError: one is not here.
+    """
+    for tool in tools:
+        if tool.version is None:
+            raise MissingToolError(f"{tool.name} is not installed: {tool.install}")
+    return ", ".join(f"{tool.name} {tool.version}" for tool in tools)
+
+
+def label(*tools: Tool) -> str:
+    """Returns what the manifest calls the tools, also those that are missing."""
+    return ", ".join(
+        f"{tool.name} {tool.version}"
+        if tool.version and not tool.version.startswith("/")
+        else tool.name
+        for tool in tools
+    )
+
+
+def run(
+    command: Sequence[str | pathlib.Path],
+    *,
+    folder: pathlib.Path | None = None,
+    environment: dict[str, str] | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> tuple[str, str]:
+    """Runs a program and returns its (stdout, stderr).
+
+    Raises:
+      RuntimeError: it failed, or took longer than the limit.
+    """
+    words = [str(word) for word in command]
+    name = pathlib.Path(words[0]).name
+    try:
+        done = subprocess.run(
+            words, cwd=folder, env=os.environ | (environment or {}), capture_output=True,
+            text=True, errors="replace", timeout=timeout_seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{name} took longer than {timeout_seconds:.0f} s") from None
+    if done.returncode:
+        raise RuntimeError(f"{name} ended with {done.returncode}: {_gist(done.stderr)}")
+    return done.stdout, done.stderr
+
+
+def _gist(text: str) -> str:
+    """Returns the line that says what went wrong: the first error, else the last words."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines[-1:] or ["no message"])[0]
+
+
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,221 @@
+"""Deployment: every backend on every member of a front, only what is missing or stale."""
+
+import concurrent.futures
+import pathlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from deepmaker_jax.backends import BACKENDS
+from deepmaker_jax.backends.backend import Backend, Tool, failed
+from deepmaker_jax.backends.tool import num_cores
+from deepmaker_jax.backends.worker import (
+    LIMIT_SECONDS,
+    is_fresh,
+    made_from,
+    run_backend,
+)
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.export.manifest import MANIFEST, check_sum, present, read_manifest
+from deepmaker_jax.files import load_json, write_json
+from deepmaker_jax.run_folder import FRONT
+
+STATUSES = ("failed", "unsupported", "ok")  # the worst first
+
+
+class Deployed(NamedTuple):
+    """One backend is done with one member.
+
+    Attributes:
+      id: of the member.
+      target: the backend's name.
+      status: ok if any of its files is; else failed or unsupported. A failed file makes it failed.
+      reason: of the first file that is not ok; None if all are.
+      num_ok, num_files: the backend's files in the bundle.
+      seconds: that it took; 0 for what was there already.
+      num_done, num_jobs: of this call.
+    """
+
+    id: str
+    target: str
+    status: str
+    reason: str | None
+    num_ok: int
+    num_files: int
+    seconds: float
+    num_done: int
+    num_jobs: int
+
+
+def deploy(
+    run: pathlib.Path,
+    *,
+    members: int | None = None,
+    targets: Sequence[str] = (),
+    backends: Mapping[str, Backend] = BACKENDS,
+    num_workers: int | None = None,
+    limit_seconds: float = LIMIT_SECONDS,
+) -> Iterator[Deployed]:
+    """Builds and measures bundles for devices; yields an event for each member and backend.
+
+    Input is checked before the first event. Backends work side by side, each in
+    a process of its own; those that read clocks come last, one at a time. The
+    manifest is written after each, so that nothing done is lost.
+
+    Args:
+      run: a finished run folder.
+      members: how many members of the front, the most accurate first; None for all.
+      targets: names of backends; none for all.
+      backends: what there is to choose from, by name.
+      num_workers: processes at once; None for one per core.
+      limit_seconds: for one backend on one member.
+
+    Raises:
+      InputError: no front, no bundles, or a name that is not there.
+    """
+    bundles = find_bundles(run, members)
+    chosen = choose(targets, backends)
+    return _deploy(bundles, chosen, num_workers or num_cores(), limit_seconds)
+
+
+def describe(event: Deployed) -> str:
+    """Returns an event as a line of progress."""
+    files = f"{event.num_ok} of {event.num_files} files"
+    spent = f"{event.seconds:.0f} s" if event.seconds else "there already"
+    reason = f"; {event.reason}" if event.reason else ""
+    return (
+        f"{event.num_done}/{event.num_jobs} {event.id} {event.target}: {event.status}, {files}, "
+        f"{spent}{reason}"
+    )
+
+
+def deploy_and_print(run: pathlib.Path, **settings: Any) -> None:
+    """Deploys with `deploy`'s settings and prints a line for each event.
+
+    Raises:
+      InputError: as `deploy`.
+      RuntimeError: a backend failed on a member; all others are done.
+    """
+    failures = 0
+    for event in deploy(run, **settings):
+        print(describe(event), flush=True)
+        failures += event.status == "failed"
+    if failures:
+        raise RuntimeError(f"{failures} failed, as each manifest.json says: run again to retry")
+
+
+def find_bundles(run: pathlib.Path, members: int | None) -> list[pathlib.Path]:
+    """Returns the bundles of a front's members, in the front's order: by error, then size.
+
+    Raises:
+      InputError: there are none, or fewer than `members`; a portable file is missing or changed.
+    """
+    front = load_json(run / FRONT)
+    try:
+        found = [run / m["bundle"] for m in front["members"] if m["bundle"] is not None]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{run / FRONT} is damaged (no {error}): run the experiment again"
+        ) from None
+    if not found:
+        raise InputError(
+            f"{run / FRONT} names no bundle: run the experiment without --final.no-export"
+        )
+    if members is not None and not 1 <= members <= len(found):
+        raise InputError(f"members (={members}) must be 1..{len(found)}, the bundles of {run}")
+    for bundle in found:
+        for name, entry in present(read_manifest(bundle)):
+            if "/" not in name:  # what lies deeper is made again where it is not whole
+                check_sum(bundle / name, entry)
+    return found[:members]
+
+
+def choose(targets: Sequence[str], backends: Mapping[str, Backend]) -> list[Backend]:
+    """Returns the backends of these names; all for no name.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    for name in targets:
+        if name not in backends:
+            raise InputError(f"targets (={name}) must be among {', '.join(backends)}")
+    return [backend for name, backend in backends.items() if name in targets or not targets]
+
+
+def _deploy(
+    bundles: list[pathlib.Path], backends: list[Backend], num_workers: int, limit_seconds: float
+) -> Iterator[Deployed]:
+    tools = {backend.name: list(backend.probe()) for backend in backends}
+    num_jobs, done = len(bundles) * len(backends), 0
+    waiting: list[tuple[pathlib.Path, Backend, str]] = []
+    for bundle in bundles:
+        manifest = load_json(bundle / MANIFEST)
+        for backend in backends:
+            key = made_from(manifest, backend, tools[backend.name])
+            if is_fresh(bundle, manifest, backend, key):
+                done += 1
+                yield _event(manifest, backend, 0.0, done, num_jobs)
+            else:
+                waiting.append((bundle, backend, key))
+    for timed, workers in ((False, num_workers), (True, 1)):
+        jobs = [job for job in waiting if job[1].timed == timed]
+        stop = threading.Event()
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            running = {
+                pool.submit(_attempt, job[0], job[1], stop, limit_seconds): job for job in jobs
+            }
+            try:
+                for future in concurrent.futures.as_completed(running):
+                    (bundle, backend, key), (entries, seconds) = running[future], future.result()
+                    done += 1
+                    manifest = _record(bundle, backend, key, entries, tools[backend.name])
+                    yield _event(manifest, backend, seconds, done, num_jobs)
+            finally:
+                stop.set()  # for jobs that still run when the caller has had enough
+                pool.shutdown(cancel_futures=True)
+
+
+def _attempt(
+    bundle: pathlib.Path, backend: Backend, stop: threading.Event, limit_seconds: float
+) -> tuple[dict[str, Any], float]:
+    """Returns (entries, seconds); a backend that fails as a whole has one entry, its folder's."""
+    began = time.perf_counter()
+    try:
+        entries = run_backend(backend, bundle, stop=stop, limit_seconds=limit_seconds)
+    except RuntimeError as error:
+        entries = {backend.name: failed(backend.name, backend.name, error)}
+    return entries, time.perf_counter() - began
+
+
+def _record(
+    bundle: pathlib.Path, backend: Backend, key: str, entries: dict[str, Any], tools: list[Tool]
+) -> dict[str, Any]:
+    """Replaces a backend's part of the manifest; returns the whole."""
+    manifest = load_json(bundle / MANIFEST)
+    own = (backend.name, f"{backend.name}/")
+    kept = {n: e for n, e in manifest["files"].items() if n != own[0] and not n.startswith(own[1])}
+    versions = {tool.name: tool.version for tool in tools}
+    targets = manifest.get("targets", {}) | {backend.name: {"made_from": key, "tools": versions}}
+    manifest |= {"files": kept | entries, "targets": targets}
+    write_json(bundle / MANIFEST, manifest)
+    return manifest
+
+
+def _event(
+    manifest: dict[str, Any], backend: Backend, seconds: float, done: int, num_jobs: int
+) -> Deployed:
+    own = (backend.name, f"{backend.name}/")
+    entries = {n: e for n, e in manifest["files"].items() if n == own[0] or n.startswith(own[1])}
+    statuses = [entry["status"] for entry in entries.values()]
+    worst = next((s for s in STATUSES if s in statuses), "unsupported")
+    status = "failed" if worst == "failed" else ("ok" if "ok" in statuses else "unsupported")
+    reasons = [
+        f"{name}: {entry['reason']}"
+        for name, entry in sorted(entries.items())
+        if entry["status"] == worst != "ok"
+    ]
+    return Deployed(
+        manifest["id"], backend.name, status, reasons[0] if reasons else None,
+        statuses.count("ok"), len(statuses), seconds, done, num_jobs,
+    )  # fmt: skip

@@ -1,0 +1,188 @@
+"""Checking bundles anywhere: sums, and what can be run again, without JAX or the data."""
+
+import importlib.util
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from deepmaker_jax import ledger
+from deepmaker_jax.errors import InputError, one_line
+from deepmaker_jax.export.manifest import (
+    MANIFEST,
+    REFERENCE,
+    Manifest,
+    check_sum,
+    present,
+    read_manifest,
+)
+from deepmaker_jax.export.parity import QUANTISED, Expected, Rule, compare
+from deepmaker_jax.export.run import run_onnx, run_tflite
+from deepmaker_jax.files import load_json
+
+CONFIG, FRONT = "config.json", "front.json"
+# Kernels of another processor round quantised sums otherwise: of the range of the logits, added
+# to the error that was measured at export.
+SLACK = 0.02
+BAD = ("damaged", "disagrees")
+
+
+class Runtime(NamedTuple):
+    """What runs files of one kind.
+
+    Attributes:
+      name: in words.
+      module: to import.
+      package: to install.
+      run: from the file and uint8[n, h, w, c] to Float32[n, classes].
+    """
+
+    name: str
+    module: str
+    package: str
+    run: Callable[[pathlib.Path, np.ndarray], np.ndarray]
+
+    @property
+    def is_here(self) -> bool:
+        return importlib.util.find_spec(self.module) is not None
+
+
+RUNTIMES = {
+    ".tflite": Runtime("LiteRT", "ai_edge_litert", "ai-edge-litert", run_tflite),
+    ".onnx": Runtime("ONNX Runtime", "onnxruntime", "onnxruntime", run_onnx),
+}
+
+
+class Finding(NamedTuple):
+    """What a check says about one file.
+
+    Attributes:
+      path: of the file.
+      verdict: "agrees" (whole, run again, same as before), "whole" (its sum is
+        right, and it is not run here), or what is wrong.
+      text: more of it; "" for nothing.
+    """
+
+    path: pathlib.Path
+    verdict: Literal["agrees", "whole", "damaged", "disagrees"]
+    text: str = ""
+
+
+def find_bundles(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the bundle that `path` is, or those of the run that it is, in order.
+
+    Raises:
+      InputError: no such folder, neither of the two, or a run without bundles.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder: name a run folder or a bundle in its models/")
+    if (path / MANIFEST).exists():
+        return [path]
+    if not any((path / name).exists() for name in (CONFIG, FRONT)):
+        raise InputError(
+            f"{path} is neither a run folder (no {CONFIG}) nor a bundle (no {MANIFEST}): name one"
+        )
+    found = {file.parent for file in (path / "models").glob(f"*/{MANIFEST}")}
+    found |= {path / name for name in _listed(path / FRONT)}
+    if not found:
+        raise InputError(f"{path} has no bundles: run its experiment to the end, with the export")
+    return sorted(found)
+
+
+def _listed(front: pathlib.Path) -> list[str]:
+    """Returns the bundles that a front names; a damaged front is a finding of `check`."""
+    try:
+        members = load_json(front)["members"]
+        return [member["bundle"] for member in members if isinstance(member["bundle"], str)]
+    except (InputError, KeyError, TypeError):
+        return []
+
+
+def missing_runtimes(bundles: list[pathlib.Path]) -> list[str]:
+    """Returns a line for each runtime that files of the bundles need and that is not here."""
+    return [
+        f"{runtime.name} is not installed, so *{ending} files are not run again: pip install "
+        f"{runtime.package}"
+        for ending, runtime in RUNTIMES.items()
+        if not runtime.is_here and any(any(bundle.glob(f"*{ending}")) for bundle in bundles)
+    ]
+
+
+def check_run(path: pathlib.Path) -> Iterator[Finding]:
+    """Yields what is wrong with a run folder's own files; nothing for a bundle."""
+    if (path / MANIFEST).exists():
+        return
+    for name, read in ((CONFIG, load_json), (FRONT, _read_front), (ledger.NAME, ledger.read)):
+        if not (path / name).exists():
+            continue  # the run has not ended, or only what it found was handed on
+        try:
+            read(path / name)
+            yield Finding(path / name, "whole")
+        except InputError as error:
+            yield Finding(path / name, "damaged", str(error))
+
+
+def _read_front(path: pathlib.Path) -> None:
+    front = load_json(path)
+    if not isinstance(front, dict) or not isinstance(front.get("members"), list):
+        raise InputError(f"{path} has no list of members")
+
+
+def check_bundle(bundle: pathlib.Path) -> Iterator[Finding]:
+    """Yields what a check finds for each file of a bundle.
+
+    Every file must have its sum. TFLite and ONNX files are run on the reference
+    images where their runtime is installed, and compared with JAX's logits.
+    """
+    try:
+        manifest = read_manifest(bundle)
+    except InputError as error:
+        yield Finding(bundle / MANIFEST, "damaged", str(error))
+        return
+    expected = _reference(bundle, manifest)
+    for name, entry in present(manifest):
+        try:
+            check_sum(bundle / name, entry)
+        except InputError as error:
+            yield Finding(bundle / name, "damaged", str(error))
+            continue
+        # What lies deeper is a device's own: `deploy` runs it.
+        runtime = RUNTIMES.get(pathlib.PurePosixPath(name).suffix) if "/" not in name else None
+        if runtime is None or not runtime.is_here or expected is None or entry["status"] != "ok":
+            yield Finding(bundle / name, "whole")
+        else:
+            yield _run_again(bundle / name, entry, runtime, expected)
+
+
+def _reference(bundle: pathlib.Path, manifest: Manifest) -> Expected | None:
+    """Returns the reference images and logits; None if they are not what was written."""
+    try:
+        check_sum(bundle / REFERENCE, manifest["files"][REFERENCE])
+    except (InputError, KeyError):
+        return None
+    with np.load(bundle / REFERENCE) as arrays:
+        return Expected(arrays["images"], arrays["labels"], arrays["logits"])
+
+
+def _run_again(
+    path: pathlib.Path, entry: Manifest, runtime: Runtime, expected: Expected
+) -> Finding:
+    try:
+        logits = runtime.run(path, expected.images)
+    except Exception as error:  # noqa: BLE001 - whatever a runtime raises is this file's alone
+        return Finding(path, "disagrees", f"{runtime.name} cannot run it: {one_line(error)}")
+    then: dict[str, Any] = entry["parity"]
+    scale = then["logit_range"]
+    rule = Rule(**then["rule"])
+    exact = rule.max_error is not None
+    now, _, broken = compare(logits, expected, rule if exact else QUANTISED, logit_range=scale)
+    error = now["max_abs_error"]
+    if broken is None and not exact and error > then["max_abs_error"] + SLACK * scale:
+        broken = (
+            f"logits differ from JAX's by {error:.3g}, at export by {then['max_abs_error']:.3g}"
+        )
+    if broken is not None:
+        return Finding(path, "disagrees", f"in {runtime.name} {broken}")
+    share = f"{now['top1_agreement']:.0%} of {now['images']} images with JAX's class"
+    return Finding(path, "agrees", f"in {runtime.name}: error {error:.2g}, {share}")

@@ -1,0 +1,47 @@
+"""A backend from outside the package: the logits as a table, for a device that looks them up."""
+
+import numpy as np
+
+from deepmaker_jax.backends import Backend, Tool, attempt, entry, measure_each
+from deepmaker_jax.export.parity import EXACT
+
+PATH = "table/logits.npy"
+
+
+def probe():
+    return [Tool("numpy", np.__version__, "pip install numpy")]
+
+
+def build(member):
+    path = member.bundle / PATH
+    return [attempt(member.bundle, PATH, "table 1", lambda: np.save(path, member.logits))]
+
+
+def measure(member, artifacts):
+    def run(artifact):
+        logits = np.load(member.bundle / artifact.path)
+        return entry(member, artifact, logits=logits, rule=EXACT)
+
+    return measure_each(member, artifacts, run)
+
+
+def burst(member):
+    raise RuntimeError("no memory\n  left at /some/where")
+
+
+def die(member):
+    import os
+
+    os._exit(3)
+
+
+def hang(member):
+    import time
+
+    time.sleep(600)
+
+
+TABLE = Backend("table", "logits as a table", probe, build, measure)
+BROKEN = TABLE._replace(name="broken", build=burst)
+DYING = TABLE._replace(name="dying", build=die)
+HANGING = TABLE._replace(name="hanging", build=hang)

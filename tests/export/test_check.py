@@ -1,0 +1,177 @@
+"""`deepmaker check`: what is damaged or disagrees, where JAX is not even there."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from deepmaker_jax import cli
+from deepmaker_jax.export import check as checking
+from deepmaker_jax.export import export_bundle
+from deepmaker_jax.files import sha256, write_json
+from tests.export.networks import CASES, random_images, random_variables
+
+ID = "0123456789ab"
+RUN_AGAIN = 5  # four TFLite files and one ONNX file
+WITHOUT_JAX = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("jax", "jaxlib", "flax", "evosax", "optax", "tensorflow"):
+            raise ModuleNotFoundError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+from deepmaker_jax.cli import main
+sys.exit(main(["check", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Returns a run folder with one bundle; not to be changed."""
+    run = tmp_path_factory.mktemp("check") / "run"
+    arch = CASES["relu, stem stride"]
+    bundle = run / "models" / ID
+    images = random_images(arch, num=30, seed=2)
+    manifest = export_bundle(
+        bundle, id=ID, arch=arch, variables=random_variables(arch),
+        calibration_images=random_images(arch, num=8, seed=1), test_images=images,
+        test_labels=np.arange(30) % 10,
+    )  # fmt: skip
+    assert {entry["status"] for entry in manifest["files"].values()} == {"ok"}
+    write_json(run / "config.json", {})
+    write_json(run / "front.json", {"members": [{"bundle": f"models/{ID}"}]})
+    return run
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    return pathlib.Path(shutil.copytree(made, tmp_path / "run"))
+
+
+def resum(bundle, name):
+    """Makes a changed file look whole."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    path = bundle / name
+    manifest["files"][name] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    write_json(bundle / "manifest.json", manifest)
+
+
+def check(path, capsys):
+    """Returns (exit code, {file's name: verdict}, what stderr says)."""
+    code = cli.main(["check", str(path)])
+    said = capsys.readouterr()
+    lines = [line.split() for line in said.out.splitlines()]
+    found = {pathlib.Path(line[1]).name: line[0] for line in lines if "/" in line[1]}
+    return code, found, said.err
+
+
+@pytest.mark.parametrize("part", ["", f"models/{ID}"])
+def test_whole_files_agree(run, capsys, part):
+    code, found, said = check(run / part, capsys)
+    assert (code, said) == (0, "")
+    assert {name for name, verdict in found.items() if verdict == "agrees"} == {
+        "model_f32.tflite", "model_f16.tflite", "model_dynamic.tflite", "model_int8.tflite",
+        "model.onnx",
+    }  # fmt: skip
+    whole = {name for name, verdict in found.items() if verdict == "whole"}
+    own = set() if part else {"config.json", "front.json"}
+    assert whole == own | {
+        "weights.safetensors", "reference.npz", "model.stablehlo.mlirbc", "model.jax_export",
+    }  # fmt: skip
+
+
+def test_it_needs_no_jax_and_no_tensorflow(run):
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    command = [sys.executable, "-c", WITHOUT_JAX, str(run)]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")
+    assert child.stdout.splitlines()[-1] == "all 11 files are whole; 5 were run and agree"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "text"),
+    [
+        ("model_int8.tflite", lambda p: p.write_bytes(p.read_bytes() + b"\0"), "match its sum"),
+        ("model.jax_export", lambda p: p.unlink(), "cannot be read"),
+        ("reference.npz", lambda p: p.write_bytes(b""), "match its sum"),
+        ("manifest.json", lambda p: p.write_text("{"), "cannot be read as JSON"),
+        ("manifest.json", lambda p: p.unlink(), "is missing"),
+    ],
+)
+def test_damage_is_found(run, capsys, name, damage, text):
+    damage(run / "models" / ID / name)
+    assert cli.main(["check", str(run)]) == 1
+    said = capsys.readouterr()
+    (line,) = (line for line in said.out.splitlines() if line.startswith("damaged"))
+    assert f"{ID}/{name}" in line
+    assert text in line
+    assert said.err.startswith("error: 1 of ")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["config.json", "front.json"])
+def test_damage_of_the_runs_own_files_is_found(run, capsys, name):
+    (run / name).write_text("{")
+    code, found, _ = check(run, capsys)
+    assert code == 1
+    assert found[name] == "damaged"
+
+
+def test_a_line_of_the_ledger_that_was_changed_is_found(run, capsys):
+    (run / "ledger.jsonl").write_text('{"id": "0", "sum": "0"}\n')
+    code, found, _ = check(run, capsys)
+    assert (code, found["ledger.jsonl"]) == (1, "damaged")
+
+
+@pytest.mark.parametrize("name", ["model_f32.tflite", "model_int8.tflite", "model.onnx"])
+def test_a_file_of_other_weights_disagrees(run, capsys, exported, name):
+    other = exported("relu6, window, bottleneck, 5x5")
+    kind = {"model_f32.tflite": "float32", "model_int8.tflite": "int8", "model.onnx": "onnx"}[name]
+    bundle = run / "models" / ID
+    (bundle / name).write_bytes(getattr(other, kind))
+    resum(bundle, name)
+    code, found, said = check(bundle, capsys)
+    assert (code, found[name]) == (1, "disagrees")
+    assert said == "error: 1 of 9 files are damaged or disagree\n"
+
+
+def test_a_file_that_cannot_be_run_disagrees(run, capsys):
+    bundle = run / "models" / ID
+    (bundle / "model_f16.tflite").write_bytes(b"not a model")
+    resum(bundle, "model_f16.tflite")
+    code, found, _ = check(bundle, capsys)
+    assert (code, found["model_f16.tflite"]) == (1, "disagrees")
+
+
+def test_what_is_not_installed_is_said_in_a_line_and_sums_still_count(run, capsys, monkeypatch):
+    gone = checking.RUNTIMES[".onnx"]._replace(module="no_such_module")
+    monkeypatch.setitem(checking.RUNTIMES, ".onnx", gone)
+    assert cli.main(["check", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "ONNX Runtime is not installed, so *.onnx files are not run again: pip install onnxruntime"
+    )
+    assert lines[-1] == f"all 11 files are whole; {RUN_AGAIN - 1} were run and agree"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "text"),
+    [
+        (lambda p: None, "is not a folder"),
+        (lambda p: p.write_text(""), "is not a folder"),
+        (lambda p: p.mkdir(), "is neither a run folder"),
+        (lambda p: write_json(p / "config.json", {}), "has no bundles"),
+    ],
+)
+def test_other_places_are_bad_input(tmp_path, capsys, prepare, text):
+    prepare(tmp_path / "place")
+    assert cli.main(["check", str(tmp_path / "place")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"error: {tmp_path / 'place'} {text}")
+    assert said.err.count("\n") == 1
