@@ -12,7 +12,6 @@ over quarters of the candidates, so that drift hits both alike; validation losse
 
 import argparse
 import contextlib
-import functools
 import os
 import pathlib
 import tempfile
@@ -41,7 +40,7 @@ from deepmaker_jax.report import read_run
 from deepmaker_jax.train.course import epoch_order
 from deepmaker_jax.train.init import init
 from deepmaker_jax.train.optimizer import base_learning_rate, direction
-from deepmaker_jax.train.step import Feed, init_state, make_step, of_network
+from deepmaker_jax.train.step import Feed, init_state, make_step, of_network, predict
 
 TURNS = 4
 
@@ -99,13 +98,9 @@ def _validate(network: Network, state: Any, task: Task) -> float:
         "batch_stats": state.batch_stats,
         "constants": {"input_scale": jnp.asarray(task.input_scale)},
     }
-    predict = jax.jit(functools.partial(network.apply, variables))
-    rows, parts = np.asarray(task.validation_rows), []
-    for start in range(0, len(rows), 250):
-        parts.append(predict(np.asarray(task.images[rows[start : start + 250]], np.float32)))
-    labels = task.labels[rows]
-    losses = optax.softmax_cross_entropy_with_integer_labels(jnp.concatenate(parts), labels)
-    return float(losses.mean())
+    rows = np.asarray(task.validation_rows)
+    logits = predict(network, variables, task.images[rows])
+    return float(optax.softmax_cross_entropy_with_integer_labels(logits, task.labels[rows]).mean())
 
 
 def as_the_search_does(
@@ -117,6 +112,9 @@ def as_the_search_does(
         executor.submit(Unit(str(i), arch, "search", num_epochs))
     done = {int(r.id): r for r in executor.results() if isinstance(r, Outcome)}
     seconds = time.perf_counter() - began
+    for outcome in done.values():
+        if outcome.status != "ok":
+            raise RuntimeError(f"candidate {outcome.id}: {outcome.status}, {outcome.reason}")
     return seconds, [done[i].measured["val_loss"] for i in range(len(archs))]
 
 
@@ -128,11 +126,17 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4, help="takes each N-th candidate")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
+    if args.every < 1:
+        parser.error(f"--every (={args.every}) must be at least 1")
     view = read_run(args.run)
     records = [r for r in view.records if r["status"] == "ok"]
     chosen = [architecture.from_json(r["arch"]) for r in records[:: args.every]]
     data = load("cifar10", path=args.data)
-    config = resolve(from_json(load_json(args.run / "config.json")["config"]), data)
+    document = load_json(args.run / "config.json")
+    config = resolve(from_json(document["config"]), data)
+    strategy = document["program"]["strategy"]
+    if strategy != "plain":  # the only one that `small` has on a CPU
+        parser.error(f"{args.run} searched with --program {strategy}: name a run of plain ones")
     task, num_epochs = make_task(config, data), config.search.epochs
     spent, rows = [0.0, 0.0], []
     size = -(-len(chosen) // TURNS)

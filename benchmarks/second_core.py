@@ -1,0 +1,86 @@
+"""How much more a second core trains: the executor with one worker, and with one per core.
+
+    python -m benchmarks.second_core --data DIR --out benchmarks/results/second_core.json
+
+Trains the first networks of `benchmarks.population` on 4,096 examples of CIFAR-10 each, validation
+included, with programs that are compiled beforehand: the two numbers of workers in turn, three
+times. About 6 minutes on 2 cores.
+"""
+
+import argparse
+import os
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+
+from benchmarks.population import population
+from benchmarks.record import publish
+from deepmaker_jax import program
+from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.cost import cost
+from deepmaker_jax.data import load, split
+from deepmaker_jax.execute import Outcome, Processes, Task, Unit
+
+NETWORKS, EXAMPLES, TURNS = 8, 4_096, 3
+SETTINGS = TrainConfig(batch_size=64, crop=4, flip=True, sgd_learning_rate=0.1)
+
+
+def seconds(executor: Processes, archs: list[ArchSpec]) -> float:
+    """Trains every network once; returns the wall clock, workers being there already."""
+    began = time.perf_counter()
+    # The longest first, so that no worker is left alone with it at the end.
+    for i, arch in enumerate(sorted(archs, key=lambda arch: -cost(arch).macs)):
+        executor.submit(Unit(str(i), arch, "search", 1))
+    done = [r for r in executor.results() if isinstance(r, Outcome)]
+    bad = [f"{r.status}, {r.reason}" for r in done if r.status != "ok"]
+    if bad or len(done) != len(archs):
+        raise RuntimeError(f"{len(done)} of {len(archs)} networks ended; {'; '.join(bad)}")
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measures both numbers of workers in turn and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="the CIFAR-10 folder")
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    data = load("cifar10", path=args.data)
+    rest, validation = split.train_validation(data, share=0.04, seed=0)
+    task = Task(
+        data.train_images, data.train_labels, rest[:EXAMPLES], validation,
+        np.full(3, 1 / 64, np.float32), SETTINGS, 0, (), (),
+    )  # fmt: skip
+    cores, archs = program.num_cores(), population(NETWORKS)
+    spent: dict[int, list[float]] = {1: [], cores: []}
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as folder:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+        shared = pathlib.Path(folder)
+        executors = {n: Processes(task, num_workers=n, folder=shared / str(n)) for n in spent}
+        try:
+            for executor in executors.values():
+                seconds(executor, archs)  # compiles, loads, starts
+            for _ in range(TURNS):
+                for n, executor in executors.items():
+                    spent[n].append(seconds(executor, archs))
+                    print(f"{n} workers: {spent[n][-1]:.1f} s", flush=True)
+        finally:
+            for executor in executors.values():
+                executor.close()
+    one, all_of_them = (min(spent[n]) for n in (1, cores))
+    publish(
+        {
+            "throughput": round(one / all_of_them, 3),
+            "workers": cores,
+            "networks": NETWORKS,
+            "examples": EXAMPLES,
+            "seconds": {str(n): [round(s, 2) for s in values] for n, values in spent.items()},
+        },
+        args.out,
+    )
+
+
+if __name__ == "__main__":
+    main()
