@@ -12,15 +12,13 @@ import argparse
 import pathlib
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 
 from benchmarks.record import publish
 from deepmaker_jax import cost
 from deepmaker_jax.arch import ArchSpec, layers
-from deepmaker_jax.export import to_tflite_int8
 from deepmaker_jax.export.tflite import tool_version
-from deepmaker_jax.models import Network
+from deepmaker_jax.latency import int8_file
 from deepmaker_jax.spaces import Space, deepmaker, neuropower
 
 CONSTANTS = (
@@ -29,7 +27,6 @@ CONSTANTS = (
 )  # fmt: skip
 MAX_PARAMS = 300_000
 MAX_MACS = 150_000_000
-CALIBRATION_IMAGES = 4
 
 
 def sample(space: Space, rng: np.random.Generator, *, num: int) -> Iterator[ArchSpec]:
@@ -40,27 +37,6 @@ def sample(space: Space, rng: np.random.Generator, *, num: int) -> Iterator[Arch
         if price.params <= MAX_PARAMS and price.macs <= MAX_MACS:
             yield arch
             num -= 1
-
-
-def file_bytes(arch: ArchSpec, *, seed: int) -> int:
-    """Returns the size of an architecture's int8 file with random weights and statistics."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (CALIBRATION_IMAGES, *arch.input_shape)).astype(np.uint8)
-
-    def draw(path, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name = path[-1].key
-        if name == "kernel":
-            deviation = np.sqrt(2 / np.prod(leaf.shape[:-1]))
-            return np.float32(rng.normal(0, deviation, leaf.shape))
-        if name == "input_scale":
-            return np.full(leaf.shape, 1 / 64, np.float32)
-        value = rng.normal(0, 0.3, leaf.shape)
-        return np.float32(abs(1 + value) if name in ("var", "scale") else value)
-
-    image = jax.ShapeDtypeStruct((1, *arch.input_shape), np.float32)
-    shapes = jax.eval_shape(Network(layers(arch)).init, jax.random.key(0), image)
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
-    return len(to_tflite_int8(arch, variables, images))
 
 
 def table(archs: list[ArchSpec]) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +69,7 @@ def main() -> None:
         ]
 
     fit, test = draw(1), draw(2)
-    sizes = {name: np.array([file_bytes(arch, seed=0) for arch in archs], float)
+    sizes = {name: np.array([len(int8_file(arch, seed=0)) for arch in archs], float)
              for name, archs in (("fit", fit), ("test", test))}  # fmt: skip
     counts, exact = table(fit)
     # Relative errors count, so each row is divided by its size.
@@ -102,7 +78,7 @@ def main() -> None:
     constants = {name: round(float(value)) for name, value in zip(CONSTANTS, fitted, strict=True)}
     counts, exact = table(test)
     stands = np.array([cost.flash_bytes(layers(arch)) for arch in test])
-    spread = [[file_bytes(arch, seed=seed) for seed in range(4)] for arch in test[:8]]
+    spread = [[len(int8_file(arch, seed=seed)) for seed in range(4)] for arch in test[:8]]
     result = {
         "tool": tool_version(),
         "genomes": {"fit": len(fit), "test": len(test)},

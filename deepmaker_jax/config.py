@@ -62,7 +62,13 @@ class LimitConfig:
     """Multiply-accumulates for one image, at least 1."""
 
     peak_activation_bytes: int | None = None
-    """Peak int8 activation memory (SRAM) in bytes, at least 1."""
+    """Peak int8 activation memory (SRAM) in bytes, without the runtime's structures, at least 1."""
+
+    arena_bytes: int | None = None
+    """Estimated arena (SRAM) of TensorFlow Lite Micro in bytes, at least 1."""
+
+    ethos_u_sram_bytes: int | None = None
+    """Estimated SRAM on an Ethos-U in bytes, at least 1."""
 
     flash_bytes: int | None = None
     """Estimated size of the int8 TFLite file in bytes, at least 1."""
@@ -84,7 +90,9 @@ class SearchConfig:
 
     objectives: tuple[str, ...] = ("error", "flash_bytes")
     """What is minimised: error first, then one or more of params, macs, peak_activation_bytes,
-    flash_bytes."""
+    arena_bytes, ethos_u_sram_bytes, flash_bytes, latency_ms. latency_ms is the int8 TFLite file's
+    on this machine, one thread, measured once for each candidate while none trains: keep other
+    work away; such a run is not byte for byte repeatable."""
 
     crossover: Literal["uniform", "two_point"] = "uniform"
     """How two parents' genes are mixed."""
@@ -211,8 +219,8 @@ class Config:
     the half that is left to the application, become limits unless a stricter one is set."""
 
     targets: tuple[str, ...] = ()
-    """Devices that the finished front is built for and measured on, as `deepmaker deploy` does
-    later just as well: arm, mcu, cpu, gpu, fpga."""
+    """Devices that the search keeps to, and that the finished front is built for and measured on,
+    as `deepmaker deploy` does: arm, mcu, cpu, gpu, fpga. mcu cannot do elu, fpga only relu."""
 
     executor: Literal["auto", "inline", "processes"] = "auto"
     """Where candidates train: in this process, or in one process per core; auto takes processes on
@@ -241,7 +249,9 @@ FREE_FIELDS = (
     "data", "out", "board", "targets", "executor", "workers", "program", "quiet", "accept_platform",
     "reference", "experiment", "preset",
 )  # fmt: skip
-COSTS = ("params", "macs", "peak_activation_bytes", "flash_bytes")
+COSTS = (
+    "params", "macs", "peak_activation_bytes", "arena_bytes", "ethos_u_sram_bytes", "flash_bytes",
+)  # fmt: skip
 
 
 def to_json(config: Config) -> dict[str, Any]:

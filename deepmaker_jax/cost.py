@@ -1,17 +1,18 @@
 """What a network costs on a device, from its layer list alone.
 
-Parameters and multiply-accumulates are exact. Peak activation memory is exact
-for the stated execution order. The size of the int8 TFLite file is an estimate
-whose constants were fitted to real files (`benchmarks/flash_model.py`).
+Parameters and multiply-accumulates are exact. Working memory is `sram`'s. The
+size of the int8 TFLite file is an estimate whose constants were fitted to real
+files (`benchmarks/flash_model.py`).
 """
 
 import collections
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
-from deepmaker_jax.arch import INPUT, ArchSpec, Layer, layers, split_activation
+from deepmaker_jax import sram
+from deepmaker_jax.arch import ArchSpec, Layer, layers, split_activation
 
 
 class Cost(NamedTuple):
@@ -21,12 +22,16 @@ class Cost(NamedTuple):
       params: trainable parameters, batch norm's included, before folding.
       macs: multiply-accumulates of convolutions and dense layers, one image.
       peak_activation_bytes: int8 activations alive at once, at the worst moment.
+      arena_bytes: estimated arena of TensorFlow Lite Micro, its structures included.
+      ethos_u_sram_bytes: estimated SRAM on an Ethos-U, compiled by Vela for speed.
       flash_bytes: estimated size of the int8 TFLite file.
     """
 
     params: int
     macs: int
     peak_activation_bytes: int
+    arena_bytes: int
+    ethos_u_sram_bytes: int
     flash_bytes: int
 
 
@@ -44,76 +49,6 @@ def layer_macs(layer: Layer) -> int:
     if layer.op not in ("conv", "dense"):
         return 0
     return layer.kernel**2 * layer.in_channels * math.prod(layer.shape)
-
-
-def _steps(network: Iterable[Layer]) -> list[tuple[str, tuple[str, ...], int]]:
-    """Returns (output, inputs, output bytes) of each step that a device runs.
-
-    relu and relu6 are fused into the step before them. Every other activation
-    is a step of its own that reads one tensor and writes another; silu and
-    swish are a sigmoid and a product, elu and selu a mask and four more. A
-    two-sided activation computes a mask and both sides and selects. A batch
-    norm that stands alone is a scale and a shift.
-    """
-    steps: list[tuple[str, tuple[str, ...], int]] = []
-    for layer in network:
-        size = math.prod(layer.shape)
-        tail: list[tuple[str, tuple[str, ...]]] = []
-        if layer.op == "norm":
-            tail += [("scale", layer.inputs), ("shift", ("scale",))]
-        else:
-            tail += [("raw", layer.inputs)]
-        negative, positive = split_activation(layer.activation)
-        before = tail[-1][0]
-        if layer.activation and negative != positive:
-            tail.append(("mask", (before,)))
-            sides = []
-            for side, name in (("negative", negative), ("positive", positive)):
-                tail += _activation_steps(name, before, side)
-                sides.append(tail[-1][0])
-            tail.append(("select", ("mask", *sides)))
-        elif negative not in ("", "relu", "relu6"):
-            tail += _activation_steps(negative, before, "only")
-        own = {name: f"{layer.name}/{name}" for name, _ in tail}
-        own[tail[-1][0]] = layer.name
-        for name, reads in tail:
-            steps.append((own[name], tuple(own.get(r, r) for r in reads), size))
-    return steps
-
-
-def _activation_steps(name: str, source: str, tag: str) -> list[tuple[str, tuple[str, ...]]]:
-    if name in ("silu", "swish"):
-        return [(f"{tag}_sigmoid", (source,)), (f"{tag}_product", (source, f"{tag}_sigmoid"))]
-    if name in ("elu", "selu"):  # where(x > 0, x, exp(x where x <= 0) - 1): no int8 kernel has it
-        mask, safe, power, below = (f"{tag}_{part}" for part in ("mask", "safe", "power", "below"))
-        return [
-            (mask, (source,)),
-            (safe, (source, mask)),
-            (power, (safe,)),
-            (below, (power,)),
-            (f"{tag}_{name}", (source, mask, below)),
-        ]
-    return [(f"{tag}_{name}", (source,))]
-
-
-def peak_activation_bytes(network: tuple[Layer, ...], input_shape: tuple[int, ...]) -> int:
-    """Returns the largest sum of int8 tensors alive at once, in bytes.
-
-    Steps run in the layer list's order, none in place: a tensor lives from the
-    step that writes it to the last step that reads it, both included, and a
-    concatenation writes a new tensor. Weights are in flash, not counted; nor
-    are the runtime's own structures. The int8 file has the same tensors, and
-    sometimes a requantised copy of a map that several concatenations read.
-    """
-    steps = _steps(network)
-    sizes = {INPUT: math.prod(input_shape), **{name: size for name, _, size in steps}}
-    last_read = {name: i for i, (_, reads, _) in enumerate(steps) for name in reads}
-    alive, peak = {INPUT}, 0
-    for i, (name, reads, _) in enumerate(steps):
-        alive.add(name)
-        peak = max(peak, sum(sizes[tensor] for tensor in alive))
-        alive -= {tensor for tensor in reads if last_read[tensor] == i}
-    return peak
 
 
 # Operators of the int8 file for one activation where it is not fused. elu and selu become
@@ -193,7 +128,7 @@ def flash_counts(network: tuple[Layer, ...]) -> FlashCounts:
 
 
 def _aligned(size: int) -> int:
-    return -(-size // BUFFER_ALIGNMENT) * BUFFER_ALIGNMENT
+    return sram.aligned(size, BUFFER_ALIGNMENT)
 
 
 def _activation_operators(activation: str) -> int:
@@ -224,13 +159,23 @@ def flash_bytes(network: tuple[Layer, ...]) -> int:
     )
 
 
-@functools.lru_cache(maxsize=65536)
+_network = functools.lru_cache(maxsize=1024)(layers)
+_COSTS: dict[str, Callable[[tuple[Layer, ...], tuple[int, ...]], int]] = {
+    "params": lambda network, _: sum(map(layer_params, network)),
+    "macs": lambda network, _: sum(map(layer_macs, network)),
+    "peak_activation_bytes": sram.peak_activation_bytes,
+    "arena_bytes": sram.arena_bytes,
+    "ethos_u_sram_bytes": sram.ethos_u_sram_bytes,
+    "flash_bytes": lambda network, _: flash_bytes(network),
+}
+
+
+@functools.lru_cache(maxsize=262_144)
+def cost_of(arch: ArchSpec, name: str) -> int:
+    """Returns one cost of an architecture, by its name in `Cost`."""
+    return _COSTS[name](_network(arch), arch.input_shape)
+
+
 def cost(arch: ArchSpec) -> Cost:
     """Returns every cost of an architecture."""
-    network = layers(arch)
-    return Cost(
-        params=sum(map(layer_params, network)),
-        macs=sum(map(layer_macs, network)),
-        peak_activation_bytes=peak_activation_bytes(network, arch.input_shape),
-        flash_bytes=flash_bytes(network),
-    )
+    return Cost(**{name: cost_of(arch, name) for name in Cost._fields})

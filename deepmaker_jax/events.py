@@ -41,7 +41,7 @@ class Epoch(NamedTuple):
 class Measured(NamedTuple):
     """A measurement entered the ledger; `record` is its line."""
 
-    stage: str  # "search" or "final"
+    stage: str  # "latency", "search" or "final"
     record: dict[str, Any]
     num_done: int
     num_total: int

@@ -1,13 +1,14 @@
-"""The part of a space that respects the limits: cut before any training, by cost alone."""
+"""The part of a space within the limits that the targets can do: cut before any training."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import COSTS, LimitConfig
-from deepmaker_jax.cost import cost
+from deepmaker_jax.cost import cost_of
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.spaces import Space
 from deepmaker_jax.types import Genome
@@ -15,28 +16,41 @@ from deepmaker_jax.types import Genome
 ENUMERABLE = 20_000  # spaces up to this many rows are listed whole
 TRIES = 400  # random changes before a draw is given up
 CLOSE = 0.7  # a network is close to a size from this share of it on
+UNSUPPORTED = 1e6  # the excess of one reason why a target cannot do a network: above any cost's
+
+# From a network to every reason why a target cannot do it; none if it can.
+Supports = Callable[[ArchSpec], Sequence[str]]
 
 
 class Feasible(NamedTuple):
-    """A space and the limits on its costs.
+    """A space, the limits on its costs, and what the targets can do.
 
     Attributes:
       space: the whole space.
       limits: {cost name: largest allowed value}.
       spread: the cost whose logarithm the draws are spread over.
+      targets: {target name: its rule}.
     """
 
     space: Space
     limits: dict[str, int]
     spread: str = "params"
+    targets: Mapping[str, Supports] = {}
 
     def excess(self, genome: Genome) -> float:
-        """Returns the worst ratio of cost to limit: at most 1 is feasible; 0 without limits."""
-        values = cost(self.space.decode(genome))._asdict()
-        return max((values[name] / limit for name, limit in self.limits.items()), default=0.0)
+        """Returns the worst ratio of cost to limit: at most 1 is feasible; 0 without limits.
+
+        What a target cannot do is far above 1, the further the more reasons there are.
+        """
+        arch = self.space.decode(genome)
+        worst = max((cost_of(arch, n) / limit for n, limit in self.limits.items()), default=0.0)
+        return worst + UNSUPPORTED * len(self._reasons(arch))
+
+    def _reasons(self, arch: ArchSpec) -> list[str]:
+        return [f"{name}: {reason}" for name, rule in self.targets.items() for reason in rule(arch)]
 
     def allows(self, genome: Genome) -> bool:
-        """Whether every cost is within its limit."""
+        """Whether every cost is within its limit, and every target can do the network."""
         return self.excess(genome) <= 1
 
     def _smallest(self, value) -> Genome:
@@ -73,10 +87,10 @@ class Feasible(NamedTuple):
         return list(found.values())[:num]
 
     def check(self, num: int) -> None:
-        """Raises InputError if no genome meets the limits, or fewer than `num` do."""
+        """Raises InputError if no genome meets limits and targets, or fewer than `num` do."""
         for name, limit in self.limits.items():
-            smallest = self._smallest(lambda g, n=name: getattr(cost(self.space.decode(g)), n))
-            nearest = getattr(cost(self.space.decode(smallest)), name)
+            smallest = self._smallest(lambda g, n=name: cost_of(self.space.decode(g), n))
+            nearest = cost_of(self.space.decode(smallest), name)
             if nearest > limit:
                 raise InputError(
                     f"limits.{name.replace('_', '-')} (={limit}) is below the nearest value that "
@@ -84,8 +98,14 @@ class Feasible(NamedTuple):
                 )
         found = self.everything() if self._is_small() else self._find(num)
         if not found:
-            best = cost(self.space.decode(self._smallest(self.excess)))
-            nearest = ", ".join(f"{n} {getattr(best, n)}" for n in self.limits)
+            arch = self.space.decode(self._smallest(self.excess))
+            if reasons := self._reasons(arch):
+                raise InputError(
+                    f"targets ({' '.join(self.targets)}) can do no network of space "
+                    f"{self.space.name}: {reasons[0]}; leave out that target, or search another "
+                    "space"
+                )
+            nearest = ", ".join(f"{n} {cost_of(arch, n)}" for n in self.limits)
             wanted = ", ".join(f"{n} {v}" for n, v in self.limits.items())
             raise InputError(
                 f"limits ({wanted}) are met by no genome of space {self.space.name} at once; the "
@@ -94,7 +114,7 @@ class Feasible(NamedTuple):
         if len(found) < num:
             raise InputError(
                 f"search.population (={num}) is more than the {len(found)} different networks of "
-                f"space {self.space.name} within the limits: lower it, or raise the limits"
+                f"space {self.space.name} within limits and targets: lower it, or raise the limits"
             )
 
     def _is_small(self) -> bool:
@@ -112,8 +132,8 @@ class Feasible(NamedTuple):
     def shrink(self, rng: np.random.Generator, genome: Genome, *, largest: float = math.inf):
         """Returns a feasible genome near `genome`, or None if random changes found none.
 
-        Changes one gene at a time to a random choice that brings the worst cost
-        down, until every limit is met and the `spread` cost is at most `largest`.
+        Changes one gene at a time to a random choice that brings the excess down,
+        until limits and targets are met and the `spread` cost is at most `largest`.
         """
 
         def excess(g: Genome) -> float:
@@ -150,7 +170,7 @@ class Feasible(NamedTuple):
         return genome
 
     def _size(self, genome: Genome) -> int:
-        return getattr(cost(self.space.decode(genome)), self.spread)
+        return cost_of(self.space.decode(genome), self.spread)
 
     def sample(
         self,
@@ -202,7 +222,10 @@ class Feasible(NamedTuple):
         return found
 
 
-def make(space: Space, limits: LimitConfig, *, spread: str) -> Feasible:
+def make(
+    space: Space, limits: LimitConfig, *, spread: str, targets: Mapping[str, Supports] | None = None
+) -> Feasible:
     """Returns the feasible part of `space`; `spread` names a cost."""
     values = {name: getattr(limits, name) for name in COSTS}
-    return Feasible(space, {n: v for n, v in values.items() if v is not None}, spread)
+    set_ = {n: v for n, v in values.items() if v is not None}
+    return Feasible(space, set_, spread, dict(targets or {}))

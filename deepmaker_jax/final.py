@@ -1,12 +1,9 @@
 """After the search: full training of the front, one reading of the test set, export."""
 
-import concurrent.futures
-import multiprocessing
 import pathlib
 import shutil
 import time
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,8 @@ from deepmaker_jax.data import Dataset
 from deepmaker_jax.errors import InputError, one_line
 from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
 from deepmaker_jax.evolve.hypervolume import greedy_subset
-from deepmaker_jax.execute import Outcome, Unit, runtime
+from deepmaker_jax.execute import Outcome, Unit
+from deepmaker_jax.execute.pool import pooled
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.export.worker import do_export
 from deepmaker_jax.files import replacing
@@ -136,25 +134,33 @@ def export_members(
             np.save(file, value)
     began = time.perf_counter()
     manifests: dict[str, dict[str, Any]] = {}
-    waiting, alone = list(ids), False
+    # The accelerator's memory is this process's, and parity is to be the same everywhere.
+    jobs = pooled(
+        do_export,
+        {
+            id: (
+                str(folder),
+                id,
+                str(weights_path(out, id).parent),
+                config.final.export,
+                config.seed,
+            )
+            for id in ids
+        },
+        num_workers=num_workers,
+        JAX_PLATFORMS="cpu",
+    )
     try:
-        while waiting:
-            # A process that dies breaks its pool: what that left goes on one by one, alone.
-            batch, waiting = (waiting[:1], waiting[1:]) if alone else (waiting, [])
-            jobs = _pooled(batch, out, folder, config, num_workers)
-            for id, result in jobs:
-                if isinstance(result, BrokenProcessPool) and not alone:
-                    waiting.append(id)
-                    continue
-                if isinstance(result, BaseException):
-                    result = {"files": {}, "reason": f"not exported: {one_line(result)}"}
-                    manifests[id] = result
-                    yield Note(f"member {id} was {result['reason']}; run again to retry")
-                    continue
+        for id, result in jobs:
+            if isinstance(result, BaseException):
+                result = {"files": {}, "reason": f"not exported: {one_line(result)}"}
                 manifests[id] = result
-                yield Exported(id, len(manifests), len(ids), time.perf_counter() - began)
-            alone = True
+                yield Note(f"member {id} was {result['reason']}; run again to retry")
+                continue
+            manifests[id] = result
+            yield Exported(id, len(manifests), len(ids), time.perf_counter() - began)
     finally:
+        jobs.close()
         shutil.rmtree(folder, ignore_errors=True)
     for id, manifest in sorted(manifests.items()):
         for name, file in sorted(manifest["files"].items()):
@@ -163,44 +169,14 @@ def export_members(
     return manifests
 
 
-def _pooled(
-    ids: Sequence[str], out: pathlib.Path, folder: pathlib.Path, config: Config, num_workers: int
-) -> Iterator[tuple[str, dict[str, Any] | BaseException]]:
-    """Yields (id, manifest or what went wrong) as processes finish."""
-    pool = concurrent.futures.ProcessPoolExecutor(
-        min(num_workers, len(ids)), mp_context=multiprocessing.get_context("spawn")
-    )
-    finished = False
-    try:
-        # The accelerator's memory is this process's, and parity is to be the same everywhere.
-        with runtime.starting_workers(JAX_PLATFORMS="cpu"):
-            jobs = {
-                pool.submit(
-                    do_export,
-                    str(folder),
-                    id,
-                    str(weights_path(out, id).parent),
-                    config.final.export,
-                    config.seed,
-                ): id
-                for id in ids
-            }
-        for job in concurrent.futures.as_completed(jobs):
-            yield jobs[job], job.exception() or job.result()
-        finished = True
-    finally:
-        if not finished:  # a Ctrl-C must not wait for a conversion that nobody will use
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-        pool.shutdown(cancel_futures=True)
-
-
 def front_document(
     s: Search, members: list[Record], finals: dict[str, Record], manifests: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns front.json's object: nothing in it depends on time or place."""
     return {
-        "objectives": [{"name": o.name, "unit": o.unit, "scale": o.scale} for o in s.objectives],
+        "objectives": [
+            {"name": o.name, "unit": o.unit, "scale": o.scale, "how": o.how} for o in s.objectives
+        ],
         "members": [_member(record, finals, manifests) for record in members],
     }
 
@@ -219,6 +195,8 @@ def _member(record: Record, finals: dict[str, Record], manifests: dict[str, Any]
         "params": costs.params,
         "macs": costs.macs,
         "peak_activation_bytes": costs.peak_activation_bytes,
+        "arena_bytes": costs.arena_bytes,
+        "ethos_u_sram_bytes": costs.ethos_u_sram_bytes,
         "flash_bytes": costs.flash_bytes,
         "val_accuracy": record["measured"]["val_accuracy"],
         "test_accuracy": weights.get("accuracy"),

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from deepmaker_jax import config as config_module
-from deepmaker_jax import final, program, run_folder
+from deepmaker_jax import final, latency, program, run_folder
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.data import check as check_data
+from deepmaker_jax.deploy import BACKENDS, choose
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, Finished, Note, ProgramChanged, Started
 from deepmaker_jax.evolve import NSGA2, RandomSearch
@@ -35,7 +36,8 @@ from deepmaker_jax.task import (
 )
 from deepmaker_jax.types import Objective
 
-EXPORTERS = ("tensorflow", "ai_edge_litert", "tflite", "jax2onnx", "onnx", "onnxruntime")
+TFLITE = ("tensorflow", "ai_edge_litert", "tflite")
+EXPORTERS = (*TFLITE, "jax2onnx", "onnx", "onnxruntime")
 STRATEGIES = {"nsga2": NSGA2, "random": RandomSearch}
 Consumer = Callable[[Event], None]
 
@@ -77,14 +79,18 @@ def run(
     config_module.check_reference(config, references)
     check_data(data)
     config = resolve(config, data)
-    feasible, chosen = _space(config, data, space, objectives)
+    out = pathlib.Path(config.out or run_folder.default_out(config))
+    choose(config.targets, BACKENDS)
+    targets = run_folder.targets(out)
+    feasible, chosen = _space(
+        config, data, space, objectives, config.targets if targets is None else targets
+    )
     _check_extension(feasible, chosen, data)
     task = make_task(config, data)
     feasible.check(config.search.population)
     name = program.executor(config)
     factory = strategy or STRATEGIES[config.search.strategy]
-    out = pathlib.Path(config.out or run_folder.default_out(config))
-    document = _document(config, data, feasible.space, chosen, task)
+    document = _document(config, data, feasible, chosen, task)
     chosen_program = choose_program(config, feasible, task, name)
     task = with_size_classes(task, feasible.space, data, chosen_program)
     if task.in_class:
@@ -98,6 +104,11 @@ def run(
         "strategy": _name_of(factory),
     }
     document["reproducible"], document["reason"] = program.reproducible(document["program"])
+    timed = [o.name for o in chosen if o.timed]
+    if timed:
+        need(TFLITE, f"objective {timed[0]}", "leave it out")
+        document["reproducible"] = False
+        document["reason"] = f"objective {timed[0]} is measured by a clock"
     if config.final.export:
         need_exporters()
     algorithm = factory(
@@ -125,7 +136,14 @@ def run(
         "images": len(task.search_rows),
         "side": max(data.train_images.shape[1:3]),
     }
-    s = Search(config, feasible, chosen, algorithm, executor, ledger, fidelity)
+    timer = functools.partial(
+        latency.measure,
+        folder=checkpoints(out) / "latency",
+        num_workers=max(1, min(executor.num_workers, program.num_cores())),
+    )
+    s = Search(
+        config, feasible, chosen, algorithm, executor, ledger, fidelity, timer if timed else None
+    )
     try:
         front = None
         with contextlib.closing(_stages(s, data, out)) as events:
@@ -146,6 +164,12 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     settings = s.config.search
     num_known, num_workers = len(s.ledger.records), s.executor.num_workers
     yield Started(str(out), settings.generations, settings.population, num_known, num_workers)
+    began_with = set(s.feasible.targets)
+    if num_known and set(s.config.targets) != began_with:
+        yield Note(
+            f"the search keeps to what it began with ({', '.join(sorted(began_with)) or 'no'} "
+            "targets): others are for the finished front"
+        )
     records = yield from search(s)
     members = final.choose_members(s, records)
     if not members:
@@ -172,6 +196,7 @@ def _space(
     data: Dataset,
     space: SpaceFactory | None,
     objectives: Sequence[Objective] | None,
+    targets: Sequence[str],
 ) -> tuple[Feasible, tuple[Objective, ...]]:
     if space is None and config.space.name not in SPACES:
         raise InputError(
@@ -199,7 +224,8 @@ def _space(
         )
     costs = [o.name for o in objectives if o.name in config_module.COSTS]
     spread = costs[0] if costs else "params"
-    return make(made, config.limits, spread=spread), tuple(objectives)
+    rules = {b.name: b.supports for b in choose(targets, BACKENDS)} if targets else {}
+    return make(made, config.limits, spread=spread, targets=rules), tuple(objectives)
 
 
 def _check_extension(feasible: Feasible, objectives: Sequence[Objective], data: Dataset) -> None:
@@ -230,6 +256,8 @@ def _check_extension(feasible: Feasible, objectives: Sequence[Objective], data: 
             )
     # A trial with made-up accuracies: a formula that cannot work fails now, not after a training.
     trial = {"val_accuracy": 0.5, "val_loss": 1.0, "train_loss": 1.0}
+    if any(o.timed for o in objectives):
+        trial[latency.NAME] = 1.0
     measure(objectives, cost(arch)._asdict() | trial)
 
 
@@ -258,21 +286,27 @@ def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Execu
 
 def need_exporters() -> None:
     """Raises InputError if a package that the export needs is not installed."""
+    need(EXPORTERS, "export", "run with --final.no-export")
+
+
+def need(packages: Sequence[str], what: str, otherwise: str) -> None:
+    """Raises InputError if a package is not installed that something needs."""
     import importlib.util
 
-    missing = [name for name in EXPORTERS if importlib.util.find_spec(name) is None]
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"export needs {', '.join(missing)}: pip install 'deepmaker-jax[export]', or run with "
-            "--final.no-export"
+            f"{what} needs {', '.join(missing)}: pip install 'deepmaker-jax[export]', or "
+            f"{otherwise}"
         )
 
 
 def _document(
-    config: Config, data: Dataset, space: Space, objectives: Sequence[Objective], task: Task
+    config: Config, data: Dataset, feasible: Feasible, objectives: Sequence[Objective], task: Task
 ) -> dict[str, Any]:
     """Returns config.json's object."""
-    fields = ("name", "unit", "scale", "ideal", "reference")
+    fields = ("name", "unit", "scale", "ideal", "reference", "how")
+    space = feasible.space
     return {
         "experiment": config.experiment,
         "preset": config.preset,
@@ -280,7 +314,11 @@ def _document(
         "seed": config.seed,
         "versions": program.versions(),
         "platform": program.describe_platform(),
-        "space": {"name": space.name, "genes": {g.name: list(g.choices) for g in space.genes}},
+        "space": {
+            "name": space.name,
+            "genes": {g.name: list(g.choices) for g in space.genes},
+            "targets": sorted(feasible.targets),
+        },
         "objectives": [{name: getattr(o, name) for name in fields} for o in objectives],
         "data": {
             "name": data.name,

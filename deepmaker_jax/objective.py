@@ -1,9 +1,11 @@
 """The objectives that come with the project, by name."""
 
+import operator
 from typing import Any
 
 import numpy as np
 
+from deepmaker_jax import latency
 from deepmaker_jax.config import COSTS, LimitConfig
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.types import Array, Objective
@@ -14,8 +16,13 @@ SIZES = {
     "params": ("parameters", 256, 4_000_000),
     "macs": ("MACs", 4_096, 2_000_000_000),
     "peak_activation_bytes": ("bytes", 128, 1_000_000),
+    "arena_bytes": ("bytes", 1_024, 1_000_000),
+    "ethos_u_sram_bytes": ("bytes", 256, 1_000_000),
     "flash_bytes": ("bytes", 2_048, 4_194_304),
 }
+COST_HOW = "from the layer list"
+ERROR_HOW = "1 - accuracy on the validation split"
+LATENCY_MS = (2**-9, 2**9)  # ideal and reference
 
 
 def built_in(name: str, limits: LimitConfig) -> Objective:
@@ -25,17 +32,21 @@ def built_in(name: str, limits: LimitConfig) -> Objective:
       InputError: there is none of that name.
     """
     if name == "error":
-        return Objective("error", "share", "linear", 0.0, 1.0, lambda m: m["val_error"])
+        measure = operator.itemgetter("val_error")
+        return Objective("error", "share", "linear", 0.0, 1.0, measure, ERROR_HOW)
+    if name == latency.NAME:
+        measure = operator.itemgetter(name)
+        return Objective(name, "ms", "log2", *LATENCY_MS, measure, latency.HOW, timed=True)
     if name not in SIZES:
         raise InputError(
-            f"search.objectives (={name}) must be among error, {', '.join(COSTS)}, or be passed "
-            "to run(objectives=...)"
+            f"search.objectives (={name}) must be among error, {', '.join(COSTS)}, "
+            f"{latency.NAME}, or be passed to run(objectives=...)"
         )
     unit, ideal, reference = SIZES[name]
     limit = getattr(limits, name)
     if limit is not None:
         reference = max(limit, 2 * ideal)
-    return Objective(name, unit, "log2", ideal, reference, lambda m: m[name])
+    return Objective(name, unit, "log2", ideal, reference, operator.itemgetter(name), COST_HOW)
 
 
 def scaled(values: Array, objectives: tuple[Objective, ...], xp: Any = np) -> Array:

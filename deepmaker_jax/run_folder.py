@@ -154,7 +154,8 @@ def _settings(document: dict[str, Any]) -> dict[str, Any]:
         flat = _flatten(settings) | {"data": document["data"]["fingerprint"]}
         flat["strategy"] = document["strategy"]
         flat |= {"space": document["space"]["name"], "space.genes": document["space"]["genes"]}
-        flat["objectives"] = document["objectives"]
+        means = ("name", "unit", "scale", "ideal", "reference")
+        flat["objectives"] = [{n: o[n] for n in means} for o in document["objectives"]]
         return flat | _flatten({"program": document["program"]})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{CONFIG} is damaged (no {error}): name a new --out") from None
@@ -191,6 +192,18 @@ def _set_aside(path: pathlib.Path) -> None:
     while (kept := path.with_suffix(f".{number}.json")).exists():
         number += 1
     os.replace(path, kept)
+
+
+def targets(out: pathlib.Path) -> tuple[str, ...] | None:
+    """Returns the targets that cut a run's space when it began; None if there is no run yet.
+
+    They stay, whatever targets a resumed run is given: those are for its finished front.
+    """
+    if not (out / CONFIG).exists():
+        return None
+    document = load_json(out / CONFIG)
+    space = document.get("space") if isinstance(document, dict) else None
+    return tuple(space.get("targets", ())) if isinstance(space, dict) else ()
 
 
 def read_config(out: pathlib.Path) -> Config:

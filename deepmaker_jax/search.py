@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepmaker_jax import arch as arch_module
+from deepmaker_jax import latency
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.errors import InputError
@@ -18,6 +19,7 @@ from deepmaker_jax.evolve import front
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.execute import Executor, Outcome, Unit
 from deepmaker_jax.feasible import Feasible
+from deepmaker_jax.latency import Timer
 from deepmaker_jax.ledger import Ledger, Record, lost
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.types import Genome, Objective
@@ -49,6 +51,7 @@ class Search(NamedTuple):
       executor: where candidates train.
       ledger: the record, which is also the cache.
       fidelity: of the search's measurements, as the ledger has it.
+      timer: measures latency, for objectives that need it; None if none does.
     """
 
     config: Config
@@ -58,6 +61,7 @@ class Search(NamedTuple):
     executor: Executor
     ledger: Ledger
     fidelity: dict[str, Any]
+    timer: Timer | None = None
 
 
 def search(s: Search) -> Generator[Event, None, list[Record]]:
@@ -196,10 +200,20 @@ def _measure(
     found = {c.id: _known(s, c) for c in candidates}
     new = {c.id: c for c in candidates if found[c.id] is None}
     yield GenerationStarted(generation, len(candidates), len(new))
+    if s.timer is not None:
+        yield from _time(s, new, generation)
+    num_done = len(candidates) - len(new)
     for candidate in new.values():
+        timed = s.ledger.find(candidate.id, latency.FIDELITY) if s.timer else None
+        if timed is not None and timed["status"] != "ok":
+            lacking = Outcome(candidate.id, "search", "failed", timed["reason"], {}, {})
+            record = s.ledger.append(_record(s, candidate, generation, lacking))
+            found[candidate.id] = record
+            num_done += 1
+            yield Measured("search", record, num_done, len(candidates))
+            continue
         arch = s.feasible.space.decode(candidate.genome)
         s.executor.submit(Unit(candidate.id, arch, "search", s.config.search.epochs))
-    num_done = len(candidates) - len(new)
     for result in s.executor.results():
         if isinstance(result, Outcome):
             record = s.ledger.append(_record(s, new[result.id], generation, result))
@@ -209,6 +223,29 @@ def _measure(
         else:
             yield result
     return [record for c in candidates if (record := found[c.id]) is not None]
+
+
+def _time(
+    s: Search, candidates: dict[str, Candidate], generation: int
+) -> Generator[Event, None, None]:
+    """Measures the latencies that the ledger does not hold, while nothing trains."""
+    assert s.timer is not None
+    archs = {
+        c.id: s.feasible.space.decode(c.genome)
+        for c in candidates.values()
+        if (known := s.ledger.find(c.id, latency.FIDELITY)) is None or lost(known)
+    }
+    waiting = 0.0
+    for i, outcome in enumerate(s.timer(archs) if archs else (), 1):
+        candidate = candidates[outcome.id]
+        record = s.ledger.append(_record(s, candidate, generation, outcome))
+        waiting = max(waiting, outcome.measured.get("waiting_share", 0.0))
+        yield Measured("latency", record, i, len(archs))
+    if waiting > latency.BUSY:
+        yield Note(
+            f"generation {generation}: the processor was busy with other work for up to "
+            f"{waiting:.0%} of the time in which a latency was measured"
+        )
 
 
 def _known(s: Search, candidate: Candidate) -> Record | None:
@@ -238,11 +275,17 @@ def _known(s: Search, candidate: Candidate) -> Record | None:
 
 
 def _record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) -> Record:
+    """Returns the ledger line of a training in the search, or of a latency measured before it."""
     arch = s.feasible.space.decode(candidate.genome)
-    costs = cost(arch)._asdict()
+    costs: dict[str, float] = cost(arch)._asdict()
     values: dict[str, float | None] = {o.name: None for o in s.objectives}
     status, reason = outcome.status, outcome.reason
-    if status == "ok":
+    trained = outcome.stage == "search"
+    if status == "ok" and trained:
+        if s.timer is not None:
+            timed = s.ledger.find(candidate.id, latency.FIDELITY)
+            assert timed is not None
+            costs[latency.NAME] = timed["measured"][latency.NAME]
         try:
             values |= measure(s.objectives, costs | outcome.measured)
         except InputError as error:
@@ -253,7 +296,7 @@ def _record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) 
         genome=[int(i) for i in candidate.genome],
         arch=arch_module.to_json(arch),
         parents=list(candidate.parents),
-        fidelity=s.fidelity,
+        fidelity=s.fidelity if trained else latency.FIDELITY,
         objectives=values,
         outcome=outcome._replace(status=status, reason=reason),
         costs=costs,

@@ -29,6 +29,9 @@ class Objective(NamedTuple):
       reference: raw value past which a candidate adds no hypervolume.
       measure: from a measurement's values (`val_error`, `params`, `macs`,
         `peak_activation_bytes`, `flash_bytes`, ...) to the raw objective.
+      how: how it is measured, for people.
+      timed: `measure` reads `latency_ms`, which is measured on this machine
+        before a candidate is trained.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Objective(NamedTuple):
     ideal: float
     reference: float
     measure: Callable[[Mapping[str, float]], float]
+    how: str = ""
+    timed: bool = False
 
     def scaled(self, value: Array, xp: Any = np) -> Array:
         """Maps raw values (any shape) to the plotted axis: ideal 0, reference 1.

@@ -5,6 +5,7 @@ import hashlib
 from deepmaker_jax.cost import cost
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute import Outcome
+from deepmaker_jax.latency import Latency
 
 
 def accuracy(arch) -> float:
@@ -51,3 +52,21 @@ class StandIn:
 
     def close(self):
         pass
+
+
+class StandInTimer:
+    """A clock behind `Search.timer`: never twice the same; fails the ids in `failing`."""
+
+    def __init__(self, *, failing=(), reason="no latency: RuntimeError", waiting=0.0, drift=0.0):
+        self.timed, self._drift = [], drift
+        self._failing, self._reason, self._waiting = failing, reason, waiting
+
+    def __call__(self, archs):
+        for id, arch in archs.items():
+            self.timed.append(id)
+            if id in self._failing:
+                yield Outcome(id, "latency", "failed", self._reason, {}, {})
+                continue
+            drift = 1 + self._drift + len(self.timed) / 1000
+            latency = Latency(cost(arch).macs * 1e-7 * drift, 1.0, self._waiting)
+            yield Outcome(id, "latency", "ok", None, latency._asdict(), {"eval": 0.1})

@@ -10,9 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from deepmaker_jax.arch import layers, split_activation
-from deepmaker_jax.cost import cost, peak_activation_bytes
+from deepmaker_jax.cost import cost
 from deepmaker_jax.models.network import Conv
 from deepmaker_jax.spaces import SPACES
+from deepmaker_jax.sram import peak_activation_bytes
 from deepmaker_jax.train.init import shapes
 from tests.examples import ARCH, LAST
 

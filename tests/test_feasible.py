@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from deepmaker_jax.config import LimitConfig
+from deepmaker_jax.backends import BACKENDS
+from deepmaker_jax.config import COSTS, LimitConfig
 from deepmaker_jax.cost import cost
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.feasible import make
@@ -57,7 +58,7 @@ def test_shrinking_brings_a_large_genome_under_every_limit(feasible):
     assert feasible.allows(feasible.shrink(np.random.default_rng(0), largest))
 
 
-@pytest.mark.parametrize("name", ["params", "macs", "peak_activation_bytes", "flash_bytes"])
+@pytest.mark.parametrize("name", COSTS)
 def test_a_limit_that_nothing_meets_names_the_nearest_value(name):
     nearest = getattr(cost(WIDE.decode([0] * 20)), name)
     with pytest.raises(InputError, match=rf"limits\.{name.replace('_', '-')} \(=1\)") as caught:
@@ -97,3 +98,44 @@ def test_a_small_space_is_sampled_to_its_last_genome():
     known = {space.id(g) for g in genomes[:58]}
     rest = feasible.sample(np.random.default_rng(1), num=100, known=known)
     assert {space.id(g) for g in rest} == {space.id(g) for g in genomes[58:]}
+
+
+FPGA = {"fpga": BACKENDS["fpga"].supports}
+
+
+def test_targets_cut_the_space_as_limits_do():
+    cut = make(WIDE, LIMITS, spread="params", targets=FPGA)
+    cut.check(16)
+    archs = [WIDE.decode(g) for g in cut.sample(np.random.default_rng(0), num=20)]
+    assert {arch.activation for arch in archs} == {"relu"}
+    assert max(cost(arch).params for arch in archs) <= 60_000
+    others = [g for g in feasible_genomes() if WIDE.decode(g).activation != "relu"]
+    assert others
+    assert not any(cut.allows(genome) for genome in others)
+    for genome in others:
+        repaired = cut.shrink(np.random.default_rng(0), genome)
+        assert cut.allows(repaired)
+
+
+def feasible_genomes():
+    return make(WIDE, LIMITS, spread="params").sample(np.random.default_rng(3), num=6)
+
+
+def test_a_network_with_several_faults_is_repaired_one_after_the_other():
+    def picky(arch):
+        wrong = {"kernel 3": arch.stages[0].kernel == 3, "relu": arch.activation == "relu"}
+        return [reason for reason, holds in wrong.items() if holds]
+
+    cut = make(WIDE, LimitConfig(), spread="params", targets={"mine": picky})
+    genome = WIDE.repair(np.zeros(len(WIDE.genes), np.int32))
+    assert picky(WIDE.decode(genome)) == ["kernel 3", "relu"]
+    assert picky(WIDE.decode(cut.shrink(np.random.default_rng(0), genome))) == []
+
+
+def test_a_space_that_a_target_cannot_do_is_refused_with_the_reason():
+    space = neuropower((32, 32, 3), 10)
+    with pytest.raises(InputError, match=r"targets \(fpga\) can do no network of space neuropower"):
+        make(space, LimitConfig(), spread="params", targets=FPGA).check(4)
+    narrow = WIDE.narrow({"activation": ("elu",)})
+    with pytest.raises(InputError, match=r"mcu: activation elu needs EXP and SELECT"):
+        make(narrow, LIMITS, spread="params", targets={"mcu": BACKENDS["mcu"].supports}).check(4)

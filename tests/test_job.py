@@ -18,6 +18,7 @@ from deepmaker_jax import (
     Gene,
     Objective,
     Space,
+    latency,
     load,
     load_data,
     make_dataset,
@@ -31,6 +32,7 @@ from deepmaker_jax.events import (
     FinalStarted,
     Finished,
     GenerationDone,
+    GenerationStarted,
     Measured,
     Note,
     Started,
@@ -287,6 +289,67 @@ def test_an_objective_that_cannot_work_is_refused_before_training(tmp_path, chan
     with pytest.raises(InputError, match=message):
         go(tmp_path / "run", objectives=(error, mine))
     assert not (tmp_path / "run").exists()
+
+
+def test_targets_cut_the_space_when_a_run_begins_and_stay_when_it_resumes(tmp_path):
+    config = dataclasses.replace(TINY, targets=("fpga",))
+    with pytest.raises(Stopped):
+        go(tmp_path / "run", config=config, stop=lambda event: isinstance(event, Measured))
+    document = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert document["space"]["targets"] == ["fpga"]
+    config, told = dataclasses.replace(TINY, targets=("mcu",)), []
+
+    def stop(event):
+        told.extend([event.text] if isinstance(event, Note) else [])
+        return isinstance(event, GenerationStarted)
+
+    with pytest.raises(Stopped):
+        go(tmp_path / "run", config=config, stop=stop)
+    assert told == [
+        "the search keeps to what it began with (fpga targets): others are for the finished front"
+    ]
+    after = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert after["space"]["targets"] == ["fpga"]
+    with pytest.raises(InputError, match=r"targets \(=fpgaa\) must be among arm, mcu"):
+        go(tmp_path / "run", config=dataclasses.replace(TINY, targets=("fpgaa",)))
+    config = dataclasses.replace(
+        TINY, targets=("fpga",), space=SpaceConfig(only=("activation=silu",))
+    )
+    with pytest.raises(InputError, match=r"targets \(fpga\) can do no network of space deepmaker"):
+        go(tmp_path / "other", config=config)
+    assert not (tmp_path / "other").exists()
+
+
+def test_latency_is_an_objective_that_is_measured_once_and_told_with_its_unit(tmp_path, capsys):
+    search = dataclasses.replace(
+        TINY.search, generations=1, epochs=1, objectives=("error", "latency_ms")
+    )
+    final_settings = dataclasses.replace(TINY.final, members=1, epochs=1, export=False)
+    config = dataclasses.replace(TINY, search=search, final=final_settings)
+    out = tmp_path / "run"
+    front, _ = go(out, config=config)
+    assert front["objectives"][1] == {
+        "name": "latency_ms", "unit": "ms", "scale": "log2", "how": latency.HOW,
+    }  # fmt: skip
+    document = json.loads((out / "config.json").read_text())
+    assert document["reproducible"] is False
+    assert document["reason"] == "objective latency_ms is measured by a clock"
+    records = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    kinds = [(r["fidelity"]["name"], r["status"]) for r in records]
+    assert kinds == [("latency", "ok")] * 4 + [("search", "ok")] * 4 + [("final", "ok")]
+    assert all(0 < r["measured"]["latency_ms"] < 1000 for r in records[:4])
+    assert all(0 <= r["measured"]["waiting_share"] < 1 for r in records[:4])
+    assert not (out / "checkpoints").exists()
+    (member,) = front["members"]
+    measured = {r["id"]: r["measured"]["latency_ms"] for r in records[:4]}
+    assert member["objectives"]["latency_ms"] == measured[member["id"]]
+    assert main(["show", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "finished, 4 measurements" in said
+    assert f"latency_ms: {latency.HOW}" in said
+    again, _ = go(out, config=config)
+    assert again == front
+    assert len((out / "ledger.jsonl").read_text().splitlines()) == len(records)
 
 
 def test_a_space_or_objective_that_changed_its_meaning_is_refused_on_resume(tmp_path):

@@ -14,8 +14,10 @@ from deepmaker_jax.feasible import make
 from deepmaker_jax.objective import SIZES, built_in, scaled
 from deepmaker_jax.spaces import SPACES
 
-NAMES = ("error", *COSTS)
-MEASURED = {"val_error": 0.25, "val_accuracy": 0.75} | {c: 1_000 + i for i, c in enumerate(COSTS)}
+NAMES = ("error", *COSTS, "latency_ms")
+MEASURED = {"val_error": 0.25, "val_accuracy": 0.75} | {
+    c: 1_000 + i for i, c in enumerate((*COSTS, "latency_ms"))
+}
 every_objective = pytest.mark.parametrize("name", NAMES)
 every_size = pytest.mark.parametrize("name", COSTS)
 
@@ -29,6 +31,13 @@ def test_it_is_measured_under_its_own_name(name):
     objective = built_in(name, LimitConfig())
     assert objective.name == name
     assert objective.measure(MEASURED) == MEASURED["val_error" if name == "error" else name]
+
+
+@every_objective
+def test_it_says_how_it_is_measured_and_whether_by_a_clock(name):
+    objective = built_in(name, LimitConfig())
+    assert objective.how
+    assert objective.timed == (name == "latency_ms")
 
 
 @every_objective
@@ -90,7 +99,7 @@ def _smallest(space):
 def test_columns_are_scaled_each_by_its_own_axis():
     objectives = tuple(built_in(name, LimitConfig()) for name in NAMES)
     raw = np.array([[o.ideal for o in objectives], [o.reference for o in objectives]])
-    np.testing.assert_allclose(scaled(raw, objectives), [[0] * 5, [1] * 5])
+    np.testing.assert_allclose(scaled(raw, objectives), [[0] * len(NAMES), [1] * len(NAMES)])
 
 
 @pytest.mark.parametrize("name", ["speed", "", "Params"])

@@ -15,7 +15,7 @@ from deepmaker_jax.ledger import Ledger
 from deepmaker_jax.objective import built_in
 from deepmaker_jax.search import Search, front_records, search, strategy_scale
 from deepmaker_jax.spaces import deepmaker, neuropower
-from tests.standin import StandIn
+from tests.standin import StandIn, StandInTimer
 
 LIMITS = LimitConfig(params=50_000)
 OBJECTIVES = (built_in("error", LIMITS), built_in("params", LIMITS))
@@ -40,6 +40,11 @@ def prepare(path, executor, *, strategy=NSGA2, space=None, seed=0, generations=5
     algorithm = compiled(strategy, population, space.num_choices)
     feasible = make(space, LIMITS, spread="params")
     return Search(config, feasible, OBJECTIVES, algorithm, executor, Ledger(path), FIDELITY)
+
+
+def prepare_timed(path, executor, timer, **rest):
+    objectives = (built_in("error", LIMITS), built_in("latency_ms", LIMITS))
+    return prepare(path, executor, **rest)._replace(objectives=objectives, timer=timer)
 
 
 def finish(s):
@@ -238,3 +243,74 @@ def test_the_front_of_records_ranks_by_error_then_size_then_id(tmp_path):
     records = front_records([*s.ledger.records, twin], OBJECTIVES)
     keys = [(r["objectives"]["error"], r["objectives"]["params"], r["id"]) for r in records]
     assert keys == sorted(keys)
+
+
+def latencies(records):
+    return [r for r in records if r["fidelity"]["name"] == "latency"]
+
+
+def test_latency_is_measured_once_before_training_and_kept(tmp_path):
+    executor, timer = StandIn(), StandInTimer()
+    s = prepare_timed(tmp_path / "a", executor, timer, generations=3)
+    events, front = finish(s)
+    assert len(timer.timed) == len(set(timer.timed)) == 3 * 8
+    assert set(timer.timed) == {id for id, _ in executor.done}
+    stages = [(e.stage, e.record["generation"]) for e in of_kind(events, Measured)]
+    assert stages == [x for g in range(3) for x in [("latency", g)] * 8 + [("search", g)] * 8]
+    clock = {r["id"]: r["measured"]["latency_ms"] for r in latencies(s.ledger.records)}
+    trained = [r for r in s.ledger.records if r["fidelity"]["name"] == "search"]
+    assert {r["id"]: r["objectives"]["latency_ms"] for r in trained} == clock
+    assert {r["id"]: r["costs"]["latency_ms"] for r in trained} == clock
+    assert len(front) > 1
+    for record in latencies(s.ledger.records):
+        assert record["objectives"] == {"error": None, "latency_ms": None}
+
+
+def test_a_search_that_was_stopped_reads_latencies_back(tmp_path):
+    """A clock that drifts would give another front if anything were measured again."""
+    for stop in (0, 3, 8, 13):
+        path = tmp_path / f"stopped-{stop}"
+        first, second = StandInTimer(), StandInTimer(drift=0.5)
+        with pytest.raises(KeyboardInterrupt):
+            finish(prepare_timed(path, StandIn(stop_after=stop), first, generations=3))
+        s = prepare_timed(path, StandIn(), second, generations=3)
+        _, front = finish(s)
+        assert not set(first.timed) & set(second.timed)
+        assert len(latencies(s.ledger.records)) == len(first.timed) + len(second.timed) == 24
+        third = StandInTimer(drift=1.0)
+        _, again = finish(prepare_timed(path, StandIn(), third, generations=3))
+        assert again == front
+        assert third.timed == []
+
+
+def test_a_candidate_without_a_latency_is_not_trained_and_says_why(tmp_path):
+    _, front = finish(prepare_timed(tmp_path / "a", StandIn(), StandInTimer(), generations=2))
+    failing = {front[0]["id"]}
+    executor = StandIn()
+    s = prepare_timed(tmp_path / "b", executor, StandInTimer(failing=failing), generations=2)
+    _, other = finish(s)
+    assert not failing & {record["id"] for record in other}
+    assert not failing & {id for id, _ in executor.done}
+    failed = [r for r in s.ledger.records if r["id"] in failing]
+    assert [r["fidelity"]["name"] for r in failed] == ["latency", "search"]
+    assert {(r["status"], r["reason"]) for r in failed} == {("failed", "no latency: RuntimeError")}
+
+
+def test_a_latency_lost_with_its_worker_is_measured_again_on_resume(tmp_path):
+    s = prepare_timed(tmp_path / "a", StandIn(), StandInTimer(), generations=1)
+    finish(s)
+    ids = {s.ledger.records[0]["id"]}
+    died = StandInTimer(failing=ids, reason="its worker died while its latency was measured")
+    finish(prepare_timed(tmp_path / "b", StandIn(), died, generations=1))
+    timer, executor = StandInTimer(), StandIn()
+    s = prepare_timed(tmp_path / "b", executor, timer, generations=1)
+    finish(s)
+    assert set(timer.timed) == {id for id, _ in executor.done} == ids
+    assert s.ledger.lost() == []
+
+
+def test_a_busy_machine_is_told(tmp_path):
+    timer = StandInTimer(waiting=0.31)
+    events, _ = finish(prepare_timed(tmp_path / "a", StandIn(), timer, generations=1))
+    (note,) = of_kind(events, Note)
+    assert "up to 31%" in note.text

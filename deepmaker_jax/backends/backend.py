@@ -68,8 +68,13 @@ class Artifact(NamedTuple):
     problem: Exception | None = None
 
 
+def supports_all(arch: ArchSpec) -> Sequence[str]:
+    """The `supports` of a backend that does every network."""
+    return ()
+
+
 class Backend(NamedTuple):
-    """Three functions that bring a member to one kind of device.
+    """Functions that bring a member to one kind of device.
 
     Attributes:
       name: also the folder in the bundle that is all the backend's own.
@@ -79,6 +84,9 @@ class Backend(NamedTuple):
         that could not be made.
       measure: runs what was built; the manifest's entries by path.
       timed: its measurements are clocks on this machine: nothing runs beside it.
+      supports: every reason why it cannot do a network, known before anything is
+        built; none if it can. A search for the target repairs genomes by it: the
+        fewer reasons, the nearer.
     """
 
     name: str
@@ -87,6 +95,7 @@ class Backend(NamedTuple):
     build: Callable[[Member], Sequence[Artifact]]
     measure: Callable[[Member, Sequence[Artifact]], dict[str, Entry]]
     timed: bool = False
+    supports: Callable[[ArchSpec], Sequence[str]] = supports_all
 
 
 def attempt(bundle: pathlib.Path, path: str, tool: str, make: Callable[[], None]) -> Artifact:
@@ -108,6 +117,11 @@ def failed(path: str, tool: str, problem: BaseException) -> Entry:
     reason = str(problem) if missing else one_line(problem)
     status = "unsupported" if missing else "failed"
     return missing_entry(status, reason) | {"tool": tool}
+
+
+def unsupported(backend: Backend, reasons: Sequence[str]) -> Entry:
+    """Returns the entry of a network that a backend cannot do."""
+    return missing_entry("unsupported", "; ".join(reasons)) | {"tool": backend.name}
 
 
 def entry(

@@ -36,17 +36,22 @@ RULE = Rule(min_agreement=0.9)  # of a simulation that has the right types
 SIMULATION_SECONDS = 1200.0
 
 
-def supports(arch: ArchSpec) -> str | None:
-    """Returns why hls4ml cannot do a network, before anything is built; None if it can."""
+def supports(arch: ArchSpec) -> list[str]:
+    """Returns every reason why hls4ml cannot do a network."""
+    reasons = []
     if arch.order != "post":
-        return "batch norms before activations do not fold: hls4ml's result differs from JAX's"
+        reasons.append(
+            "batch norms before activations do not fold: hls4ml's result differs from JAX's"
+        )
     if arch.activation != "relu":
-        return f"activation {arch.activation}: only relu is exact in hls4ml's streams"
+        reasons.append(f"activation {arch.activation}: only relu is exact in hls4ml's streams")
     readers = collections.Counter(name for layer in layers(arch) for name in layer.inputs)
-    name, most = readers.most_common(1)[0]
-    if most > MOST_READERS:
-        return f"{name} is read by {most} layers: hls4ml copies a stream {MOST_READERS} times"
-    return None
+    reasons += [
+        f"{name} is read by {num} layers: hls4ml copies a stream {MOST_READERS} times"
+        for name, num in readers.items()
+        if num > MOST_READERS
+    ]
+    return reasons
 
 
 def probe() -> list[Tool]:
@@ -61,9 +66,6 @@ def probe() -> list[Tool]:
 def build(member: Member) -> list[Artifact]:
     """Writes the HLS project, or says why there is none."""
     words = tool.label(*probe()[:2])
-    problem = supports(member.arch)
-    if problem is not None:
-        return [Artifact(TOP, words, UnsupportedError(problem))]
     made = attempt(member.bundle, TOP, words, lambda: _write_project(member))
     if made.problem is not None:
         shutil.rmtree(member.bundle / PROJECT, ignore_errors=True)
@@ -89,7 +91,7 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 
 
 class UnsupportedError(RuntimeError):
-    """A network that hls4ml cannot do."""
+    """A network that no part holds."""
 
 
 def _folded(member: Member) -> tuple[tuple[Layer, ...], dict[str, Any]]:
@@ -200,4 +202,6 @@ def _cost(member: Member) -> Entry:
     return cost | {"interval": measured(milliseconds, "ms", how)}
 
 
-BACKEND = Backend("fpga", "hls4ml for Vitis, simulated in C", probe, build, measure)
+BACKEND = Backend(
+    "fpga", "hls4ml for Vitis, simulated in C", probe, build, measure, supports=supports
+)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.backends import tool
 from deepmaker_jax.backends.backend import (
     Artifact,
@@ -25,15 +26,28 @@ from deepmaker_jax.backends.backend import (
 from deepmaker_jax.backends.boards import BOARDS, fits
 from deepmaker_jax.backends.firmware import write_header, write_model, write_program
 from deepmaker_jax.backends.tflm import arena_bytes
+from deepmaker_jax.export.operators import allowed_operators
 
 MODEL, HEADER, PROGRAM = "mcu/model.cc", "mcu/model.h", "mcu/main.cc"
 INT8 = "model_int8.tflite"
 ACCELERATOR = "ethos-u55-128"
 ETHOS = f"mcu/model_{ACCELERATOR.replace('-', '_')}.tflite"
+NO_KERNEL = {"SELECT", "EXP"}
 CONFIGURATION = ("Ethos_U55_High_End_Embedded", "Shared_Sram")  # Vela's own, for this core
 # The two round products differently, by one step a layer at most.
 ROUNDING_STEPS = 2
 ARENA_HOW = "allocated by tflite-micro on this 64-bit machine; pointers are half as long on the MCU"
+
+
+def supports(arch: ArchSpec) -> list[str]:
+    """Returns every reason why TensorFlow Lite Micro cannot do a network."""
+    lacking = sorted(allowed_operators(arch, "int8") & NO_KERNEL)
+    if not lacking:
+        return []
+    return [
+        f"activation {arch.activation} needs {' and '.join(lacking)}, for which TensorFlow Lite "
+        "Micro has no int8 kernel"
+    ]
 
 
 def probe() -> list[Tool]:
@@ -49,12 +63,12 @@ def build(member: Member) -> list[Artifact]:
     @functools.cache
     def arena() -> int:
         tool.need(micro)
-        return _run(int8, member.images[:1])[1]
+        return run_tflm(int8, member.images[:1])[1]
 
     def ethos() -> None:
         tool.need(vela)
         with tempfile.TemporaryDirectory() as folder:
-            _vela(int8, pathlib.Path(folder))
+            run_vela(int8, pathlib.Path(folder))
             (made,) = pathlib.Path(folder).glob("*_vela.tflite")
             (member.bundle / ETHOS).write_bytes(made.read_bytes())
 
@@ -87,11 +101,11 @@ def _measure_model(member: Member, artifact: Artifact) -> Entry:
     from deepmaker_jax.backends import litert
 
     int8 = member.bundle / INT8
-    steps, arena, activations = _run(int8, member.images)
+    steps, arena, activations = run_tflm(int8, member.images)
     scale, zero_point = litert.logit_quantization(int8)
     logits = (steps.astype(np.float32) - zero_point) * np.float32(scale)
     flash = int8.stat().st_size
-    boards = [name for name in BOARDS if fits(name, flash_bytes=flash, sram_bytes=arena)]
+    boards = [name for name in BOARDS if fits(name, flash_bytes=flash, arena_bytes=arena)]
     unlike = np.abs(steps.astype(int) - litert.run_int8(int8, member.images))
     cost = {
         "flash_bytes": measured(flash, "bytes", "the model; the runtime's code comes on top"),
@@ -112,7 +126,7 @@ def _measure_model(member: Member, artifact: Artifact) -> Entry:
 
 def _measure_ethos(member: Member, artifact: Artifact) -> Entry:
     with tempfile.TemporaryDirectory() as folder:
-        said, summary = _vela(member.bundle / INT8, pathlib.Path(folder))
+        said, summary = run_vela(member.bundle / INT8, pathlib.Path(folder))
     how = f"Vela's estimate for {ACCELERATOR}, {', '.join(CONFIGURATION)}; not run"
     clock, cycles = float(summary["core_clock"]), int(float(summary["cycles_total"]))
     fallen = re.findall(r"^Info: (\S+) .* is a CPU only op", said, re.MULTILINE)
@@ -130,7 +144,7 @@ def _measure_ethos(member: Member, artifact: Artifact) -> Entry:
     return found | {"status": "unsupported", "reason": "built; running it needs an Ethos-U"}
 
 
-def _run(int8: pathlib.Path, images: np.ndarray) -> tuple[np.ndarray, int, int]:
+def run_tflm(int8: pathlib.Path, images: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Returns (int8 logits, arena bytes, those of activations) of a model under tflite-micro."""
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
@@ -141,7 +155,7 @@ def _run(int8: pathlib.Path, images: np.ndarray) -> tuple[np.ndarray, int, int]:
         return np.load(files[1]), *arena_bytes(said)
 
 
-def _vela(int8: pathlib.Path, folder: pathlib.Path) -> tuple[str, dict[str, str]]:
+def run_vela(int8: pathlib.Path, folder: pathlib.Path) -> tuple[str, dict[str, str]]:
     """Compiles for the Ethos-U; returns (what Vela printed, its summary's row)."""
     system, memory = CONFIGURATION
     said, _ = tool.run([
@@ -155,4 +169,7 @@ def _vela(int8: pathlib.Path, folder: pathlib.Path) -> tuple[str, dict[str, str]
     return said, row
 
 
-BACKEND = Backend("mcu", "TensorFlow Lite Micro in C++, and Ethos-U by Vela", probe, build, measure)
+BACKEND = Backend(
+    "mcu", "TensorFlow Lite Micro in C++, and Ethos-U by Vela", probe, build, measure,
+    supports=supports,
+)  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from deepmaker_jax import arch as architecture
-from deepmaker_jax.backends.backend import Backend, Entry, Member, Tool
+from deepmaker_jax.backends.backend import Backend, Entry, Member, Tool, unsupported
 from deepmaker_jax.export.manifest import MANIFEST, REFERENCE
 from deepmaker_jax.files import dump_json, load_json, sha256
 
@@ -127,7 +127,12 @@ def _work(backend: Backend, bundle: pathlib.Path, sender: Any) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             member = read_member(bundle)
-            result: Any = backend.measure(member, backend.build(member))
+            reasons = backend.supports(member.arch)
+            result: Any = (
+                {backend.name: unsupported(backend, reasons)}
+                if reasons
+                else backend.measure(member, backend.build(member))
+            )
             if not any(folder.iterdir()):
                 folder.rmdir()
     except Exception as error:  # noqa: BLE001 - the parent writes it down

@@ -66,10 +66,10 @@ class Unit(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a unit; `status` and `reason` as in the ledger."""
+    """What became of a unit, or of a latency; `status` and `reason` as in the ledger."""
 
     id: str
-    stage: StageName
+    stage: Literal["latency", "search", "final"]
     status: Literal["ok", "diverged", "failed"]
     reason: str | None
     measured: dict[str, float]

@@ -79,10 +79,11 @@ def _describe_tflite(file: bytes, m: Material) -> dict[str, Any]:
 def _describe_int8(file: bytes, m: Material) -> dict[str, Any]:
     found = _describe_tflite(file, m)
     estimate = cost.flash_bytes(layers(m.arch))
-    peak = cost.cost(m.arch).peak_activation_bytes
+    peak, arena = (cost.cost_of(m.arch, name) for name in ("peak_activation_bytes", "arena_bytes"))
     found["cost"] |= {
         "flash_bytes_estimate": {"value": estimate, "unit": "bytes", "how": "cost model"},
         "peak_activation_bytes": {"value": peak, "unit": "bytes", "how": "cost model"},
+        "arena_bytes_estimate": {"value": arena, "unit": "bytes", "how": "cost model"},
         "quantize_operators": {
             "value": found["operators"].get("QUANTIZE", 0),
             "unit": "operators",

@@ -6,6 +6,7 @@ from typing import Any
 
 from deepmaker_jax.report import text
 from deepmaker_jax.report.markup import escape, section, table
+from deepmaker_jax.report.tables import hows
 from deepmaker_jax.report.view import PHASES, RunView, examples, paid_unit, part, seconds
 
 MAX_REASONS = 12
@@ -102,7 +103,8 @@ def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {values[name]}" for name in sorted(values)) or "not recorded"
 
 
-def definitions() -> str:
+def definitions(view: RunView) -> str:
     """Returns the footnote."""
-    items = "".join(f"<dt>{html.escape(a)}</dt><dd>{html.escape(b)}</dd>" for a, b in DEFINITIONS)
+    found = [*DEFINITIONS, *hows(view)]
+    items = "".join(f"<dt>{html.escape(a)}</dt><dd>{html.escape(b)}</dd>" for a, b in found)
     return f"<footer><h2>Definitions</h2><dl>{items}</dl></footer>\n"

@@ -60,7 +60,7 @@ def label_axis(axis, objective: Objective, *, max_ticks: int = 9) -> None:
         "share": lambda v: f"{100 * v:g} %",
     }.get(unit, tick)
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: format_tick(value)))
-    name = text.plain(objective.name.replace("_bytes", "").replace("_", " "), limit=40)
+    name = text.plain(re.sub("_(bytes|ms)$", "", objective.name).replace("_", " "), limit=40)
     named_unit = f" ({text.plain(unit, limit=24)})" if unit not in ("share", "bytes", "") else ""
     axis.set_label_text(name + named_unit)
 

@@ -78,7 +78,7 @@ def write_report(run: pathlib.Path) -> pathlib.Path:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{CSS}</style></head>\n<body><main>\n{body}\n"
-        f"{definitions()}</main></body></html>\n"
+        f"{definitions(view)}</main></body></html>\n"
     )
     write_bytes(run / "front.png", front.png)
     write_bytes(run / "hypervolume.png", volume.png)

@@ -128,6 +128,8 @@ class Progress:
             self._estimate.training[event.id] = event
         elif isinstance(event, events.Measured):
             self._num_done, self._num_total = event.num_done, event.num_total
+            if event.stage == "latency":
+                return
             later = self._later() if event.stage == "search" else 0
             self._estimate.measured(event.record["id"], event.num_total - event.num_done + later)
             self._statuses[event.record["status"]] += 1
@@ -256,6 +258,9 @@ def _result(event: events.Measured) -> str:
     name = f"{record['id']}: "
     if record["status"] != "ok":
         return f"{name}{record['status']}, {record['reason']}"
+    if event.stage == "latency":
+        taken = part(record, "measured").get("latency_ms")
+        return f"{name}latency {text.quantity(taken, 'ms')}"
     words = [f"{text.whole(costs.get('params'))} parameters", text.duration(seconds)]
     if event.stage == "search":
         words.insert(0, f"error {text.percent(_error(record))}")

@@ -59,6 +59,8 @@ def print_front(view: RunView, console: Console) -> None:
         first = cells[0] + padded[0]
         rest = [space + cell for space, cell in zip(padded[1:], cells[1:], strict=True)]
         line(console, "  ".join([first, *rest]), style="" if i else "bold")
+    for name, how in tables.hows(view):
+        line(console, f"{name}: {how}")
     reference = tables.reference(view, members)
     if reference is not None:
         published = " (published)" if reference.published else ""

@@ -150,6 +150,15 @@ def columns(view: RunView, table: list[Row], *, wide: bool = False) -> list[Colu
     return [Column("network", lambda row: text.plain(row.id, limit=40)), *filled]
 
 
+def hows(view: RunView) -> list[tuple[str, str]]:
+    """Returns (name, how it was measured) of the objectives that have a column by their name."""
+    return [
+        (text.plain(o.name, limit=60), text.plain(o.how))
+        for o in view.objectives
+        if o.how and o.name not in KNOWN
+    ]
+
+
 def _objective_column(name: str, unit: str) -> Column:
     heading = text.plain(name, limit=24)
     return Column(heading, lambda row: text.quantity(row.objectives.get(name), unit))

@@ -75,7 +75,7 @@ def read_run(path: pathlib.Path) -> RunView:
     view = RunView(
         config=config,
         objectives=_objectives(config.get("objectives"), path / "config.json"),
-        records=[r for r in measured if fidelity_name(r) != "final"],
+        records=[r for r in measured if fidelity_name(r) not in ("latency", "final")],
         finals=[r for r in measured if fidelity_name(r) == "final"],
         front=front,
         manifests={manifest.parent.name: _object(manifest) for manifest in found},
@@ -100,7 +100,7 @@ def part(value: Any, name: str) -> dict[str, Any]:
 
 
 def fidelity_name(record: ledger.Record) -> Any:
-    """Returns "search", "final" or a name of the run's own."""
+    """Returns "latency", "search", "final" or a name of the run's own."""
     return part(record, "fidelity").get("name")
 
 
@@ -205,4 +205,5 @@ def _objective(value: dict[str, Any], path: pathlib.Path) -> Objective:
             f"{path}: objective {name!r} needs a name, a unit, scale linear or log2, and "
             "ideal < reference (above 0 for log2): restore the file, or run again"
         )
-    return Objective(name, unit, scale, low, high, operator.itemgetter(name))  # pyright: ignore
+    how = str(value.get("how") or "")
+    return Objective(name, unit, scale, low, high, operator.itemgetter(name), how)  # pyright: ignore

@@ -46,3 +46,24 @@ def init(arch: ArchSpec, *, seed: int, input_scale: np.ndarray) -> dict[str, Any
         return (deviation * rng.standard_normal(like.shape)).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes(arch))
+
+
+def random_variables(arch: ArchSpec, *, seed: int = 0) -> dict[str, Any]:
+    """Returns initial kernels, and batch norms as a training may leave them, float32.
+
+    What such a network exports to has the size and the speed of a trained one's
+    files: with `init`'s norms every bias would be the same vector of zeros.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = path[-1].key
+        if name == "kernel":
+            deviation = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+            return np.asarray(rng.normal(0, deviation, leaf.shape), np.float32)
+        if name == "input_scale":
+            return np.full(leaf.shape, 1 / 64, np.float32)
+        value = rng.normal(0, 0.3, leaf.shape)
+        return np.asarray(abs(1 + value) if name in ("var", "scale") else value, np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes(arch))

@@ -41,7 +41,12 @@ def hang(member):
     time.sleep(600)
 
 
+def refuse(arch):
+    return ["too new", "too old"]
+
+
 TABLE = Backend("table", "logits as a table", probe, build, measure)
 BROKEN = TABLE._replace(name="broken", build=burst)
 DYING = TABLE._replace(name="dying", build=die)
 HANGING = TABLE._replace(name="hanging", build=hang)
+PICKY = TABLE._replace(name="picky", supports=refuse)

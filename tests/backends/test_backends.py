@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from deepmaker_jax.backends import BACKENDS, backend, tool
+from deepmaker_jax.backends.worker import read_member
+from deepmaker_jax.cost import cost
 from deepmaker_jax.deploy import deploy
 from deepmaker_jax.export.manifest import ENTRY_KEYS
 from deepmaker_jax.export.parity import EXACT, FLOAT32
 from tests.backends.conftest import ID
+from tests.export.networks import make
 
 # What is compared with JAX, and on how many images at least; None where nothing here runs it.
 PARITY = {
@@ -55,8 +58,8 @@ def test_every_file_is_listed_whole_and_truly(deployed):
         data = (bundle / path).read_bytes()
         assert entry["bytes"] == len(data)
         assert entry["sha256"] == hashlib.sha256(data).hexdigest()
-        for cost in (entry["cost"] or {}).values():
-            assert set(cost) == {"value", "unit", "how"}
+        for value in (entry["cost"] or {}).values():
+            assert set(value) == {"value", "unit", "how"}
     assert manifest["targets"][name]["tools"]
 
 
@@ -72,6 +75,32 @@ def test_what_runs_agrees_with_jax(deployed):
             continue
         assert parity["images"] >= PARITY[path]
         assert parity["top1_agreement"] >= AGREEMENT.get(name, 1.0), path
+
+
+@pytest.mark.parametrize("deployed", ["mcu"], indirect=True)
+def test_the_cost_model_foresees_the_memory_of_a_microcontroller(deployed):
+    bundle, _, _, manifest = deployed
+    foreseen = cost(read_member(bundle).arch)
+    arena = manifest["files"]["mcu/model.cc"]["cost"]["arena_bytes"]["value"]
+    sram = manifest["files"]["mcu/model_ethos_u55_128.tflite"]["cost"]["sram_bytes"]["value"]
+    assert foreseen.arena_bytes == pytest.approx(arena, rel=0.1)
+    assert foreseen.ethos_u_sram_bytes == pytest.approx(sram, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "words"),
+    [
+        ("mcu", make("elu"), ["activation elu needs EXP and SELECT"]),
+        ("mcu", make("tanh/swish", order="pre"), ["activation tanh/swish needs SELECT"]),
+        ("mcu", make("silu"), []),
+        ("cpu", make("elu"), []),
+        ("fpga", make("silu"), ["activation silu"]),
+    ],
+)
+def test_what_cannot_be_done_is_known_before_the_build(name, arch, words):
+    found = BACKENDS[name].supports(arch)
+    assert len(found) == len(words)
+    assert all(word in reason for word, reason in zip(words, found, strict=True))
 
 
 def test_again_makes_nothing_anew(deployed):

@@ -20,11 +20,11 @@ def test_there_are_at_most_8_boards_with_a_source_each():
 def test_limits_leave_the_application_its_share(name):
     most, found = limits(name), board(name)
     assert most["flash_bytes"] == found.flash_bytes * (1 - APPLICATION_SHARE)
-    assert most["peak_activation_bytes"] == found.sram_bytes * (1 - APPLICATION_SHARE)
-    flash, sram = most["flash_bytes"], most["peak_activation_bytes"]
-    assert fits(name, flash_bytes=flash, sram_bytes=sram)
-    assert not fits(name, flash_bytes=flash + 1, sram_bytes=sram)
-    assert not fits(name, flash_bytes=flash, sram_bytes=sram + 1)
+    assert most["arena_bytes"] == found.sram_bytes * (1 - APPLICATION_SHARE)
+    flash, arena = most["flash_bytes"], most["arena_bytes"]
+    assert fits(name, flash_bytes=flash, arena_bytes=arena)
+    assert not fits(name, flash_bytes=flash + 1, arena_bytes=arena)
+    assert not fits(name, flash_bytes=flash, arena_bytes=arena + 1)
 
 
 def test_an_unknown_board_is_refused():
@@ -34,8 +34,8 @@ def test_an_unknown_board_is_refused():
 
 def test_a_board_limits_the_search_unless_a_limit_is_stricter():
     config = _with_board(Config(board="pico", limits=LimitConfig(flash_bytes=9000, macs=10**6)))
-    sram = limits("pico")["peak_activation_bytes"]
-    assert config.limits == LimitConfig(flash_bytes=9000, macs=10**6, peak_activation_bytes=sram)
+    arena = limits("pico")["arena_bytes"]
+    assert config.limits == LimitConfig(flash_bytes=9000, macs=10**6, arena_bytes=arena)
     assert _with_board(Config()) == Config()
 
 

@@ -10,6 +10,7 @@ from deepmaker_jax.cli import main
 from deepmaker_jax.deploy import deploy
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import read_bundle
+from deepmaker_jax.export.manifest import ENTRY_KEYS
 from tests.backends import own
 from tests.backends.conftest import ID, write_run
 
@@ -41,6 +42,15 @@ def test_a_backend_that_fails_or_dies_loses_nothing_of_the_others(run):
     assert files["broken"]["reason"] == "RuntimeError: RuntimeError: no memory left at PATH"
     assert files["dying"]["reason"] == "RuntimeError: its process ended with 3"
     assert {event.num_done for event in events.values()} == {1, 2, 3}
+
+
+def test_what_a_backend_cannot_do_is_unsupported_with_every_reason_and_not_built(run):
+    (event,) = deploy(run, backends={"picky": own.PICKY})
+    assert (event.status, event.reason) == ("unsupported", "picky: too new; too old")
+    entry = manifest_of(run)["files"]["picky"]
+    assert set(ENTRY_KEYS) <= set(entry)
+    assert not (run / "models" / ID / "picky").exists()
+    assert not (run / "models" / ID / own.PATH).exists()
 
 
 def test_a_backend_that_takes_too_long_is_ended(run):

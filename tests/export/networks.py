@@ -1,9 +1,7 @@
 """Small networks with random weights, and what they export to."""
 
 import functools
-from typing import Any
 
-import jax
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec, Stage, layers
@@ -16,8 +14,8 @@ from deepmaker_jax.export import (
     to_tflite,
     to_tflite_int8,
 )
-from deepmaker_jax.models import Network
 from deepmaker_jax.spaces import SPACES
+from deepmaker_jax.train.init import random_variables
 
 NUM_IMAGES = 24
 
@@ -111,24 +109,6 @@ CASES = {
     )
     for i, arch in enumerate(genomes(name, shape, num=num))
 }
-
-
-def random_variables(arch: ArchSpec, *, seed: int = 0) -> dict[str, Any]:
-    """Returns weights as initialised, and batch norms as training leaves them."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name = path[-1].key
-        if name == "kernel":
-            return np.float32(rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape))
-        if name == "input_scale":
-            return np.full(leaf.shape, 1 / 64, np.float32)
-        value = rng.normal(0, 0.3, leaf.shape)
-        return np.float32(abs(1 + value) if name in ("var", "scale") else value)
-
-    image = jax.ShapeDtypeStruct((1, *arch.input_shape), np.float32)
-    shapes = jax.eval_shape(Network(layers(arch)).init, jax.random.key(0), image)
-    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def random_images(arch: ArchSpec, *, num: int = NUM_IMAGES, seed: int = 0) -> np.ndarray:

@@ -25,7 +25,7 @@ FLASH = {
 }  # fmt: skip
 LATENCY = {
     "name": "latency on <my> board", "unit": "ms", "scale": "linear", "ideal": 0.0,
-    "reference": 500.0,
+    "reference": 500.0, "how": "by <hand>, with a stopwatch",
 }  # fmt: skip
 REFERENCES = [
     {"name": "ResNet-8 int8", "params": 78000, "accuracy": 0.8697, "bytes": 98496,

@@ -202,6 +202,7 @@ def test_three_objectives_have_a_panel_for_each_pair(make_run):
     # Every candidate twice, every member's test error twice, and one published network.
     assert svg.count('class="hit"') == 2 * len(good) + 2 * len(front_records(view)) + 1
     assert "minimising error, flash bytes and latency on <my> board." in said
+    assert "by <hand>, with a stopwatch" in said
 
 
 def test_objectives_of_ones_own_need_no_error(make_run):

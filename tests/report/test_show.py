@@ -8,7 +8,7 @@ from rich.console import Console
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import write_json
 from deepmaker_jax.report import print_finished, read_run, show, tables
-from tests.report.conftest import HOSTILE, MARKUP
+from tests.report.conftest import ERROR, HOSTILE, LATENCY, MARKUP
 
 
 def printed(function, *args, width=80, terminal=False, **rest):
@@ -31,6 +31,14 @@ def test_the_table_has_every_member_in_order_within_80_columns(make_run):
         assert line.split() == " ".join(column.cell(row) for column in columns).split()
         assert len(line) <= 80
     assert rows[0].id in lines[-1]
+
+
+def test_an_objective_of_ones_own_is_shown_with_its_unit_and_how(make_run):
+    run = make_run(20, objectives=[ERROR, LATENCY])
+    lines = printed(show, run).splitlines()
+    assert LATENCY["name"] in lines[1]
+    assert all(" ms " in line for line in lines[2 : 2 + len(tables.rows(read_run(run)))])
+    assert f"{LATENCY['name']}: {LATENCY['how']}" in lines
 
 
 def test_a_running_search_is_shown_from_its_ledger(make_run):
