@@ -20,7 +20,6 @@ import tyro
 from deepmaker_jax import config as config_module
 from deepmaker_jax.config import Config
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.execute import runtime
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 NOTICE_SECONDS = 5.0
@@ -157,6 +156,8 @@ def experiment(
         _check_targets(config)
         config_module.check(config)
         config_module.check_reference(config, extension.get("references") or ())
+        from deepmaker_jax.execute import runtime  # imports JAX, which `deepmaker check` may lack
+
         runtime.one_thread()
         words = f"{prog} {preset} {shlex.join(args)}".strip()
         again.append(re.sub(r"^python(?= )", lambda _: shlex.quote(_python()), words))

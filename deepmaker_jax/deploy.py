@@ -17,11 +17,9 @@ from deepmaker_jax.backends.worker import (
     run_backend,
 )
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.export.manifest import MANIFEST, check_sum, present, read_manifest
+from deepmaker_jax.export.manifest import MANIFEST, check_sum, present, read_manifest, standing
 from deepmaker_jax.files import load_json, write_json
 from deepmaker_jax.run_folder import FRONT
-
-STATUSES = ("failed", "unsupported", "ok")  # the worst first
 
 
 class Deployed(NamedTuple):
@@ -205,17 +203,8 @@ def _record(
 def _event(
     manifest: dict[str, Any], backend: Backend, seconds: float, done: int, num_jobs: int
 ) -> Deployed:
-    own = (backend.name, f"{backend.name}/")
-    entries = {n: e for n, e in manifest["files"].items() if n == own[0] or n.startswith(own[1])}
-    statuses = [entry["status"] for entry in entries.values()]
-    worst = next((s for s in STATUSES if s in statuses), "unsupported")
-    status = "failed" if worst == "failed" else ("ok" if "ok" in statuses else "unsupported")
-    reasons = [
-        f"{name}: {entry['reason']}"
-        for name, entry in sorted(entries.items())
-        if entry["status"] == worst != "ok"
-    ]
+    found = standing(manifest, backend.name)
     return Deployed(
-        manifest["id"], backend.name, status, reasons[0] if reasons else None,
-        statuses.count("ok"), len(statuses), seconds, done, num_jobs,
+        manifest["id"], backend.name, found.status, found.reason, found.num_ok, found.num_files,
+        seconds, done, num_jobs,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.errors import InputError
@@ -11,7 +11,7 @@ from deepmaker_jax.files import load_json, sha256
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 REFERENCE = "reference.npz"
-STATUSES = ("ok", "unsupported", "failed")
+STATUSES = ("ok", "unsupported", "failed")  # the worst last
 ENTRY_KEYS = (
     "status", "reason", "bytes", "sha256", "tool", "parity", "accuracy", "cost",
 )  # fmt: skip
@@ -36,12 +36,18 @@ def read_manifest(bundle: pathlib.Path) -> Manifest:
     Raises:
       InputError: it is missing, damaged or not a manifest.
     """
+    manifest = read_entries(bundle)
+    architecture.from_json(manifest.get("arch"))
+    return manifest
+
+
+def read_entries(bundle: pathlib.Path) -> Manifest:
+    """Returns a bundle's manifest, as `read_manifest`, whatever its architecture is."""
     source = bundle / MANIFEST
     manifest = load_json(source)
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or not isinstance(manifest.get("id"), str):
         raise InputError(f"{source} is not a bundle's manifest: export it again")
-    architecture.from_json(manifest.get("arch"))
     for name, entry in files.items():
         inside = pathlib.PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts:
@@ -56,6 +62,42 @@ def present(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
     for name, entry in sorted(manifest["files"].items()):
         if entry["status"] == "ok" or entry.get("sha256") is not None:
             yield name, entry
+
+
+class Standing(NamedTuple):
+    """Where a bundle stands with one target.
+
+    Attributes:
+      status: failed if any of its files is, else ok if any is, else unsupported.
+      reason: of the first file that is worst off; None if all are ok.
+      num_ok, num_files: its entries.
+      entries: {path: entry} of the target, the manifest's own.
+    """
+
+    status: str
+    reason: str | None
+    num_ok: int
+    num_files: int
+    entries: dict[str, Manifest]
+
+
+def standing(manifest: Manifest, target: str) -> Standing:
+    """Returns what a manifest says of a target: of the files in its folder."""
+    entries = {
+        name: entry
+        for name, entry in sorted(manifest["files"].items())
+        if name.split("/")[0] == target  # alone: the entry of a target that failed as a whole
+    }
+    statuses = [entry["status"] for entry in entries.values()]
+    worst = max(statuses, key=STATUSES.index, default="unsupported")
+    reasons = [
+        f"{name}: {entry['reason']}"
+        for name, entry in entries.items()
+        if entry["status"] == worst != "ok"
+    ]
+    status = "ok" if worst == "unsupported" and "ok" in statuses else worst
+    num_ok = statuses.count("ok")
+    return Standing(status, reasons[0] if reasons else None, num_ok, len(entries), entries)
 
 
 def check_sum(path: pathlib.Path, entry: Manifest) -> None:

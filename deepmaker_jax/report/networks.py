@@ -1,11 +1,14 @@
 """The page's cards: one network each, drawn, with the files made of it."""
 
+import collections
 import html
+from typing import Any
 
 from deepmaker_jax import arch as archs
 from deepmaker_jax.description import describe
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.report import text
+from deepmaker_jax.report.devices import figures
 from deepmaker_jax.report.drawing import draw
 from deepmaker_jax.report.markup import escape, section, table
 from deepmaker_jax.report.tables import Row, accuracy
@@ -43,27 +46,51 @@ def _card(view: RunView, row: Row, anchor: str) -> str:
 
 
 def _files(view: RunView, row: Row) -> str:
-    """Returns a member's deployable files, folded; "" without a bundle."""
-    files = part(view.manifests.get(row.id), "files")
-    if not files:
+    """Returns a member's deployable files, folded; "" without a bundle.
+
+    A target's sources, with no figures of their own, are counted in one line.
+    """
+    manifest = view.manifests.get(row.id)
+    if not manifest or not manifest["files"]:
         return ""
-    head = ["file", "status", "size", "top-1 agreement with JAX", "largest logit error", "accuracy"]
-    body = []
-    for path in sorted(files):
-        file = part(files, path)
-        parity = part(file, "parity")
-        status = escape(file.get("status"), limit=40)
-        if file.get("reason"):
-            status += f": {escape(file['reason'], limit=160)}"
-        cells = [
-            text.size(file.get("bytes")),
-            text.percent(parity.get("top1_agreement")),
-            text.short(parity.get("max_abs_error")),
-            text.percent(file.get("accuracy")),
-        ]
-        body.append(("", [f"<code>{escape(path, limit=120)}</code>", status, *cells]))
-    folder = f"models/{row.id}"
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    body, sources = [], collections.defaultdict[str, list[Any]](list)
+    for path, file in sorted(files.items()):
+        if "/" in path and file["status"] == "ok" and not (file.get("parity") or file.get("cost")):
+            sources[path.split("/")[0]].append(file.get("bytes"))
+        else:
+            body.append(("", _file(path, file)))
+    for target, sizes in sources.items():
+        total = text.size(sum(text.number(size) or 0 for size in sizes))
+        about = [f"<code>{escape(target, limit=40)}/</code>", f"{len(sizes)} files more", total]
+        body.append(("", [*about, text.NONE, text.NONE, text.NONE, ""]))
+    head = [
+        "file", "status", "size", "top-1 agreement with JAX", "largest logit error", "accuracy",
+        "figures",
+    ]  # fmt: skip
     return (
-        f"<details><summary>{len(files)} files in <code>{escape(folder)}</code></summary>"
-        f"{table(head, body)}</details>"
+        f"<details><summary>{len(files)} files in <code>{escape(f'models/{row.id}')}</code>"
+        f"</summary>{table(head, body)}</details>"
     )
+
+
+def _file(path: str, file: dict[str, Any]) -> list[str]:
+    """Returns the cells of one file."""
+    parity = part(file, "parity")
+    status = escape(file["status"])
+    if file.get("reason"):
+        status += f": {escape(file['reason'], limit=160)}"
+    costs = "".join(
+        f'<span class="sub" title="{escape(cost.how)}">{escape(cost.label)} '
+        f"{escape(cost.value)}</span>"
+        for cost in figures(part(file, "cost"))
+    )
+    return [
+        f"<code>{escape(path, limit=120)}</code>",
+        status,
+        text.size(file.get("bytes")),
+        text.percent(parity.get("top1_agreement")),
+        text.short(parity.get("max_abs_error")),
+        text.percent(file.get("accuracy")),
+        costs,
+    ]

@@ -10,6 +10,7 @@ import pathlib
 from deepmaker_jax.files import write_bytes
 from deepmaker_jax.report import tables, text
 from deepmaker_jax.report.account import cost_section, definitions, reproduction_section
+from deepmaker_jax.report.devices import devices_section
 from deepmaker_jax.report.markup import escape, section, table
 from deepmaker_jax.report.networks import networks_section
 from deepmaker_jax.report.plots import plot_front, plot_hypervolume
@@ -61,6 +62,7 @@ def write_report(run: pathlib.Path) -> pathlib.Path:
         ),
         _front_table(view, members, anchors),
         _published_table(view, members, anchors),
+        devices_section(view, members, anchors),
         section(
             "Hypervolume by cost",
             "How much of the objective space the front covered for what had been paid. "

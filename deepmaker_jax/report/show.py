@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from deepmaker_jax.report import tables, text
+from deepmaker_jax.report import devices, tables, text
 from deepmaker_jax.report.view import RunView, hypervolume_trace, read_run
 
 
@@ -44,21 +44,15 @@ def state(view: RunView) -> str:
 
 
 def print_front(view: RunView, console: Console) -> None:
-    """Prints the front's table and what its last columns mean."""
+    """Prints the front's table, what its last columns mean, and the members' targets."""
     members = tables.rows(view)
     if not members:
         line(console, "No candidate has been measured yet.")
         return
     columns = tables.columns(view, members)
-    table = [[column.heading for column in columns]]
-    table += [[column.cell(row) for column in columns] for row in members]
-    widths = [max(map(cell_len, cells)) for cells in zip(*table, strict=True)]
-    for i, cells in enumerate(table):
-        # By hand: rich's own table cuts or wraps cells that do not fit the terminal.
-        padded = [" " * (w - cell_len(c)) for c, w in zip(cells, widths, strict=True)]
-        first = cells[0] + padded[0]
-        rest = [space + cell for space, cell in zip(padded[1:], cells[1:], strict=True)]
-        line(console, "  ".join([first, *rest]), style="" if i else "bold")
+    cells = [[column.heading for column in columns]]
+    cells += [[column.cell(row) for column in columns] for row in members]
+    _print_table(cells, console)
     for name, how in tables.hows(view):
         line(console, f"{name}: {how}")
     reference = tables.reference(view, members)
@@ -66,6 +60,25 @@ def print_front(view: RunView, console: Console) -> None:
         published = " (published)" if reference.published else ""
         name = text.plain(reference.id, limit=60)
         line(console, f"smaller, lost: parameters and accuracy points against {name}{published}")
+    devices_table = devices.terminal_table(view, members)
+    if devices_table:
+        line(console, "")
+        _print_table(devices_table, console)
+        for target, status, reason, count in devices.left_out(view, members):
+            line(console, f"{target}: {status} for {count} of {len(members)}: {reason}")
+
+
+def _print_table(cells: list[list[str]], console: Console) -> None:
+    """Prints rows of cells, the heading first; the first column to the left, others to the right.
+
+    By hand: rich's own table cuts or wraps cells that do not fit the terminal.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    for i, row in enumerate(cells):
+        padded = [" " * (w - cell_len(cell)) for cell, w in zip(row, widths, strict=True)]
+        first = row[0] + padded[0]
+        rest = [space + cell for space, cell in zip(padded[1:], row[1:], strict=True)]
+        line(console, "  ".join([first, *rest]), style="" if i else "bold")
 
 
 def print_finished(

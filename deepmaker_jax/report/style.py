@@ -43,6 +43,7 @@ tr.published td{{color:var(--muted)}}
 .matrix thead th{{white-space:normal}}
 .words th,.words td{{text-align:left;white-space:normal;vertical-align:top}}
 .words th{{font-weight:600;color:var(--muted);white-space:nowrap}}
+b.ok{{color:var(--accent)}}b.failed{{color:var(--test)}}b.unsupported{{color:var(--muted)}}
 .tag{{display:inline-block;border:1px solid var(--grid);border-radius:99px;padding:0 8px;
 margin-left:6px;font-size:12px;color:var(--muted)}}
 code,pre,.id{{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.92em}}

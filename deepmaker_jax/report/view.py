@@ -14,6 +14,7 @@ from deepmaker_jax import ledger
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.evolve import pareto
 from deepmaker_jax.evolve.hypervolume import hypervolume
+from deepmaker_jax.export.manifest import MANIFEST, read_entries
 from deepmaker_jax.files import load_json
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.report.text import number
@@ -71,14 +72,14 @@ def read_run(path: pathlib.Path) -> RunView:
     front = _object(front_path) if front_path.exists() else None
     if front is not None and not _are_objects(front.get("members")):
         raise InputError(f"{front_path} has no list of members: run the experiment again")
-    found = sorted((path / "models").glob("*/manifest.json"))
+    found = sorted((path / "models").glob(f"*/{MANIFEST}"))
     view = RunView(
         config=config,
         objectives=_objectives(config.get("objectives"), path / "config.json"),
         records=[r for r in measured if fidelity_name(r) not in ("latency", "final")],
         finals=[r for r in measured if fidelity_name(r) == "final"],
         front=front,
-        manifests={manifest.parent.name: _object(manifest) for manifest in found},
+        manifests={path.parent.name: read_entries(path.parent) for path in found},
     )
     resumed = measured and fidelity_name(measured[-1]) != "final"
     return view._replace(front=None) if resumed and _is_outdated(view) else view

@@ -167,15 +167,36 @@ def write_run(
 
 
 def make_manifest(member: dict[str, Any]) -> dict[str, Any]:
-    """Returns a manifest.json object."""
+    """Returns a manifest.json object: a good file, what targets made of it, a hostile failure."""
     good = {
         "status": "ok", "reason": None, "bytes": 53208, "sha256": "0" * 64, "tool": "tflite",
         "parity": {"max_abs_error": 0.25, "top1_agreement": 0.99, "images": 100},
         "accuracy": 0.8512, "cost": {},
     }  # fmt: skip
+    source = good | {"parity": None, "accuracy": None, "cost": None, "bytes": 1024}
     bad = dict.fromkeys(good) | {"status": "failed", "reason": f"vela: {HOSTILE}"}
-    files = {"model_int8.tflite": good, f"mcu/{SCRIPT}.tflite": bad}
-    return {"id": member["id"], "arch": member["arch"], "input": {}, "files": files}
+    built = source | {"status": "unsupported", "reason": "built; running it needs a 32-bit Arm"}
+    missing = dict.fromkeys(good) | {"status": "unsupported", "reason": "pip install hls4ml"}
+    micro = {"arena_bytes": {"value": 104_432, "unit": "bytes", "how": HOSTILE}}
+    times = {
+        f"{name}_latency_1_thread": {"value": ms, "unit": "ms", "how": f"{name}, batch 1"}
+        for name, ms in (("fastest", 0.2), ("tflite_int8", 0.2), ("openvino", 1.5))
+    }
+    files = {
+        "model_int8.tflite": good,
+        f"mcu/{SCRIPT}.tflite": bad,
+        "mcu/model.cc": good | {"cost": micro},
+        "mcu/main.cc": source,
+        "mcu/model.h": source,
+        "arm/model_aarch64.vmfb": good,
+        "arm/model_armv7a.vmfb": built,
+        "cpu/timings.json": source | {"cost": times},
+        "fpga": missing,
+    }
+    targets = {name: {"made_from": "0", "tools": {}} for name in ("arm", "cpu", "fpga", "mcu")}
+    return {
+        "id": member["id"], "arch": member["arch"], "input": {}, "files": files, "targets": targets,
+    }  # fmt: skip
 
 
 @pytest.fixture

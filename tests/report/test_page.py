@@ -9,8 +9,10 @@ import struct
 
 import pytest
 
+from deepmaker_jax.backends.boards import BOARDS, limits
+from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import write_json
-from deepmaker_jax.report import read_run, tables, write_report
+from deepmaker_jax.report import devices, read_run, tables, write_report
 from deepmaker_jax.report.plots import plot_front
 from deepmaker_jax.report.view import front_records
 from tests.report.conftest import ERROR, FLASH, HOSTILE, LATENCY, MARKUP, SCRIPT
@@ -266,6 +268,51 @@ def test_the_manifest_is_listed_with_failures(make_run):
     assert "model_int8.tflite" in said
     assert "99.00 %" in said
     assert "failed: vela: <script>" in said
+
+
+def test_a_target_says_what_it_made_and_why_not(make_run):
+    run = make_run(9)
+    said = words(read_page(run))
+    for expected in (
+        "ok1 of 2 files, 53.0 KB",  # arm: one built, not run
+        "ok1 of 1 files, 1.0 KBfastest: tflite_int8 0.2 ms",
+        "failed3 of 4 files, 54.0 KBarena 102.0 KB",
+        "unsupported0 of 1 files, 0 B",
+        "armunsupportedbuilt; running it needs a 32-bit Arm1",
+        "fpgaunsupportedpip install hls4ml1",
+        "mcufailedvela: <script>",
+        "mcu/2 files more2.0 KB",
+        "openvino latency 1 thread 1.5 ms",
+    ):
+        assert expected in said, expected
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert 'title="&lt;script&gt;alert(1)' in page
+
+
+def test_boards_are_judged_by_the_measured_arena_or_by_the_activations(make_run):
+    run = make_run(9)
+    view = read_run(run)
+    measured, estimated = tables.rows(view)[:2]
+    need = devices.demand(view, measured)
+    assert need == (measured.int8_bytes, 104_432, True)
+    for name in BOARDS:
+        flash, sram = limits(name)["flash_bytes"], limits(name)["peak_activation_bytes"]
+        assert devices.excess(name, devices.Demand(flash, sram, True)) is None
+        assert devices.excess(name, devices.Demand(flash, sram + 1, True)) == "SRAM"
+        assert devices.excess(name, devices.Demand(flash + 1, sram + 1, True)) == "flash, SRAM"
+    other = devices.demand(view, estimated)
+    assert other == (estimated.int8_bytes, estimated.peak_activation_bytes, False)
+    said = words(read_page(run))
+    assert f"{measured.id}{tables.text.size(need.flash_bytes)}102.0 KB" in said
+    assert f"{tables.text.size(other.sram_bytes)}activations" in said
+
+
+def test_a_damaged_manifest_is_one_line(make_run):
+    run = make_run(9)
+    (path,) = (run / "models").glob("*/manifest.json")
+    write_json(path, {"id": "0", "files": {"model_int8.tflite": {"status": SCRIPT}}})
+    with pytest.raises(InputError, match=r"model_int8\.tflite has no status"):
+        write_report(run)
 
 
 def test_foreign_scripts_do_not_warn(make_run):

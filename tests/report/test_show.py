@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from deepmaker_jax.backends.boards import BOARDS, fits
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import write_json
 from deepmaker_jax.report import print_finished, read_run, show, tables
@@ -30,7 +31,29 @@ def test_the_table_has_every_member_in_order_within_80_columns(make_run):
     for line, row in zip(lines[2:], rows, strict=False):
         assert line.split() == " ".join(column.cell(row) for column in columns).split()
         assert len(line) <= 80
-    assert rows[0].id in lines[-1]
+    assert lines[2 + len(rows)].startswith("smaller, lost: ")
+    assert rows[0].id in lines[2 + len(rows)]
+
+
+def test_the_targets_follow_with_what_they_say(make_run):
+    run = make_run(60)
+    rows = tables.rows(read_run(run))
+    lines = printed(show, run).splitlines()[4 + len(rows) :]
+    heading = ["network", "arm", "cpu", "fpga", "mcu", "arena", "boards", "fastest"]
+    assert lines[0].split() == heading
+    flash = int(rows[0].int8_bytes)
+    num_fit = sum(fits(name, flash_bytes=flash, sram_bytes=104_432) for name in BOARDS)
+    fit = f"{num_fit} of {len(BOARDS)}"
+    said = f"{rows[0].id} ok ok no failed 102.0 KB {fit} tflite_int8 0.2 ms"
+    assert lines[1].split() == said.split()
+    other = lines[2].split()
+    assert other[:6] == [rows[1].id, "-", "-", "-", "-", "-"]
+    assert other[-1] == "-"
+    number = len(rows)
+    assert lines[1 + number].startswith(f"mcu: failed for 1 of {number}: mcu/<script>")
+    assert lines[2 + number] == f"fpga: unsupported for 1 of {number}: fpga: pip install hls4ml"
+    assert all(len(line) <= 80 for line in lines[: 1 + number])
+    assert "arena" not in printed(show, make_run(20, finished=False, name="running"))
 
 
 def test_an_objective_of_ones_own_is_shown_with_its_unit_and_how(make_run):
