@@ -98,8 +98,8 @@ def limits(name: str) -> dict[str, int]:
     }
 
 
-def fits(name: str, *, flash_bytes: int, arena_bytes: int) -> bool:
-    """Whether a network leaves a board's application its share.
+def excess(name: str, *, flash_bytes: float, arena_bytes: float) -> list[str]:
+    """Returns what of a board a network takes from the application, "flash" or "SRAM" or both.
 
     Args:
       name: of the board.
@@ -107,4 +107,5 @@ def fits(name: str, *, flash_bytes: int, arena_bytes: int) -> bool:
       arena_bytes: of the interpreter.
     """
     most = limits(name)
-    return flash_bytes <= most["flash_bytes"] and arena_bytes <= most["arena_bytes"]
+    taken = (("flash", flash_bytes, "flash_bytes"), ("SRAM", arena_bytes, "arena_bytes"))
+    return [kind for kind, value, limit in taken if value > most[limit]]

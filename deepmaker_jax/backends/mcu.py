@@ -23,7 +23,7 @@ from deepmaker_jax.backends.backend import (
     measure_each,
     measured,
 )  # fmt: skip
-from deepmaker_jax.backends.boards import BOARDS, fits
+from deepmaker_jax.backends.boards import BOARDS, excess
 from deepmaker_jax.backends.firmware import write_header, write_model, write_program
 from deepmaker_jax.backends.tflm import arena_bytes
 from deepmaker_jax.export.operators import allowed_operators
@@ -105,7 +105,7 @@ def _measure_model(member: Member, artifact: Artifact) -> Entry:
     scale, zero_point = litert.logit_quantization(int8)
     logits = (steps.astype(np.float32) - zero_point) * np.float32(scale)
     flash = int8.stat().st_size
-    boards = [name for name in BOARDS if fits(name, flash_bytes=flash, arena_bytes=arena)]
+    boards = [name for name in BOARDS if not excess(name, flash_bytes=flash, arena_bytes=arena)]
     unlike = np.abs(steps.astype(int) - litert.run_int8(int8, member.images))
     cost = {
         "flash_bytes": measured(flash, "bytes", "the model; the runtime's code comes on top"),

@@ -4,7 +4,7 @@ import collections
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from deepmaker_jax.backends.boards import APPLICATION_SHARE, BOARDS, limits
+from deepmaker_jax.backends.boards import APPLICATION_SHARE, BOARDS, excess
 from deepmaker_jax.export.manifest import Standing, standing
 from deepmaker_jax.report import text
 from deepmaker_jax.report.markup import escape, section, table
@@ -39,12 +39,12 @@ class Demand(NamedTuple):
 
     Attributes:
       flash_bytes: the int8 file, or its estimate.
-      sram_bytes: TFLM's arena as measured, or the activations as estimated.
+      arena_bytes: of TensorFlow Lite Micro, as measured, else as estimated.
       measured: whether the arena was.
     """
 
     flash_bytes: float
-    sram_bytes: float
+    arena_bytes: float
     measured: bool
 
 
@@ -94,22 +94,14 @@ def demand(view: RunView, row: Row) -> Demand | None:
         for name, cost in _costs(found):
             arena = text.number(cost.get("value")) if name == ARENA else arena
     flash = row.flash_bytes if row.int8_bytes is None else row.int8_bytes
-    sram = row.peak_activation_bytes if arena is None else arena
-    return None if flash is None or sram is None else Demand(flash, sram, arena is not None)
+    taken = row.arena_bytes if arena is None else arena
+    return None if flash is None or taken is None else Demand(flash, taken, arena is not None)
 
 
-def excess(board: str, wanted: Demand) -> str | None:
+def over(board: str, wanted: Demand) -> str | None:
     """Returns what of a board does not suffice, "flash" or "SRAM" or both; None if it fits."""
-    most = limits(board)
-    over = [
-        name
-        for name, taken, room in (
-            ("flash", wanted.flash_bytes, most["flash_bytes"]),
-            ("SRAM", wanted.sram_bytes, most["peak_activation_bytes"]),
-        )
-        if taken > room
-    ]
-    return ", ".join(over) or None
+    found = excess(board, flash_bytes=wanted.flash_bytes, arena_bytes=wanted.arena_bytes)
+    return ", ".join(found) or None
 
 
 def terminal_table(view: RunView, members: list[Row]) -> list[list[str]]:
@@ -127,7 +119,7 @@ def terminal_table(view: RunView, members: list[Row]) -> list[list[str]]:
         best = next(filter(None, map(fastest, stand.values())), None)
         cells.append([
             text.plain(row.id, limit=40), *words,
-            text.size(wanted.sram_bytes) if wanted and wanted.measured else text.NONE,
+            text.size(wanted.arena_bytes) if wanted and wanted.measured else text.NONE,
             _count(wanted) if wanted else text.NONE,
             f"{best.label} {best.value}" if best else text.NONE,
         ])  # fmt: skip
@@ -170,7 +162,7 @@ def _costs(found: Standing) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _count(wanted: Demand) -> str:
-    return f"{sum(excess(name, wanted) is None for name in BOARDS)} of {len(BOARDS)}"
+    return f"{sum(over(name, wanted) is None for name in BOARDS)} of {len(BOARDS)}"
 
 
 def _targets_section(view: RunView, members: list[Row], anchors: dict[str, str]) -> str:
@@ -237,18 +229,18 @@ def _boards_section(view: RunView, members: list[Row], anchors: dict[str, str]) 
         need = wanted[row.id]
         if need is None:
             continue
-        cells = [text.size(need.flash_bytes), text.size(need.sram_bytes)]
-        cells[1] += "" if need.measured else '<span class="sub">activations</span>'
+        cells = [text.size(need.flash_bytes), text.size(need.arena_bytes)]
+        cells[1] += "" if need.measured else '<span class="sub">estimate</span>'
         for name in BOARDS:
-            over = excess(name, need)
-            cells.append('<b class="ok">fits</b>' if over is None else f"no: {over}")
+            lacking = over(name, need)
+            cells.append('<b class="ok">fits</b>' if lacking is None else f"no: {lacking}")
         body.append(("", [_link(row, anchors), *cells]))
     if not body:
         return ""
     note = (
         f"Which network leaves a board {100 * APPLICATION_SHARE:.0f} % of its flash and of its "
-        "SRAM for the runtime and the application. SRAM is TFLM's arena as measured, or the int8 "
-        "activations alone where it was not."
+        "SRAM for the runtime and the application. SRAM is TFLM's arena as measured, or its estimate "
+        "where it was not."
     )
     return section("Boards", note, table(head, body, css="matrix full"))
 

@@ -19,7 +19,8 @@ class Row(NamedTuple):
       objectives: {name: raw value}; empty for a published network.
       published: the numbers are another author's, not measured here.
       source: where a published network's numbers come from.
-      params, macs, peak_activation_bytes, flash_bytes: costs; flash is an estimate.
+      params, macs, peak_activation_bytes, arena_bytes, flash_bytes: costs; the arena and flash are
+        estimates.
       val_accuracy, test_accuracy: of the float network, 0..1.
       int8_bytes, int8_accuracy: of the int8 file, once it was written and run.
       compression: how many times smaller than the reference.
@@ -34,6 +35,7 @@ class Row(NamedTuple):
     params: float | None = None
     macs: float | None = None
     peak_activation_bytes: float | None = None
+    arena_bytes: float | None = None
     flash_bytes: float | None = None
     val_accuracy: float | None = None
     test_accuracy: float | None = None
@@ -173,6 +175,7 @@ def _member(member: dict[str, Any], view: RunView) -> Row:
         "params": member.get("params"),
         "macs": member.get("macs"),
         "peak_activation_bytes": member.get("peak_activation_bytes"),
+        "arena_bytes": member.get("arena_bytes"),
         "flash_bytes": member.get("flash_bytes", values.get("flash_bytes")),
         "val_accuracy": member.get("val_accuracy"),
         "test_accuracy": member.get("test_accuracy"),
@@ -185,7 +188,7 @@ def _member(member: dict[str, Any], view: RunView) -> Row:
 
 
 def _candidate(record: dict[str, Any]) -> Row:
-    names = ("params", "macs", "peak_activation_bytes", "flash_bytes")
+    names = ("params", "macs", "peak_activation_bytes", "arena_bytes", "flash_bytes")
     costs: dict[str, Any] = {n: text.number(part(record, "costs").get(n)) for n in names}
     return Row(
         id=str(record["id"]),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepmaker_jax.backends.boards import APPLICATION_SHARE, BOARDS, board, fits, limits
+from deepmaker_jax.backends.boards import APPLICATION_SHARE, BOARDS, board, excess, limits
 from deepmaker_jax.cli import _with_board
 from deepmaker_jax.config import Config, LimitConfig
 from deepmaker_jax.errors import InputError
@@ -22,9 +22,9 @@ def test_limits_leave_the_application_its_share(name):
     assert most["flash_bytes"] == found.flash_bytes * (1 - APPLICATION_SHARE)
     assert most["arena_bytes"] == found.sram_bytes * (1 - APPLICATION_SHARE)
     flash, arena = most["flash_bytes"], most["arena_bytes"]
-    assert fits(name, flash_bytes=flash, arena_bytes=arena)
-    assert not fits(name, flash_bytes=flash + 1, arena_bytes=arena)
-    assert not fits(name, flash_bytes=flash, arena_bytes=arena + 1)
+    assert excess(name, flash_bytes=flash, arena_bytes=arena) == []
+    assert excess(name, flash_bytes=flash + 1, arena_bytes=arena) == ["flash"]
+    assert excess(name, flash_bytes=flash, arena_bytes=arena + 1) == ["SRAM"]
 
 
 def test_an_unknown_board_is_refused():

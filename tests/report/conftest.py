@@ -130,6 +130,7 @@ def make_front(records: list[dict[str, Any]], objectives: list[dict[str, Any]]) 
                 "objectives": r["objectives"], "params": r["costs"]["params"],
                 "macs": r["costs"]["macs"],
                 "peak_activation_bytes": r["costs"]["peak_activation_bytes"],
+                "arena_bytes": r["costs"]["arena_bytes"],
                 "val_accuracy": r["measured"]["val_accuracy"], "test_accuracy": test,
                 "int8_bytes": r["costs"]["flash_bytes"] + 321, "int8_accuracy": test - 0.004,
                 "bundle": f"models/{r['id']}",

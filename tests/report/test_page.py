@@ -289,22 +289,22 @@ def test_a_target_says_what_it_made_and_why_not(make_run):
     assert 'title="&lt;script&gt;alert(1)' in page
 
 
-def test_boards_are_judged_by_the_measured_arena_or_by_the_activations(make_run):
+def test_boards_are_judged_by_the_measured_arena_or_its_estimate(make_run):
     run = make_run(9)
     view = read_run(run)
     measured, estimated = tables.rows(view)[:2]
     need = devices.demand(view, measured)
     assert need == (measured.int8_bytes, 104_432, True)
     for name in BOARDS:
-        flash, sram = limits(name)["flash_bytes"], limits(name)["peak_activation_bytes"]
-        assert devices.excess(name, devices.Demand(flash, sram, True)) is None
-        assert devices.excess(name, devices.Demand(flash, sram + 1, True)) == "SRAM"
-        assert devices.excess(name, devices.Demand(flash + 1, sram + 1, True)) == "flash, SRAM"
+        flash, arena = limits(name)["flash_bytes"], limits(name)["arena_bytes"]
+        assert devices.over(name, devices.Demand(flash, arena, True)) is None
+        assert devices.over(name, devices.Demand(flash, arena + 1, True)) == "SRAM"
+        assert devices.over(name, devices.Demand(flash + 1, arena + 1, True)) == "flash, SRAM"
     other = devices.demand(view, estimated)
-    assert other == (estimated.int8_bytes, estimated.peak_activation_bytes, False)
+    assert other == (estimated.int8_bytes, estimated.arena_bytes, False)
     said = words(read_page(run))
     assert f"{measured.id}{tables.text.size(need.flash_bytes)}102.0 KB" in said
-    assert f"{tables.text.size(other.sram_bytes)}activations" in said
+    assert f"{tables.text.size(other.arena_bytes)}estimate" in said
 
 
 def test_a_damaged_manifest_is_one_line(make_run):

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from deepmaker_jax.backends.boards import BOARDS, fits
+from deepmaker_jax.backends.boards import BOARDS, excess
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import write_json
 from deepmaker_jax.report import print_finished, read_run, show, tables
@@ -42,7 +42,7 @@ def test_the_targets_follow_with_what_they_say(make_run):
     heading = ["network", "arm", "cpu", "fpga", "mcu", "arena", "boards", "fastest"]
     assert lines[0].split() == heading
     flash = int(rows[0].int8_bytes)
-    num_fit = sum(fits(name, flash_bytes=flash, sram_bytes=104_432) for name in BOARDS)
+    num_fit = sum(not excess(name, flash_bytes=flash, arena_bytes=104_432) for name in BOARDS)
     fit = f"{num_fit} of {len(BOARDS)}"
     said = f"{rows[0].id} ok ok no failed 102.0 KB {fit} tflite_int8 0.2 ms"
     assert lines[1].split() == said.split()
