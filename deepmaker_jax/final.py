@@ -175,7 +175,9 @@ def front_document(
     """Returns front.json's object: nothing in it depends on time or place."""
     return {
         "objectives": [
-            {"name": o.name, "unit": o.unit, "scale": o.scale, "how": o.how} for o in s.objectives
+            {"name": o.name, "unit": o.unit, "scale": o.scale}
+            | ({"how": o.how} if o.timed else {})  # what a clock says needs its conditions
+            for o in s.objectives
         ],
         "members": [_member(record, finals, manifests) for record in members],
     }

@@ -6,7 +6,6 @@ in order, none in place. `arena_bytes` is what TensorFlow Lite Micro takes of it
 figures in `benchmarks/device_costs.py`.
 """
 
-import bisect
 import collections
 import itertools
 import math
@@ -154,18 +153,20 @@ def planned_bytes(tensors: Sequence[Life]) -> int:
 
     Source: TensorFlow Lite Micro, `memory_planner/greedy_memory_planner.cc`.
     """
-    order = sorted(range(len(tensors)), key=lambda i: (-tensors[i].num_bytes, -i))
-    placed: list[tuple[int, int, Life]] = []  # (start, end, tensor), by start
-    for i in order:
+    num_steps = 1 + max((tensor.last for tensor in tensors), default=0)
+    alive: list[list[tuple[int, int]]] = [[] for _ in range(num_steps)]  # (start, end) by step
+    top = 0
+    for i in sorted(range(len(tensors)), key=lambda i: (-tensors[i].num_bytes, -i)):
+        size, life = tensors[i].num_bytes, alive[tensors[i].first : tensors[i].last + 1]
         start = 0
-        for taken, end, other in placed:
-            if other.last < tensors[i].first or tensors[i].last < other.first:
-                continue
-            if taken - start >= tensors[i].num_bytes:
+        for taken, end in sorted({place for step in life for place in step}):
+            if taken - start >= size:
                 break
             start = max(start, end)
-        bisect.insort(placed, (start, start + tensors[i].num_bytes, tensors[i]))
-    return max((end for _, end, _ in placed), default=0)
+        for step in life:
+            step.append((start, start + size))
+        top = max(top, start + size)
+    return top
 
 
 def arena_bytes(network: tuple[Layer, ...], input_shape: tuple[int, ...]) -> int:

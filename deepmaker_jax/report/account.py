@@ -36,7 +36,10 @@ def cost_section(view: RunView) -> str:
     """Returns measurements, examples and time by stage, and what went wrong how often."""
     unit, hours = paid_unit(view)
     body = []
-    for name, records in (("search", view.records), ("final training", view.finals)):
+    stages = [("search", view.records), ("final training", view.finals)]
+    if view.latencies:
+        stages.insert(0, ("latency", view.latencies))
+    for name, records in stages:
         phases = [hours * sum(seconds(r)[phase] for r in records) for phase in PHASES]
         counts = [text.whole(len(records)), text.short(sum(map(examples, records)))]
         body.append(("", [name, *counts, *(f"{v:.2f}" for v in (*phases, sum(phases)))]))

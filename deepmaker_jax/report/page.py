@@ -103,7 +103,9 @@ def _headline(view: RunView, members: list[Row]) -> str:
     state = "" if view.front is not None else '<span class="tag">still running</span>'
     volume = hypervolume_trace(view).hypervolume
     unit, hours = paid_unit(view)
-    paid = hours * sum(sum(seconds(r).values()) for r in (*view.records, *view.finals))
+    paid = hours * sum(
+        sum(seconds(r).values()) for r in (*view.records, *view.latencies, *view.finals)
+    )
     tiles = [
         ("on the front", str(len(front_records(view)))),
         ("measurements", f"{len(view.records):,}"),

@@ -31,6 +31,7 @@ class RunView(NamedTuple):
       objectives: the search's objectives, two or more; `measure` takes a
         record's `objectives`.
       records: the search's measurements, oldest first, every status.
+      latencies: those of clocks before a candidate was trained, oldest first.
       finals: measurements of the front's retraining, oldest first.
       front: front.json's object; None before it is written, and again while a
         resumed run adds generations to a finished one.
@@ -40,6 +41,7 @@ class RunView(NamedTuple):
     config: dict[str, Any]
     objectives: tuple[Objective, ...]
     records: list[ledger.Record]
+    latencies: list[ledger.Record]
     finals: list[ledger.Record]
     front: dict[str, Any] | None
     manifests: dict[str, dict[str, Any]]
@@ -77,6 +79,7 @@ def read_run(path: pathlib.Path) -> RunView:
         config=config,
         objectives=_objectives(config.get("objectives"), path / "config.json"),
         records=[r for r in measured if fidelity_name(r) not in ("latency", "final")],
+        latencies=[r for r in measured if fidelity_name(r) == "latency"],
         finals=[r for r in measured if fidelity_name(r) == "final"],
         front=front,
         manifests={path.parent.name: read_entries(path.parent) for path in found},
