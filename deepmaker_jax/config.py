@@ -173,7 +173,7 @@ class FinalConfig:
     """Write TFLite files, run them on the test set and compare them with JAX."""
 
     calibration_images: int = 500
-    """Training images that set the int8 ranges; at least 1."""
+    """Training images that set the int8 ranges and correct the last bias; at least 1."""
 
 
 @_documented
@@ -210,9 +210,10 @@ class Config:
     """Microcontroller board whose networks are searched for, e.g. pico: its flash and SRAM, less
     the half that is left to the application, become limits unless a stricter one is set."""
 
-    targets: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ("light",)
     """Devices that the finished front is built for and measured on, as `deepmaker deploy` does
-    later just as well: arm, mcu, cpu, gpu, fpga."""
+    later just as well: arm, mcu, cpu, gpu, fpga; light for those that take seconds a network (mcu),
+    as far as their tools are installed; none for none."""
 
     executor: Literal["auto", "inline", "processes"] = "auto"
     """Where candidates train: in this process, or in one process per core; auto takes processes on

@@ -79,6 +79,7 @@ class Backend(NamedTuple):
         that could not be made.
       measure: runs what was built; the manifest's entries by path.
       timed: its measurements are clocks on this machine: nothing runs beside it.
+      light: it takes seconds a member: experiments end with it unless they are told otherwise.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Backend(NamedTuple):
     build: Callable[[Member], Sequence[Artifact]]
     measure: Callable[[Member, Sequence[Artifact]], dict[str, Entry]]
     timed: bool = False
+    light: bool = False
 
 
 def attempt(bundle: pathlib.Path, path: str, tool: str, make: Callable[[], None]) -> Artifact:
