@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from deepmaker_jax.backends import BACKENDS, backend, tool
+from deepmaker_jax.cost import cost as cost_of
 from deepmaker_jax.deploy import deploy
 from deepmaker_jax.export.manifest import ENTRY_KEYS
 from deepmaker_jax.export.parity import EXACT, FLOAT32
-from tests.backends.conftest import ID
+from tests.backends.conftest import ARCH, ID
 
 # What is compared with JAX, and on how many images at least; None where nothing here runs it.
 PARITY = {
@@ -24,6 +25,12 @@ PARITY = {
     "cpu/openvino.xml": 100,
     "gpu/model_vulkan.vmfb": 20,
     "fpga/hls/firmware/network.cpp": 100,
+}
+COSTS = {
+    "arm/model_aarch64.vmfb": ("instructions", "instructions"),
+    "mcu/model.cc": ("arena_bytes", "bytes"),
+    "cpu/timings.json": ("fastest_latency_1_thread", "ms"),
+    "fpga/hls/firmware/network.cpp": ("interval", "ms"),
 }
 AGREEMENT = {"mcu": 0.9, "fpga": 0.95}  # int8 and fixed point of a network that was not trained
 
@@ -72,6 +79,19 @@ def test_what_runs_agrees_with_jax(deployed):
             continue
         assert parity["images"] >= PARITY[path]
         assert parity["top1_agreement"] >= AGREEMENT.get(name, 1.0), path
+
+
+def test_costs_are_stated_with_their_unit(deployed):
+    _, name, _, manifest = deployed
+    for path, (cost, unit) in COSTS.items():
+        if path in own(manifest, name):
+            found = manifest["files"][path]["cost"][cost]
+            assert found["unit"] == unit
+            assert found["value"] > 0
+            if cost == "instructions":  # four products in one, and what moves the data
+                macs = cost_of(ARCH).macs
+                assert macs / 4 < found["value"] < 4 * macs
+                assert "not_counted" not in manifest["files"][path]
 
 
 def test_again_makes_nothing_anew(deployed):
