@@ -15,7 +15,7 @@ targets: .venv/installed-dev
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[export]'
+	$(BIN)/python -m pip install --quiet --editable '.[mcu]'
 	touch $@
 
 .venv/installed-dev: pyproject.toml

@@ -180,13 +180,28 @@ def _with_board(config: Config) -> Config:
 
 def _check_targets(config: Config) -> None:
     """Raises InputError before any work where the end could only fail."""
-    if not config.targets:
-        return
     from deepmaker_jax import deploy
 
-    deploy.choose(config.targets, deploy.BACKENDS)
-    if not config.final.export:
-        raise InputError("targets need the exported files: leave out --final.no-export")
+    named = deploy.named(config.targets)
+    if named and not config.final.export:
+        raise InputError(
+            f"targets (={' '.join(named)}) need the exported files: leave out --final.no-export"
+        )
+
+
+def _deploy(config: Config, out: pathlib.Path) -> str | None:
+    """Deploys a finished run to the targets of its settings; returns what failed."""
+    from deepmaker_jax import deploy
+
+    targets, left_out = deploy.at_the_end(config.targets)
+    for line in left_out:
+        print(line)
+    try:
+        if targets:
+            deploy.deploy_and_print(out, targets=targets, quiet=config.quiet)
+    except RuntimeError as error:
+        return str(error)
+    return None
 
 
 def _load_by_name(config: Config) -> Any:
@@ -250,18 +265,20 @@ def _run(
     with report.Progress(quiet=config.quiet) as progress:
         front = run(config, data=data, command=command, on_event=progress.update, **extension)
         out = progress.out
-    page = report.write_report(pathlib.Path(out))
+    run_path = pathlib.Path(out)
+    page = report.write_report(run_path)  # now, as a Ctrl-C may end what follows
     trained = [member["id"] for member in front["members"] if member["status"] == "ok"]
+    exported = any(member["bundle"] for member in front["members"])
+    failure = _deploy(config, run_path) if exported and config.final.export else None
+    page = report.write_report(run_path)
     if trained and data.name in NAMES:
         rest = ["train", out, trained[0], "--epochs", str(5 * config.final.epochs)]
     else:
         rest = ["show", out]
     following = shlex.join([*_deepmaker(), *rest])
-    report.print_finished(pathlib.Path(out), page=page, following=following)
-    if config.targets:
-        from deepmaker_jax.deploy import deploy_and_print
-
-        deploy_and_print(pathlib.Path(out), targets=config.targets)
+    report.print_finished(run_path, page=page, following=following)
+    if failure is not None:
+        raise RuntimeError(failure)
 
 
 def _python() -> str:

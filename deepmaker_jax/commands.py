@@ -115,16 +115,22 @@ def train(settings: Train) -> None:
 
 def deploy(settings: Deploy) -> None:
     """`deepmaker deploy RUN`."""
+    from deepmaker_jax import report
     from deepmaker_jax.deploy import deploy_and_print
 
     if settings.workers < 0:
         raise InputError(f"workers (={settings.workers}) must be a whole number, at least 0")
-    deploy_and_print(
-        pathlib.Path(settings.run),
-        members=settings.members,
-        targets=settings.targets,
-        num_workers=settings.workers or None,
-    )
+    run = pathlib.Path(settings.run)
+    try:
+        deploy_and_print(
+            run,
+            members=settings.members,
+            targets=settings.targets,
+            num_workers=settings.workers or None,
+        )
+    finally:
+        if (run / report.NAME).exists():  # a page that is there shows what is there
+            report.write_report(run)
 
 
 def targets(settings: Targets) -> None:

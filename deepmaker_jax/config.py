@@ -181,7 +181,7 @@ class FinalConfig:
     """Write TFLite files, run them on the test set and compare them with JAX."""
 
     calibration_images: int = 500
-    """Training images that set the int8 ranges; at least 1."""
+    """Training images that set the int8 ranges and correct the last bias; at least 1."""
 
 
 @_documented
@@ -218,9 +218,11 @@ class Config:
     """Microcontroller board whose networks are searched for, e.g. pico: its flash and SRAM, less
     the half that is left to the application, become limits unless a stricter one is set."""
 
-    targets: tuple[str, ...] = ()
-    """Devices that the search keeps to, and that the finished front is built for and measured on,
-    as `deepmaker deploy` does: arm, mcu, cpu, gpu, fpga. mcu cannot do elu, fpga only relu."""
+    targets: tuple[str, ...] = ("light",)
+    """Devices that the finished front is built for and measured on, as `deepmaker deploy` does
+    later just as well: arm, mcu, cpu, gpu, fpga; the search keeps to what those that are named can
+    do (mcu no elu, fpga only relu). light for those that take seconds a network (mcu), as far as
+    their tools are installed, the search as it is; none for none."""
 
     executor: Literal["auto", "inline", "processes"] = "auto"
     """Where candidates train: in this process, or in one process per core; auto takes processes on

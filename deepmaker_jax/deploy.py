@@ -21,6 +21,8 @@ from deepmaker_jax.export.manifest import MANIFEST, check_sum, present, read_man
 from deepmaker_jax.files import load_json, write_json
 from deepmaker_jax.run_folder import FRONT
 
+LIGHT, NONE = "light", "none"  # what an experiment's targets may be besides names of backends
+
 
 class Deployed(NamedTuple):
     """One backend is done with one member.
@@ -88,8 +90,13 @@ def describe(event: Deployed) -> str:
     )
 
 
-def deploy_and_print(run: pathlib.Path, **settings: Any) -> None:
+def deploy_and_print(run: pathlib.Path, *, quiet: bool = False, **settings: Any) -> None:
     """Deploys with `deploy`'s settings and prints a line for each event.
+
+    Args:
+      run: a finished run folder.
+      quiet: print only what failed.
+      **settings: of `deploy`.
 
     Raises:
       InputError: as `deploy`.
@@ -97,10 +104,56 @@ def deploy_and_print(run: pathlib.Path, **settings: Any) -> None:
     """
     failures = 0
     for event in deploy(run, **settings):
-        print(describe(event), flush=True)
+        if event.status == "failed" or not quiet:
+            print(describe(event), flush=True)
         failures += event.status == "failed"
     if failures:
         raise RuntimeError(f"{failures} failed, as each manifest.json says: run again to retry")
+
+
+def named(targets: Sequence[str], backends: Mapping[str, Backend] = BACKENDS) -> list[str]:
+    """Returns the names of backends among an experiment's `targets`.
+
+    Raises:
+      InputError: a name that is not there, or `NONE` beside another.
+    """
+    for name in targets:
+        if name not in (LIGHT, NONE, *backends):
+            known = ", ".join((*backends, LIGHT, NONE))
+            raise InputError(f"targets (={name}) must be among {known}")
+    if NONE in targets and len(targets) > 1:
+        raise InputError(f"targets (={' '.join(targets)}) must be {NONE} alone, or leave it out")
+    return [name for name in targets if name in backends]
+
+
+def at_the_end(
+    targets: Sequence[str], backends: Mapping[str, Backend] = BACKENDS
+) -> tuple[list[str], list[str]]:
+    """Returns what an experiment's `targets` stand for.
+
+    Args:
+      targets: names of backends; `LIGHT` among them for the light ones whose tools
+        are all installed; `NONE` or nothing for none.
+      backends: what there is to choose from, by name.
+
+    Returns:
+      (names of backends, a line for each light one that is left out).
+
+    Raises:
+      InputError: as `named`.
+    """
+    chosen = named(targets, backends)
+    left_out = []
+    for name, backend in backends.items():
+        if LIGHT in targets and backend.light and name not in chosen:
+            missing = [tool for tool in backend.probe() if tool.version is None]
+            if missing:
+                tools = ", ".join(tool.name for tool in missing)
+                remedies = "; ".join(dict.fromkeys(tool.install for tool in missing))
+                left_out.append(f"target {name} is left out without {tools}: {remedies}")
+            else:
+                chosen.append(name)
+    return chosen, left_out
 
 
 def find_bundles(run: pathlib.Path, members: int | None) -> list[pathlib.Path]:

@@ -12,11 +12,12 @@ import numpy as np
 
 from deepmaker_jax import config as config_module
 from deepmaker_jax import final, latency, program, run_folder
+from deepmaker_jax.backends import BACKENDS
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.data import check as check_data
-from deepmaker_jax.deploy import BACKENDS, choose
+from deepmaker_jax.deploy import named
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, Finished, Note, ProgramChanged, Started
 from deepmaker_jax.evolve import NSGA2, RandomSearch
@@ -80,10 +81,9 @@ def run(
     check_data(data)
     config = resolve(config, data)
     out = pathlib.Path(config.out or run_folder.default_out(config))
-    choose(config.targets, BACKENDS)
-    targets = run_folder.targets(out)
+    targets, begun_with = named(config.targets), run_folder.targets(out)
     feasible, chosen = _space(
-        config, data, space, objectives, config.targets if targets is None else targets
+        config, data, space, objectives, targets if begun_with is None else begun_with
     )
     _check_extension(feasible, chosen, data)
     task = make_task(config, data)
@@ -165,7 +165,7 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     num_known, num_workers = len(s.ledger.records), s.executor.num_workers
     yield Started(str(out), settings.generations, settings.population, num_known, num_workers)
     began_with = set(s.feasible.targets)
-    if num_known and set(s.config.targets) != began_with:
+    if num_known and set(named(s.config.targets)) != began_with:
         yield Note(
             f"the search keeps to what it began with ({', '.join(sorted(began_with)) or 'no'} "
             "targets): others are for the finished front"
@@ -224,7 +224,7 @@ def _space(
         )
     costs = [o.name for o in objectives if o.name in config_module.COSTS]
     spread = costs[0] if costs else "params"
-    rules = {b.name: b.supports for b in choose(targets, BACKENDS)} if targets else {}
+    rules = {name: BACKENDS[name].supports for name in targets}
     return make(made, config.limits, spread=spread, targets=rules), tuple(objectives)
 
 

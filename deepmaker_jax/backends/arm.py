@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Sequence
 
-from deepmaker_jax.backends import iree, tool
+import numpy as np
+
+from deepmaker_jax.backends import instructions, iree, tool
 from deepmaker_jax.backends.backend import (
     Artifact,
     Backend,
@@ -19,6 +21,7 @@ from deepmaker_jax.backends.backend import (
     measured,
 )  # fmt: skip
 from deepmaker_jax.backends.raspberry import SCRIPT
+from deepmaker_jax.errors import one_line
 from deepmaker_jax.export.parity import FLOAT32
 
 NUM_IMAGES = 20  # under emulation
@@ -48,6 +51,7 @@ def probe() -> list[Tool]:
         tool.program("qemu-aarch64", install=PACKAGES),
         Tool("aarch64 libraries", "installed" if libraries.exists() else None, PACKAGES),
         Tool("aarch64 IREE runtime", _runtime_version(), "make targets"),
+        instructions.compiler(),
         tool.package("ai-edge-litert", install="pip install 'deepmaker-jax[export]'"),
     ]
 
@@ -88,13 +92,23 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 def _emulate(member: Member, artifact: Artifact) -> Entry:
     tools = probe()[1:4]
     tool.need(*tools)
-    command = [str(tools[0].version), "-L", LIBRARIES, _runner(), "--device=local-sync"]
-    images = member.images[:NUM_IMAGES]
-    logits = iree.run_module(command, member.bundle / artifact.path, images)
-    size = (member.bundle / artifact.path).stat().st_size
+    emulator, module = str(tools[0].version), member.bundle / artifact.path
+
+    def run(images: np.ndarray, options: Sequence[str] = ()) -> np.ndarray:
+        command = [emulator, *options, "-L", LIBRARIES, _runner(), "--device=local-sync"]
+        return iree.run_module(command, module, images)
+
+    logits = run(member.images[:NUM_IMAGES])
     how = "of the file; run under qemu-user, whose clock says nothing of a processor's"
-    cost = {"flash_bytes": measured(size, "bytes", how)}
-    return entry(member, artifact, logits=logits, rule=FLOAT32, cost=cost)
+    cost = {"flash_bytes": measured(module.stat().st_size, "bytes", how)}
+    not_counted = {}
+    try:
+        executed = instructions.count(emulator, lambda options: run(member.images[:1], options))
+        how = "counted by a plugin in qemu-user: the network's own, one image, float32"
+        cost["instructions"] = measured(executed, "instructions", how)
+    except RuntimeError as problem:  # the file ran and agrees all the same
+        not_counted = {"not_counted": one_line(problem)}
+    return entry(member, artifact, logits=logits, rule=FLOAT32, cost=cost) | not_counted
 
 
 def _run_script(member: Member, artifact: Artifact) -> Entry:

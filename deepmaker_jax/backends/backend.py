@@ -87,6 +87,7 @@ class Backend(NamedTuple):
       supports: every reason why it cannot do a network, known before anything is
         built; none if it can. A search for the target repairs genomes by it: the
         fewer reasons, the nearer.
+      light: it takes seconds a member: experiments end with it unless they are told otherwise.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Backend(NamedTuple):
     measure: Callable[[Member, Sequence[Artifact]], dict[str, Entry]]
     timed: bool = False
     supports: Callable[[ArchSpec], Sequence[str]] = supports_all
+    light: bool = False
 
 
 def attempt(bundle: pathlib.Path, path: str, tool: str, make: Callable[[], None]) -> Artifact:

@@ -16,6 +16,7 @@ REGISTER = {
 }  # fmt: skip
 ARENA_SPARE_BYTES = 1024  # alignment, and other sizes of a compiler's structures
 BYTES_A_LINE = 12
+FLAGS = "-std=c++17 -Os -fno-rtti -fno-exceptions -DTF_LITE_STATIC_MEMORY"  # as the library is made
 
 HEADER = """\
 // The network, an int8 TFLite file, and the memory that it needs. Generated.
@@ -42,44 +43,56 @@ alignas(16) const unsigned char kModel[] = {{
 const size_t kModelBytes = sizeof(kModel);
 """
 PROGRAM = """\
-// Runs the network once on TensorFlow Lite Micro. Fill GetImage and Report in; generated.
+// Runs the network on TensorFlow Lite Micro. Generated; give GetImage and Report your board's code.
 //
-// With a checkout of tflite-micro and its static library built for your target:
-//   $CXX -std=c++17 -Os -I$TFLM -I$TFLM/third_party/flatbuffers/include \\
-//     -I$TFLM/third_party/gemmlowp -DTF_LITE_STATIC_MEMORY main.cc model.cc libtflm.a
+// As it is, it reads frames from standard input and prints a line for each: label, int8 logits.
+// With $TFLM a checkout of tflite-micro, its static library made for your target by
+// `make -f tensorflow/lite/micro/tools/make/Makefile microlite`, and the libraries that this loads
+// in $LOADED, $TFLM/tensorflow/lite/micro/tools/make/downloads:
+//   $CXX {flags} \\
+//     -I$TFLM -I$LOADED/flatbuffers/include -I$LOADED/gemmlowp \\
+//     main.cc model.cc libtensorflow-microlite.a -Wl,--gc-sections -o network
+#include <cstdio>
+
 #include "model.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+#include "tensorflow/lite/micro/system_setup.h"
 #include "tensorflow/lite/schema/schema_generated.h"
 
 namespace {{
 alignas(16) uint8_t arena[kArenaBytes];
 
-// Writes one camera frame: uint8, height x width x channels.
-void GetImage(uint8_t* pixels, size_t count) {{
-  for (size_t i = 0; i < count; ++i) pixels[i] = 0;
+// Writes one camera frame: uint8, height x width x channels. Returns whether there was one.
+bool GetImage(uint8_t* pixels, size_t count) {{
+  return std::fread(pixels, 1, count, stdin) == count;
 }}
 
-void Report(int label) {{ (void)label; }}
+void Report(int label, const int8_t* logits, size_t count) {{
+  std::printf("%d", label);
+  for (size_t i = 0; i < count; ++i) std::printf(" %d", logits[i]);
+  std::printf("\\n");
+}}
 }}  // namespace
 
 int main() {{
+  tflite::InitializeTarget();
   tflite::MicroMutableOpResolver<{num}> operators;
 {register}
   tflite::MicroInterpreter interpreter(tflite::GetModel(kModel), operators, arena, kArenaBytes);
   if (interpreter.AllocateTensors() != kTfLiteOk) return 1;
 
   TfLiteTensor* input = interpreter.input(0);
-  GetImage(input->data.uint8, input->bytes);
-  for (size_t i = 0; i < input->bytes; ++i) input->data.uint8[i] ^= 0x80;
-  if (interpreter.Invoke() != kTfLiteOk) return 1;
-
-  const TfLiteTensor* logits = interpreter.output(0);
-  size_t best = 0;
-  for (size_t i = 1; i < logits->bytes; ++i) {{
-    if (logits->data.int8[i] > logits->data.int8[best]) best = i;
+  const TfLiteTensor* output = interpreter.output(0);
+  while (GetImage(input->data.uint8, input->bytes)) {{
+    for (size_t i = 0; i < input->bytes; ++i) input->data.uint8[i] ^= 0x80;
+    if (interpreter.Invoke() != kTfLiteOk) return 1;
+    size_t best = 0;
+    for (size_t i = 1; i < output->bytes; ++i) {{
+      if (output->data.int8[i] > output->data.int8[best]) best = i;
+    }}
+    Report(static_cast<int>(best), output->data.int8, output->bytes);
   }}
-  Report(static_cast<int>(best));
   return 0;
 }}
 """
@@ -112,4 +125,4 @@ def write_program(path: pathlib.Path, model: bytes, *, arena_bytes: int) -> None
     if unknown:
         raise RuntimeError(f"no registration is known for operators {', '.join(unknown)}")
     lines = "\n".join(f"  operators.Add{REGISTER[name]}();" for name in names)
-    path.write_text(PROGRAM.format(num=len(names), register=lines), encoding="utf-8")
+    path.write_text(PROGRAM.format(num=len(names), register=lines, flags=FLAGS), encoding="utf-8")

@@ -28,13 +28,15 @@ from deepmaker_jax.backends.firmware import write_header, write_model, write_pro
 from deepmaker_jax.backends.tflm import arena_bytes
 from deepmaker_jax.export.operators import allowed_operators
 
+EXTRA = "pip install 'deepmaker-jax[mcu]'"
 MODEL, HEADER, PROGRAM = "mcu/model.cc", "mcu/model.h", "mcu/main.cc"
 INT8 = "model_int8.tflite"
 ACCELERATOR = "ethos-u55-128"
 ETHOS = f"mcu/model_{ACCELERATOR.replace('-', '_')}.tflite"
 NO_KERNEL = {"SELECT", "EXP"}
 CONFIGURATION = ("Ethos_U55_High_End_Embedded", "Shared_Sram")  # Vela's own, for this core
-# The two round products differently, by one step a layer at most.
+# TFLM's kernels and TFLite's reference differ by one step in 4 of 100 images of the deepest network
+# of a CIFAR-10 front; TFLite's fast kernels differ from either by 3, in nearly all.
 ROUNDING_STEPS = 2
 ARENA_HOW = "allocated by tflite-micro on this 64-bit machine; pointers are half as long on the MCU"
 
@@ -52,7 +54,7 @@ def supports(arch: ArchSpec) -> list[str]:
 
 def probe() -> list[Tool]:
     """Returns TensorFlow Lite Micro's interpreter and Vela."""
-    return [tool.package("tflite-micro"), tool.package("ethos-u-vela")]
+    return [tool.package(name, install=EXTRA) for name in ("tflite-micro", "ethos-u-vela")]
 
 
 def build(member: Member) -> list[Artifact]:
@@ -114,7 +116,7 @@ def _measure_model(member: Member, artifact: Artifact) -> Entry:
         "boards": measured(len(boards), "boards", f"it fits {', '.join(boards) or 'none'}"),
         "images_unlike_tflite": measured(
             int(np.sum(np.any(unlike > 0, axis=1))), "images",
-            f"of {len(steps)}, by at most {unlike.max()} int8 steps from TFLite's own kernels",
+            f"of {len(steps)}, by at most {unlike.max()} int8 steps from TFLite's reference",
         ),
     }  # fmt: skip
     found = entry(member, artifact, logits=logits, cost=cost)
@@ -171,5 +173,5 @@ def run_vela(int8: pathlib.Path, folder: pathlib.Path) -> tuple[str, dict[str, s
 
 BACKEND = Backend(
     "mcu", "TensorFlow Lite Micro in C++, and Ethos-U by Vela", probe, build, measure,
-    supports=supports,
+    supports=supports, light=True,
 )  # fmt: skip

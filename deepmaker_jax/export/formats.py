@@ -8,6 +8,7 @@ import numpy as np
 from deepmaker_jax import cost
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.export import onnx, stablehlo, tflite, weights
+from deepmaker_jax.export.bias import Variables, correct_bias
 from deepmaker_jax.export.manifest import WEIGHTS
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.operators import operators
@@ -56,6 +57,22 @@ def _weights(m: Material) -> bytes:
     return weights.to_bytes(m.arch, m.variables)
 
 
+def _corrected(make: Callable[[Variables], bytes], m: Material) -> bytes:
+    return correct_bias(make, m.arch, m.variables, m.calibration)
+
+
+def _float16(m: Material) -> bytes:
+    return _corrected(lambda variables: tflite.to_tflite(m.arch, variables, "float16"), m)
+
+
+def _dynamic(m: Material) -> bytes:
+    return _corrected(lambda variables: tflite.to_tflite(m.arch, variables, "dynamic"), m)
+
+
+def _int8(m: Material) -> bytes:
+    return _corrected(lambda variables: tflite.to_tflite_int8(m.arch, variables, m.calibration), m)
+
+
 def _run_weights(file: bytes, images: np.ndarray, arch: ArchSpec) -> np.ndarray:
     return Model.of("", *weights.from_bytes(file)).logits(images)
 
@@ -76,8 +93,14 @@ def _describe_tflite(file: bytes, m: Material) -> dict[str, Any]:
     }
 
 
+def _describe_corrected(file: bytes, m: Material) -> dict[str, Any]:
+    """Adds which images corrected the bias."""
+    calibration = {"images": len(m.calibration), "seed": m.seed, "how": "training images"}
+    return _describe_tflite(file, m) | {"calibration": calibration}
+
+
 def _describe_int8(file: bytes, m: Material) -> dict[str, Any]:
-    found = _describe_tflite(file, m)
+    found = _describe_corrected(file, m)
     estimate = cost.flash_bytes(layers(m.arch))
     peak, arena = (cost.cost_of(m.arch, name) for name in ("peak_activation_bytes", "arena_bytes"))
     found["cost"] |= {
@@ -90,8 +113,7 @@ def _describe_int8(file: bytes, m: Material) -> dict[str, Any]:
             "how": "counted in the file",
         },
     }
-    drawn = "training images, and an all-0 and an all-255 image"
-    found["calibration"] = {"images": len(m.calibration), "seed": m.seed, "how": drawn}
+    found["calibration"]["how"] += "; for the ranges, also an all-0 and an all-255 image"
     return found
 
 
@@ -103,16 +125,15 @@ FORMATS = (
         tflite.tool_version, _describe_tflite,
     ),
     Format(
-        "model_f16.tflite", lambda m: tflite.to_tflite(m.arch, m.variables, "float16"),
-        _run_tflite, FLOAT16, tflite.tool_version, _describe_tflite,
+        "model_f16.tflite", _float16, _run_tflite, FLOAT16, tflite.tool_version,
+        _describe_corrected,
     ),
     Format(
-        "model_dynamic.tflite", lambda m: tflite.to_tflite(m.arch, m.variables, "dynamic"),
-        _run_tflite, QUANTISED, tflite.tool_version, _describe_tflite,
+        "model_dynamic.tflite", _dynamic, _run_tflite, QUANTISED, tflite.tool_version,
+        _describe_corrected,
     ),
     Format(
-        "model_int8.tflite", lambda m: tflite.to_tflite_int8(m.arch, m.variables, m.calibration),
-        _run_tflite, QUANTISED, tflite.tool_version, _describe_int8,
+        "model_int8.tflite", _int8, _run_tflite, QUANTISED, tflite.tool_version, _describe_int8,
     ),
     Format(
         "model.stablehlo.mlirbc", lambda m: stablehlo.to_stablehlo(m.arch, m.variables),

@@ -239,8 +239,8 @@ def _boards_section(view: RunView, members: list[Row], anchors: dict[str, str]) 
         return ""
     note = (
         f"Which network leaves a board {100 * APPLICATION_SHARE:.0f} % of its flash and of its "
-        "SRAM for the runtime and the application. SRAM is TFLM's arena as measured, or its estimate "
-        "where it was not."
+        "SRAM for the runtime and the application. SRAM is TFLM's arena as measured, or its "
+        "estimate where it was not."
     )
     return section("Boards", note, table(head, body, css="matrix full"))
 

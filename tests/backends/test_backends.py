@@ -9,11 +9,11 @@ import pytest
 
 from deepmaker_jax.backends import BACKENDS, backend, tool
 from deepmaker_jax.backends.worker import read_member
-from deepmaker_jax.cost import cost
+from deepmaker_jax.cost import cost as cost_of
 from deepmaker_jax.deploy import deploy
 from deepmaker_jax.export.manifest import ENTRY_KEYS
 from deepmaker_jax.export.parity import EXACT, FLOAT32
-from tests.backends.conftest import ID
+from tests.backends.conftest import ARCH, ID
 from tests.export.networks import make
 
 # What is compared with JAX, and on how many images at least; None where nothing here runs it.
@@ -27,6 +27,12 @@ PARITY = {
     "cpu/openvino.xml": 100,
     "gpu/model_vulkan.vmfb": 20,
     "fpga/hls/firmware/network.cpp": 100,
+}
+COSTS = {
+    "arm/model_aarch64.vmfb": ("instructions", "instructions"),
+    "mcu/model.cc": ("arena_bytes", "bytes"),
+    "cpu/timings.json": ("fastest_latency_1_thread", "ms"),
+    "fpga/hls/firmware/network.cpp": ("interval", "ms"),
 }
 AGREEMENT = {"mcu": 0.9, "fpga": 0.95}  # int8 and fixed point of a network that was not trained
 
@@ -77,10 +83,23 @@ def test_what_runs_agrees_with_jax(deployed):
         assert parity["top1_agreement"] >= AGREEMENT.get(name, 1.0), path
 
 
+def test_costs_are_stated_with_their_unit(deployed):
+    _, name, _, manifest = deployed
+    for path, (cost, unit) in COSTS.items():
+        if path in own(manifest, name):
+            found = manifest["files"][path]["cost"][cost]
+            assert found["unit"] == unit
+            assert found["value"] > 0
+            if cost == "instructions":  # four products in one, and what moves the data
+                macs = cost_of(ARCH).macs
+                assert macs / 4 < found["value"] < 4 * macs
+                assert "not_counted" not in manifest["files"][path]
+
+
 @pytest.mark.parametrize("deployed", ["mcu"], indirect=True)
 def test_the_cost_model_foresees_the_memory_of_a_microcontroller(deployed):
     bundle, _, _, manifest = deployed
-    foreseen = cost(read_member(bundle).arch)
+    foreseen = cost_of(read_member(bundle).arch)
     arena = manifest["files"]["mcu/model.cc"]["cost"]["arena_bytes"]["value"]
     sram = manifest["files"]["mcu/model_ethos_u55_128.tflite"]["cost"]["sram_bytes"]["value"]
     assert foreseen.arena_bytes == pytest.approx(arena, rel=0.1)

@@ -44,7 +44,8 @@ def test_a_board_limits_the_search_unless_a_limit_is_stricter():
     [
         (["--board", "z80"], "board (=z80) must be one of "),
         (["--targets", "z80"], "targets (=z80) must be among arm, mcu, cpu, gpu, fpga"),
-        (["--targets", "mcu", "--final.no-export"], "targets need the exported files"),
+        (["--targets", "none", "mcu"], "targets (=none mcu) must be none alone"),
+        (["--targets", "mcu", "--final.no-export"], "targets (=mcu) need the exported files"),
     ],
 )
 def test_an_experiment_refuses_what_it_cannot_do_before_any_work(args, words, tmp_path, capsys):

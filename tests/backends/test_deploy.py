@@ -1,13 +1,17 @@
 """Deployment: what is missing or stale, in parallel, nothing lost, bad input refused."""
 
+import functools
 import json
 import pathlib
 import shutil
 
 import pytest
 
+from deepmaker_jax import deploy as deploying
+from deepmaker_jax import report
+from deepmaker_jax.backends import Tool
 from deepmaker_jax.cli import main
-from deepmaker_jax.deploy import deploy
+from deepmaker_jax.deploy import at_the_end, deploy
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import read_bundle
 from deepmaker_jax.export.manifest import ENTRY_KEYS
@@ -145,3 +149,35 @@ def test_targets_lists_every_tool(capsys):
     text = capsys.readouterr().out
     for words in ("arm: ", "mcu: ", "cpu: ", "gpu: ", "fpga: ", "ethos-u-vela", "qemu-aarch64"):
         assert words in text
+
+
+def test_experiments_end_with_the_light_targets_whose_tools_are_here():
+    here, missing = Tool("numpy", "2", "pip install numpy"), Tool("vela", None, "pip install vela")
+    light = own.TABLE._replace(light=True)
+    backends = {
+        "heavy-one": own.TABLE,
+        "light-one": light,
+        "lame-one": light._replace(probe=lambda: [here, missing, missing._replace(name="vala")]),
+    }
+    line = "target lame-one is left out without vela, vala: pip install vela"
+    assert at_the_end(["light"], backends) == (["light-one"], [line])
+    assert at_the_end(["heavy-one", "light"], backends) == (["heavy-one", "light-one"], [line])
+    assert at_the_end(["lame-one"], backends) == (["lame-one"], [])  # it says why it cannot
+    assert at_the_end(["none"], backends) == at_the_end([], backends) == ([], [])
+    with pytest.raises(InputError, match=r"targets \(=light none\) must be none alone"):
+        at_the_end(["light", "none"], backends)
+    with pytest.raises(InputError, match=r"must be among heavy-one, light-one, lame-one, light, "):
+        at_the_end(["toaster"], backends)
+
+
+def test_the_page_that_is_there_is_written_again(run, monkeypatch, capsys):
+    written = []
+    monkeypatch.setattr(report, "write_report", written.append)
+    only = functools.partial(deploying.deploy_and_print, backends={"table": own.TABLE})
+    monkeypatch.setattr(deploying, "deploy_and_print", only)
+    assert main(["deploy", str(run)]) == 0
+    assert written == []
+    (run / "report.html").touch()
+    assert main(["deploy", str(run)]) == 0
+    assert written == [run]
+    assert "there already" in capsys.readouterr().out

@@ -24,18 +24,19 @@ class Exported:
     """A network, its test images and its files, each made when it is first asked for.
 
     Attributes:
-      arch, variables: the network.
+      arch, variables, model: the network.
       images: uint8[n, h, w, c].
     """
 
     def __init__(self, arch: ArchSpec):
         self.arch, self.variables = arch, random_variables(arch)
         self.images = random_images(arch)
+        self.model = Model.of("x", self.arch, self.variables)
 
     @functools.cached_property
     def logits(self) -> np.ndarray:
         """Float32[n, classes], JAX's."""
-        return Model.of("x", self.arch, self.variables).logits(self.images)
+        return self.model.logits(self.images)
 
     @functools.cached_property
     def float32(self) -> bytes:

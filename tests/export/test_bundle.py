@@ -77,7 +77,8 @@ def test_manifest_holds_what_the_contract_says(made):
     for name, entry in manifest["files"].items():
         data = (path / name).read_bytes()
         more = {"operators"} if name in TFLITE else set()
-        more |= {"calibration"} if name == "model_int8.tflite" else set()
+        few_bits = ("model_f16.tflite", "model_dynamic.tflite", "model_int8.tflite")
+        more |= {"calibration"} if name in few_bits else set()
         assert set(entry) == ENTRY_KEYS | more
         assert (entry["status"], entry["reason"]) == ("ok", None)
         assert entry["bytes"] == len(data)

@@ -115,6 +115,22 @@ def test_int8_file_computes_in_whole_numbers(exported, name):
 
 
 @every_case
+def test_a_dense_block_has_one_scale_without_operators_for_it(exported, name):
+    case = exported(name)
+    used = operators(case.int8)
+    full = {stage.connectivity for stage in case.arch.stages} == {"full"}
+    if full and case.arch.activation in ("relu", "relu6", "hard_swish"):
+        assert "QUANTIZE" not in used
+    _, graph = graph_of(case.int8)
+    for i, operator in enumerate(used):
+        if operator == "CONCATENATION":
+            joined = graph.Operators(i)
+            ends = [*joined.InputsAsNumpy(), *joined.OutputsAsNumpy()]
+            quantizations = [graph.Tensors(end).Quantization() for end in ends]
+            assert len({(q.Scale(0), q.ZeroPoint(0)) for q in quantizations}) == 1
+
+
+@every_case
 def test_post_activation_norms_leave_no_products(exported, name):
     case = exported(name)
     if case.arch.order == "post" and case.arch.activation != "silu":
