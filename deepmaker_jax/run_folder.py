@@ -154,8 +154,9 @@ def _settings(document: dict[str, Any]) -> dict[str, Any]:
         flat = _flatten(settings) | {"data": document["data"]["fingerprint"]}
         flat["strategy"] = document["strategy"]
         flat |= {"space": document["space"]["name"], "space.genes": document["space"]["genes"]}
-        means = ("name", "unit", "scale", "ideal", "reference")
-        flat["objectives"] = [{n: o[n] for n in means} for o in document["objectives"]]
+        flat["objectives"] = [
+            {n: v for n, v in o.items() if n != "how"} for o in document["objectives"]
+        ]
         return flat | _flatten({"program": document["program"]})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{CONFIG} is damaged (no {error}): name a new --out") from None

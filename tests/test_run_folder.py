@@ -101,11 +101,21 @@ def test_what_changes_results_is_refused_with_the_field(tmp_path, path, value, m
         ("config/quiet", True),
         ("config/data", "elsewhere"),
         ("config/search/generations", 9),
+        ("objectives", [{"name": "error", "how": "by hand"}]),
+        ("space/targets", ["fpga"]),
     ],
 )
 def test_what_does_not_change_results_is_free(tmp_path, path, value):
     run_folder.begin(tmp_path, DOCUMENT, Config())
     run_folder.begin(tmp_path, changed(path, value), Config())
+
+
+def test_the_targets_that_cut_the_space_are_those_of_the_beginning(tmp_path):
+    assert run_folder.targets(tmp_path / "new") is None
+    run_folder.begin(tmp_path, DOCUMENT, Config())
+    assert run_folder.targets(tmp_path) == ()
+    run_folder.begin(tmp_path / "cut", changed("space/targets", ["fpga", "mcu"]), Config())
+    assert run_folder.targets(tmp_path / "cut") == ("fpga", "mcu")
 
 
 def test_an_accepted_platform_is_recorded_for_good(tmp_path):
