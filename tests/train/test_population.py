@@ -26,6 +26,7 @@ WIDER = dataclasses.replace(SMALL, stem_width=16, learning_rate_log2=-1)
 DEEPER = dataclasses.replace(
     SMALL, stages=(dataclasses.replace(SMALL.stages[0], num_layers=4, connectivity="window"),)
 )
+NARROW = dataclasses.replace(SMALL, stages=(dataclasses.replace(SMALL.stages[0], bottleneck=2),))
 LOST = dataclasses.replace(SMALL, learning_rate_log2=100)
 
 
@@ -132,17 +133,20 @@ def test_a_candidate_goes_on_from_its_checkpoint_to_the_same_bits(whole, digits,
 
 
 def test_what_overflows_while_it_is_measured_spoils_nobody(whole, digits):
-    """Finite weights and a finite training loss, but running statistics that nothing can bear."""
+    """Finite weights and a finite training loss, but running statistics that nothing can bear.
+
+    The 1x1 convolutions of the next one read blocks of groups, not all of them its own.
+    """
     overflowing = init(WIDER, seed=0, input_scale=SCALE)
     for norm in overflowing["batch_stats"].values():
         norm["mean"] = np.full_like(norm["mean"], -3e38)
-    (lost, _, found), ended = do(
-        digits, [job(WIDER, 1, start=overflowing), job(WIDER, 2), job(DEEPER, 1)]
-    )
+    one_step = job(WIDER, 1, start=overflowing)._replace(rows=ROWS[:64])
+    (lost, _, found), ended = do(digits, [one_step, job(WIDER, 2), job(NARROW, 1)])
     assert not lost.diverged
     assert not np.isfinite(lost.score.loss)
     assert ended[0] == 0  # so that its slot is the third one's
-    same_bits(found, whole[0][3])
+    (alone,), _ = do(digits, [job(NARROW, 1)])
+    same_bits(found, alone)
 
 
 def test_a_checkpoint_that_cannot_be_written_fails_its_job_alone(whole, digits, tmp_path):
