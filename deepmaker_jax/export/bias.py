@@ -23,8 +23,8 @@ def correct_bias(
 ) -> bytes:
     """Returns the TFLite file that `make` gives once its logits' mean is corrected.
 
-    Over the front of a CIFAR-10 run it halves the logits' error in float16, and takes a
-    third of it in int8 (benchmarks/results/quantization.json).
+    Over the front of a CIFAR-10 run it takes a third of the logits' error in float16 and a
+    fifth in int8, more where that is larger (benchmarks/results/quantization.json).
 
     Args:
       make: from variables to a file; it is called twice.

@@ -61,14 +61,7 @@ def standings(view: RunView, row: Row) -> dict[str, Standing]:
 
 def figures(costs: dict[str, Any]) -> list[Figure]:
     """Returns a manifest entry's costs in words, by name."""
-    return [
-        Figure(
-            text.plain(name.replace("_", " "), limit=60),
-            text.quantity(part(costs, name).get("value"), str(part(costs, name).get("unit") or "")),
-            text.plain(part(costs, name).get("how") or "", limit=300),
-        )
-        for name in sorted(costs)
-    ]
+    return [_figure(name, part(costs, name)) for name in sorted(costs)]
 
 
 def fastest(found: Standing) -> Figure | None:
@@ -144,6 +137,15 @@ def devices_section(view: RunView, members: list[Row], anchors: dict[str, str]) 
 _SHORT = {"ok": "ok", "unsupported": "no", "failed": "failed"}
 
 
+def _figure(name: str, cost: dict[str, Any]) -> Figure:
+    unit = str(cost.get("unit") or "")
+    return Figure(
+        text.plain(name.replace("_", " "), limit=60),
+        text.quantity(cost.get("value"), "" if unit == name else unit),  # not "1,337 DSPs dsps"
+        text.plain(cost.get("how") or "", limit=300),
+    )
+
+
 def _deployed(manifest: dict[str, Any]) -> list[str]:
     return sorted(part(manifest, "targets"))
 
@@ -208,7 +210,7 @@ def _target(found: Standing) -> str:
     seen = {}
     for name, cost in _costs(found):
         if name in HEADLINES and name not in seen:
-            (figure,) = figures({name: cost})
+            figure = _figure(name, cost)
             how = escape(figure.how)
             seen[name] = f'<span title="{how}">{HEADLINES[name]} {escape(figure.value)}</span>'
     lines += seen.values()
