@@ -19,7 +19,7 @@ from deepmaker_jax.backends.backend import (
     measured,
 )  # fmt: skip
 from deepmaker_jax.backends.raspberry import SCRIPT
-from deepmaker_jax.export.parity import FLOAT32
+from deepmaker_jax.export.parity import FLOAT32, Expected, compare
 
 NUM_IMAGES = 20  # under emulation
 # name -> what `iree-compile` is told of the processor
@@ -34,6 +34,7 @@ TARGETS = {
 }  # fmt: skip
 AARCH64, ARMV7A = TARGETS
 PI = "arm/raspberry_pi.py"
+FLOAT, EMULATOR = "model_f32.tflite", "qemu-aarch64"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 RUNTIME = CACHE / "deepmaker-jax" / "iree-aarch64"  # where tools/targets.sh unpacks it
 LIBRARIES = pathlib.Path("/usr/aarch64-linux-gnu")
@@ -45,7 +46,7 @@ def probe() -> list[Tool]:
     libraries = LIBRARIES / "lib" / "libstdc++.so.6"
     return [
         iree.compiler(),
-        tool.program("qemu-aarch64", install=PACKAGES),
+        tool.program(EMULATOR, install=PACKAGES),
         Tool("aarch64 libraries", "installed" if libraries.exists() else None, PACKAGES),
         Tool("aarch64 IREE runtime", _runtime_version(), "make targets"),
         tool.package("ai-edge-litert", install="pip install 'deepmaker-jax[export]'"),
@@ -86,9 +87,14 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 
 
 def _emulate(member: Member, artifact: Artifact) -> Entry:
-    tools = probe()[1:4]
-    tool.need(*tools)
-    command = [str(tools[0].version), "-L", LIBRARIES, _runner(), "--device=local-sync"]
+    tool.need(*probe()[1:4])
+    command = [
+        tool.find_program(EMULATOR) or EMULATOR,
+        "-L",
+        LIBRARIES,
+        _runner(),
+        "--device=local-sync",
+    ]
     images = member.images[:NUM_IMAGES]
     logits = iree.run_module(command, member.bundle / artifact.path, images)
     size = (member.bundle / artifact.path).stat().st_size
@@ -101,9 +107,24 @@ def _run_script(member: Member, artifact: Artifact) -> Entry:
     """Runs the script as the Raspberry Pi would, on this machine's processor."""
     tool.need(probe()[-1])
     said, _ = tool.run([sys.executable, (member.bundle / artifact.path).absolute(), "--calls", "5"])
-    if not said.startswith(f"{len(member.images)} images"):
-        raise RuntimeError(f"the script said {said.splitlines()[:1]}")
+    _check_script(member, said)
     return entry(member, artifact) | {"command": f"python3 models/{member.id}/{PI}"}
+
+
+def _check_script(member: Member, said: str) -> None:
+    """Raises RuntimeError unless the script ran every TFLite file, the float one as JAX does."""
+    line = r"^(model_\w+\.tflite): (\d+) of \d+ right, [\d.]+ ms$"
+    found = dict(re.findall(line, said, re.MULTILINE))
+    files = {path.name for path in member.bundle.glob("model_*.tflite")}
+    if set(found) != files:
+        raise RuntimeError(f"the script ran {sorted(found)}, not {sorted(files)}")
+    member.file(FLOAT)
+    expected = Expected(member.images, member.labels, member.logits)
+    parity, accuracy, _ = compare(member.logits, expected, FLOAT32)
+    right = round(accuracy * len(member.images))
+    # Where the two best logits are as good as equal, rounding may choose the other.
+    if abs(int(found[FLOAT]) - right) > parity["close_images"]:
+        raise RuntimeError(f"the script has {found[FLOAT]} images right with {FLOAT}, JAX {right}")
 
 
 def _runtime_version() -> str | None:

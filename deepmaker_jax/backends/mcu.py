@@ -1,7 +1,6 @@
 """Microcontrollers: TensorFlow Lite Micro, and Arm's Ethos-U beside it."""
 
 import csv
-import functools
 import pathlib
 import re
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.backends import tool
 from deepmaker_jax.backends.backend import (
     Artifact,
@@ -25,15 +25,29 @@ from deepmaker_jax.backends.backend import (
 from deepmaker_jax.backends.boards import BOARDS, fits
 from deepmaker_jax.backends.firmware import write_header, write_model, write_program
 from deepmaker_jax.backends.tflm import arena_bytes
+from deepmaker_jax.errors import UnsupportedError
+from deepmaker_jax.export.operators import allowed_operators
 
 MODEL, HEADER, PROGRAM = "mcu/model.cc", "mcu/model.h", "mcu/main.cc"
 INT8 = "model_int8.tflite"
 ACCELERATOR = "ethos-u55-128"
 ETHOS = f"mcu/model_{ACCELERATOR.replace('-', '_')}.tflite"
+NO_KERNEL = {"SELECT", "EXP"}
 CONFIGURATION = ("Ethos_U55_High_End_Embedded", "Shared_Sram")  # Vela's own, for this core
 # The two round products differently, by one step a layer at most.
 ROUNDING_STEPS = 2
 ARENA_HOW = "allocated by tflite-micro on this 64-bit machine; pointers are half as long on the MCU"
+
+
+def supports(arch: ArchSpec) -> list[str]:
+    """Returns every reason why TensorFlow Lite Micro cannot do a network."""
+    lacking = sorted(allowed_operators(arch, "int8") & NO_KERNEL)
+    if not lacking:
+        return []
+    return [
+        f"activation {arch.activation} needs {' and '.join(lacking)}, for which TensorFlow Lite "
+        "Micro has no int8 kernel"
+    ]
 
 
 def probe() -> list[Tool]:
@@ -44,30 +58,29 @@ def probe() -> list[Tool]:
 def build(member: Member) -> list[Artifact]:
     """Writes the C++ sources, and the file that an Ethos-U runs."""
     micro, vela = probe()
-    int8 = member.bundle / INT8
+    problems = supports(member.arch)
+    if problems:
+        return [Artifact(MODEL, tool.label(micro), UnsupportedError("; ".join(problems)))]
+    model, header, program = (member.bundle / path for path in (MODEL, HEADER, PROGRAM))
 
-    @functools.cache
     def arena() -> int:
         tool.need(micro)
-        return _run(int8, member.images[:1])[1]
+        return _run(member.file(INT8), member.images[:1])[1]
 
     def ethos() -> None:
         tool.need(vela)
         with tempfile.TemporaryDirectory() as folder:
-            _vela(int8, pathlib.Path(folder))
+            _vela(member.file(INT8), pathlib.Path(folder))
             (made,) = pathlib.Path(folder).glob("*_vela.tflite")
             (member.bundle / ETHOS).write_bytes(made.read_bytes())
 
-    sources = [
-        attempt(
-            member.bundle, path, tool.label(micro),
-            lambda path=path, write=write: write(
-                member.bundle / path, int8.read_bytes(), arena_bytes=arena()
-            ),
-        )
-        for path, write in ((MODEL, write_model), (HEADER, write_header), (PROGRAM, write_program))
-    ]  # fmt: skip
-    return [*sources, attempt(member.bundle, ETHOS, tool.label(vela), ethos)]
+    made = (
+        (MODEL, micro, lambda: write_model(model, member.file(INT8).read_bytes())),
+        (HEADER, micro, lambda: write_header(header, arena())),
+        (PROGRAM, micro, lambda: write_program(program, member.file(INT8).read_bytes())),
+        (ETHOS, vela, ethos),
+    )
+    return [attempt(member.bundle, path, tool.label(by), make) for path, by, make in made]
 
 
 def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
@@ -75,6 +88,7 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 
     def run(artifact: Artifact) -> Entry:
         if artifact.path == MODEL:
+            tool.need(probe()[0])
             return _measure_model(member, artifact)
         if artifact.path == ETHOS:
             return _measure_ethos(member, artifact)
@@ -86,7 +100,7 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 def _measure_model(member: Member, artifact: Artifact) -> Entry:
     from deepmaker_jax.backends import litert
 
-    int8 = member.bundle / INT8
+    int8 = member.file(INT8)
     steps, arena, activations = _run(int8, member.images)
     scale, zero_point = litert.logit_quantization(int8)
     logits = (steps.astype(np.float32) - zero_point) * np.float32(scale)
@@ -112,29 +126,44 @@ def _measure_model(member: Member, artifact: Artifact) -> Entry:
 
 def _measure_ethos(member: Member, artifact: Artifact) -> Entry:
     with tempfile.TemporaryDirectory() as folder:
-        said, summary = _vela(member.bundle / INT8, pathlib.Path(folder))
+        said, summary = _vela(member.file(INT8), pathlib.Path(folder))
     how = f"Vela's estimate for {ACCELERATOR}, {', '.join(CONFIGURATION)}; not run"
     clock, cycles = float(summary["core_clock"]), int(float(summary["cycles_total"]))
-    fallen = re.findall(r"^Info: (\S+) .* is a CPU only op", said, re.MULTILINE)
-    counted = re.search(r"CPU operators = (\d+)", said)
-    names = f": {', '.join(sorted(set(fallen)))}" if fallen else ""
+    number, fallen = cpu_operators(said)
+    names = f": {', '.join(fallen)}" if fallen else ""
     cost = {
         "sram_bytes": measured(round(1024 * float(summary["sram_memory_used"])), "bytes", how),
         "cycles": measured(cycles, "cycles", how),
         "latency": measured(1000 * cycles / clock, "ms", f"{how}; at {clock / 1e6:.0f} MHz"),
-        "cpu_operators": measured(
-            int(counted[1]) if counted else 0, "operators", f"left to the CPU by Vela{names}"
-        ),
+        "cpu_operators": measured(number, "operators", f"left to the CPU by Vela{names}"),
     }
     found = entry(member, artifact, cost=cost)
     return found | {"status": "unsupported", "reason": "built; running it needs an Ethos-U"}
 
 
+def cpu_operators(said: str) -> tuple[int, list[str]]:
+    """Returns (operators that Vela left to the CPU, their names) from its words.
+
+    Raises:
+      RuntimeError: it did not say how many.
+    """
+    counted = re.search(r"CPU operators = (\d+)", said)
+    if counted is None:
+        raise RuntimeError("Vela did not say how many operators it left to the CPU")
+    names = re.findall(
+        r"^(?:Info|Warning): (\S+) .*(?:is a CPU only op|is not supported on the NPU)", said,
+        re.MULTILINE,
+    )  # fmt: skip
+    return int(counted[1]), sorted(set(names))
+
+
 def _run(int8: pathlib.Path, images: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Returns (int8 logits, arena bytes, those of activations) of a model under tflite-micro."""
+    from deepmaker_jax.backends.litert import int8_pixels
+
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
-        np.save(folder / "images.npy", (images ^ 0x80).view(np.int8))
+        np.save(folder / "images.npy", int8_pixels(images))
         files = (folder / "images.npy", folder / "logits.npy")
         module = "deepmaker_jax.backends.tflm"
         _, said = tool.run([sys.executable, "-m", module, int8.absolute(), *files])

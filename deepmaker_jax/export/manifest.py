@@ -58,6 +58,17 @@ def present(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
             yield name, entry
 
 
+def own_entries(manifest: Manifest, target: str) -> dict[str, Manifest]:
+    """Returns {path: entry} of a target: its folder's files, or the folder if it failed whole."""
+    files = manifest["files"].items()
+    return {name: entry for name, entry in files if name.split("/")[0] == target}
+
+
+def portable_entries(manifest: Manifest) -> dict[str, Manifest]:
+    """Returns {path: entry} of the files beside the manifest, which every target is made from."""
+    return {name: entry for name, entry in manifest["files"].items() if "/" not in name}
+
+
 def check_sum(path: pathlib.Path, entry: Manifest) -> None:
     """Raises InputError unless the file is the one that its entry was written for."""
     try:
