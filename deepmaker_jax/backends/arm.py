@@ -1,12 +1,11 @@
 """Arm processors: IREE for 64 and 32 bits, and TFLite on a Raspberry Pi."""
 
-import os
 import pathlib
 import re
 import sys
 from collections.abc import Sequence
 
-from deepmaker_jax.backends import iree, tool
+from deepmaker_jax.backends import aarch64, iree, tool
 from deepmaker_jax.backends.backend import (
     Artifact,
     Backend,
@@ -35,8 +34,6 @@ TARGETS = {
 AARCH64, ARMV7A = TARGETS
 PI = "arm/raspberry_pi.py"
 FLOAT, EMULATOR = "model_f32.tflite", "qemu-aarch64"
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-RUNTIME = CACHE / "deepmaker-jax" / "iree-aarch64"  # where tools/targets.sh unpacks it
 LIBRARIES = pathlib.Path("/usr/aarch64-linux-gnu")
 PACKAGES = "apt-get install qemu-user libc6-arm64-cross libstdc++6-arm64-cross"
 
@@ -48,7 +45,7 @@ def probe() -> list[Tool]:
         iree.compiler(),
         tool.program(EMULATOR, install=PACKAGES),
         Tool("aarch64 libraries", "installed" if libraries.exists() else None, PACKAGES),
-        Tool("aarch64 IREE runtime", _runtime_version(), "make targets"),
+        aarch64.runtime(),
         tool.package("ai-edge-litert", install="pip install 'deepmaker-jax[export]'"),
     ]
 
@@ -92,7 +89,7 @@ def _emulate(member: Member, artifact: Artifact) -> Entry:
         tool.find_program(EMULATOR) or EMULATOR,
         "-L",
         LIBRARIES,
-        _runner(),
+        aarch64.runner(),
         "--device=local-sync",
     ]
     images = member.images[:NUM_IMAGES]
@@ -125,17 +122,6 @@ def _check_script(member: Member, said: str) -> None:
     # Where the two best logits are as good as equal, rounding may choose the other.
     if abs(int(found[FLOAT]) - right) > parity["close_images"]:
         raise RuntimeError(f"the script has {found[FLOAT]} images right with {FLOAT}, JAX {right}")
-
-
-def _runtime_version() -> str | None:
-    """Returns the version of the aarch64 runtime that was unpacked; None if none was."""
-    names = [path.name for path in RUNTIME.glob("iree_base_runtime-*.dist-info")]
-    found = re.match(r"iree_base_runtime-(.+)\.dist-info", names[0]) if names else None
-    return found[1] if found and _runner().exists() else None
-
-
-def _runner() -> pathlib.Path:
-    return RUNTIME / "iree" / "_runtime_libs" / "iree-run-module"
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -32,7 +32,7 @@ PROJECT = "fpga/hls"
 NAME = "network"
 TOP = f"{PROJECT}/firmware/{NAME}.cpp"
 MOST_READERS = 7  # copies of a stream that hls4ml makes
-RULE = Rule(min_agreement=0.9)  # of a simulation that has the right types
+RULE = Rule(min_agreement=0.9)  # an allowance for fixed point
 SIMULATION_SECONDS = 1200.0
 
 
@@ -120,10 +120,11 @@ def _design(member: Member, network: tuple[Layer, ...], weights: dict[str, Any])
     valid = get_backend("Vitis").get_valid_reuse_factors
     limits = fixed.calibrated(member.file("model_int8.tflite"), network)
     types = fixed.choose_types(network, weights, limits)
+    fifos = resource.streams(network, types)
     for name, part in resource.PARTS.items():
-        reuse = resource.choose_reuse(network, types, valid, part)
+        reuse = resource.choose_reuse(network, fifos, valid, part)
         if reuse is not None:
-            return Design(name, reuse, types, resource.estimate(network, reuse, types))
+            return Design(name, reuse, types, resource.estimate(network, reuse, fifos))
     raise UnsupportedError(f"it fits none of the parts {', '.join(resource.PARTS)}")
 
 

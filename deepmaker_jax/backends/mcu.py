@@ -63,9 +63,12 @@ def build(member: Member) -> list[Artifact]:
         return [Artifact(MODEL, tool.label(micro), UnsupportedError("; ".join(problems)))]
     model, header, program = (member.bundle / path for path in (MODEL, HEADER, PROGRAM))
 
+    def int8() -> pathlib.Path:
+        tool.need(micro)  # without the arena's size the sources are of no use
+        return member.file(INT8)
+
     def arena() -> int:
-        tool.need(micro)
-        return _run(member.file(INT8), member.images[:1])[1]
+        return _run(int8(), member.images[:1])[1]
 
     def ethos() -> None:
         tool.need(vela)
@@ -75,9 +78,9 @@ def build(member: Member) -> list[Artifact]:
             (member.bundle / ETHOS).write_bytes(made.read_bytes())
 
     made = (
-        (MODEL, micro, lambda: write_model(model, member.file(INT8).read_bytes())),
+        (MODEL, micro, lambda: write_model(model, int8().read_bytes())),
         (HEADER, micro, lambda: write_header(header, arena())),
-        (PROGRAM, micro, lambda: write_program(program, member.file(INT8).read_bytes())),
+        (PROGRAM, micro, lambda: write_program(program, int8().read_bytes())),
         (ETHOS, vela, ethos),
     )
     return [attempt(member.bundle, path, tool.label(by), make) for path, by, make in made]
@@ -88,7 +91,6 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 
     def run(artifact: Artifact) -> Entry:
         if artifact.path == MODEL:
-            tool.need(probe()[0])
             return _measure_model(member, artifact)
         if artifact.path == ETHOS:
             return _measure_ethos(member, artifact)

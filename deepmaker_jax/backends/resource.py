@@ -121,11 +121,11 @@ def streams(network: Sequence[Layer], types: Mapping[str, Types]) -> list[Stream
 
 
 def estimate(
-    network: Sequence[Layer], reuse: Mapping[str, int], types: Mapping[str, Types]
+    network: Sequence[Layer], reuse: Mapping[str, int], fifos: Sequence[Stream]
 ) -> Estimate:
-    """Returns what a folded network takes with these reuse factors and types."""
+    """Returns what a folded network takes with these reuse factors and its `streams`."""
     dsps = luts = interval = latency = 0
-    blocks = sum(_blocks(stream.depth, stream.width) for stream in streams(network, types))
+    blocks = sum(_blocks(stream.depth, stream.width) for stream in fifos)
     for layer in network:
         luts += LAYER_LUTS
         if layer.op in ("conv", "dense"):
@@ -151,7 +151,7 @@ def _blocks(depth: int, width: int) -> int:
 
 def choose_reuse(
     network: Sequence[Layer],
-    types: Mapping[str, Types],
+    fifos: Sequence[Stream],
     valid: Callable[[int, int], Sequence[int]],
     part: Part,
 ) -> dict[str, int] | None:
@@ -163,7 +163,7 @@ def choose_reuse(
 
     Args:
       network: folded layers.
-      types: of their values.
+      fifos: their `streams`.
       valid: from (inputs, outputs of a product with a matrix) to the factors that
         hls4ml accepts, rising.
       part: to fit.
@@ -185,6 +185,6 @@ def choose_reuse(
     # Larger factors need not take less: a deep, narrow memory may fill more blocks than a wide one.
     for cycles in sorted({f * _pixels(layer) for layer in weighted for f in factors[layer.name]}):
         reuse = design(cycles)
-        if fits(estimate(network, reuse, types), part):
+        if fits(estimate(network, reuse, fifos), part):
             return reuse
     return None

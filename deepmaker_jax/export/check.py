@@ -22,8 +22,8 @@ from deepmaker_jax.export.run import run_onnx, run_tflite
 from deepmaker_jax.files import load_json
 
 CONFIG, FRONT = "config.json", "front.json"
-# Kernels of another processor round quantised sums otherwise: of the range of the logits, added
-# to the error that was measured at export.
+# Kernels of another processor round quantised sums otherwise. An allowance, not a measurement: of
+# the range of the logits, added to the error that was measured at export.
 SLACK = 0.02
 BAD = ("damaged", "disagrees")
 
