@@ -1,4 +1,4 @@
-"""Command lines: the experiments' own, and `deepmaker show | report | train`."""
+"""Command lines: the experiments' own, and `deepmaker COMMAND`."""
 
 import contextlib
 import dataclasses
@@ -152,7 +152,6 @@ def experiment(
         except InputError as error:
             _check_place(error, args, presets, prog)
             raise
-        config = _with_board(config)
         _check_targets(config)
         config_module.check(config)
         config_module.check_reference(config, extension.get("references") or ())
@@ -164,18 +163,6 @@ def experiment(
         _run(config, load=load or _load_by_name, command=again[0], extension=extension)
 
     return guarded(work, resume=lambda: again[0] if again else "")
-
-
-def _with_board(config: Config) -> Config:
-    """Returns the settings with the limits of `config.board`; a stricter one of its own stays."""
-    if config.board is None:
-        return config
-    from deepmaker_jax.backends import boards
-
-    own = dataclasses.asdict(config.limits)
-    room = boards.limits(config.board)
-    stricter = {k: v if own[k] is None else min(v, own[k]) for k, v in room.items()}
-    return dataclasses.replace(config, limits=dataclasses.replace(config.limits, **stricter))
 
 
 def _check_targets(config: Config) -> None:

@@ -77,7 +77,8 @@ class Check:
     """Checks the files of a run or a bundle, anywhere: sums, and what can be run again.
 
     Needs neither JAX nor the data. TFLite files are run where LiteRT is installed,
-    ONNX files where ONNX Runtime is.
+    ONNX files where ONNX Runtime is. Of the other portable files, and of those in
+    targets' folders, the sums alone are checked; `deepmaker deploy` runs what it makes.
     """
 
     path: tyro.conf.Positional[str]

@@ -297,8 +297,25 @@ def from_json(value: Any) -> Config:
     return config
 
 
+def with_board(config: Config) -> Config:
+    """Returns the settings with the limits of `config.board`; a stricter one of its own stays.
+
+    Raises:
+      InputError: there is no such board.
+    """
+    if config.board is None:
+        return config
+    from deepmaker_jax.backends import boards
+
+    own = dataclasses.asdict(config.limits)
+    room = boards.limits(config.board)
+    stricter = {k: v if own[k] is None else min(v, own[k]) for k, v in room.items()}
+    return dataclasses.replace(config, limits=dataclasses.replace(config.limits, **stricter))
+
+
 def check(config: Config) -> None:
     """Raises InputError at the first setting that is out of range."""
+    with_board(config)
     _whole("seed", config.seed, 0, 2**31 - 1)
     _share("validation_share", config.validation_share, open_low=True)
     _whole("workers", config.workers, 0)

@@ -1,15 +1,17 @@
 """Deployment: every backend on every member of a front, only what is missing or stale."""
 
 import concurrent.futures
+import contextlib
 import pathlib
+import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from deepmaker_jax import ledger
 from deepmaker_jax.backends import BACKENDS
-from deepmaker_jax.backends.backend import Backend, Tool, failed
-from deepmaker_jax.backends.tool import num_cores
+from deepmaker_jax.backends.backend import Backend, BackendError, failed
 from deepmaker_jax.backends.worker import (
     LIMIT_SECONDS,
     is_fresh,
@@ -17,8 +19,17 @@ from deepmaker_jax.backends.worker import (
     run_backend,
 )
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.export.manifest import MANIFEST, check_sum, present, read_manifest, standing
-from deepmaker_jax.files import load_json, write_json
+from deepmaker_jax.export.manifest import (
+    MANIFEST,
+    check_sum,
+    own_entries,
+    portable_entries,
+    present,
+    read_manifest,
+    standing,
+)
+from deepmaker_jax.files import load_json, lock, write_json
+from deepmaker_jax.machine import num_cores
 from deepmaker_jax.run_folder import FRONT
 
 LIGHT, NONE = "light", "none"  # what an experiment's targets may be besides names of backends
@@ -30,7 +41,8 @@ class Deployed(NamedTuple):
     Attributes:
       id: of the member.
       target: the backend's name.
-      status: ok if any of its files is; else failed or unsupported. A failed file makes it failed.
+      status: failed if any of its files is; ok if one was run and agrees with JAX; else
+        unsupported.
       reason: of the first file that is not ok; None if all are.
       num_ok, num_files: the backend's files in the bundle.
       seconds: that it took; 0 for what was there already.
@@ -56,7 +68,7 @@ def deploy(
     backends: Mapping[str, Backend] = BACKENDS,
     num_workers: int | None = None,
     limit_seconds: float = LIMIT_SECONDS,
-) -> Iterator[Deployed]:
+) -> Generator[Deployed, None, None]:
     """Builds and measures bundles for devices; yields an event for each member and backend.
 
     Input is checked before the first event. Backends work side by side, each in
@@ -72,11 +84,12 @@ def deploy(
       limit_seconds: for one backend on one member.
 
     Raises:
-      InputError: no front, no bundles, or a name that is not there.
+      InputError: no front, no bundles, a name that is not there, or (by the first
+        event) another process works in the run folder.
     """
     bundles = find_bundles(run, members)
     chosen = choose(targets, backends)
-    return _deploy(bundles, chosen, num_workers or num_cores(), limit_seconds)
+    return _deploy(run, bundles, chosen, num_workers or num_cores(), limit_seconds)
 
 
 def describe(event: Deployed) -> str:
@@ -103,10 +116,11 @@ def deploy_and_print(run: pathlib.Path, *, quiet: bool = False, **settings: Any)
       RuntimeError: a backend failed on a member; all others are done.
     """
     failures = 0
-    for event in deploy(run, **settings):
-        if event.status == "failed" or not quiet:
-            print(describe(event), flush=True)
-        failures += event.status == "failed"
+    with contextlib.closing(deploy(run, **settings)) as events:
+        for event in events:
+            if event.status == "failed" or not quiet:
+                print(describe(event), flush=True)
+            failures += event.status == "failed"
     if failures:
         raise RuntimeError(f"{failures} failed, as each manifest.json says: run again to retry")
 
@@ -175,10 +189,11 @@ def find_bundles(run: pathlib.Path, members: int | None) -> list[pathlib.Path]:
         )
     if members is not None and not 1 <= members <= len(found):
         raise InputError(f"members (={members}) must be 1..{len(found)}, the bundles of {run}")
-    for bundle in found:
-        for name, entry in present(read_manifest(bundle)):
-            if "/" not in name:  # what lies deeper is made again where it is not whole
-                check_sum(bundle / name, entry)
+    for bundle in found[:members]:
+        manifest = read_manifest(bundle)
+        portable = portable_entries(manifest)  # what lies deeper is made again if it is not whole
+        for name, entry in present(manifest | {"files": portable}):
+            check_sum(bundle / name, entry)
     return found[:members]
 
 
@@ -194,7 +209,35 @@ def choose(targets: Sequence[str], backends: Mapping[str, Backend]) -> list[Back
     return [backend for name, backend in backends.items() if name in targets or not targets]
 
 
+@contextlib.contextmanager
+def _alone(run: pathlib.Path) -> Iterator[None]:
+    """Holds a run folder for this process, against its experiment and other deployments.
+
+    Raises:
+      InputError: another process holds it, or it cannot be written.
+    """
+    path = run / ledger.NAME if (run / ledger.NAME).exists() else run / FRONT
+    try:
+        file = open(path, "ab")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): copy the run") from None
+    with file:
+        lock(file, run)
+        yield
+
+
 def _deploy(
+    run: pathlib.Path,
+    bundles: list[pathlib.Path],
+    backends: list[Backend],
+    num_workers: int,
+    limit_seconds: float,
+) -> Generator[Deployed, None, None]:
+    with _alone(run):
+        yield from _deploy_alone(bundles, backends, num_workers, limit_seconds)
+
+
+def _deploy_alone(
     bundles: list[pathlib.Path], backends: list[Backend], num_workers: int, limit_seconds: float
 ) -> Iterator[Deployed]:
     tools = {backend.name: list(backend.probe()) for backend in backends}
@@ -209,6 +252,10 @@ def _deploy(
                 yield _event(manifest, backend, 0.0, done, num_jobs)
             else:
                 waiting.append((bundle, backend, key))
+    # Before anything is built: stopped at any instant, a manifest lists what is there.
+    for bundle, backend, _ in waiting:
+        _record(bundle, backend, {}, None)
+        shutil.rmtree(bundle / backend.name, ignore_errors=True)
     for timed, workers in ((False, num_workers), (True, 1)):
         jobs = [job for job in waiting if job[1].timed == timed]
         stop = threading.Event()
@@ -220,7 +267,9 @@ def _deploy(
                 for future in concurrent.futures.as_completed(running):
                     (bundle, backend, key), (entries, seconds) = running[future], future.result()
                     done += 1
-                    manifest = _record(bundle, backend, key, entries, tools[backend.name])
+                    versions = {tool.name: tool.version for tool in tools[backend.name]}
+                    target = {"made_from": key, "tools": versions}
+                    manifest = _record(bundle, backend, entries, target)
                     yield _event(manifest, backend, seconds, done, num_jobs)
             finally:
                 stop.set()  # for jobs that still run when the caller has had enough
@@ -230,24 +279,24 @@ def _deploy(
 def _attempt(
     bundle: pathlib.Path, backend: Backend, stop: threading.Event, limit_seconds: float
 ) -> tuple[dict[str, Any], float]:
-    """Returns (entries, seconds); a backend that fails as a whole has one entry, its folder's."""
+    """Returns (entries, seconds); a backend that dies has one entry, its folder's."""
     began = time.perf_counter()
     try:
         entries = run_backend(backend, bundle, stop=stop, limit_seconds=limit_seconds)
-    except RuntimeError as error:
+    except BackendError as error:
         entries = {backend.name: failed(backend.name, backend.name, error)}
     return entries, time.perf_counter() - began
 
 
 def _record(
-    bundle: pathlib.Path, backend: Backend, key: str, entries: dict[str, Any], tools: list[Tool]
+    bundle: pathlib.Path, backend: Backend, entries: dict[str, Any], target: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Replaces a backend's part of the manifest; returns the whole."""
     manifest = load_json(bundle / MANIFEST)
-    own = (backend.name, f"{backend.name}/")
-    kept = {n: e for n, e in manifest["files"].items() if n != own[0] and not n.startswith(own[1])}
-    versions = {tool.name: tool.version for tool in tools}
-    targets = manifest.get("targets", {}) | {backend.name: {"made_from": key, "tools": versions}}
+    own = own_entries(manifest, backend.name)
+    kept = {name: entry for name, entry in manifest["files"].items() if name not in own}
+    targets = {n: t for n, t in manifest.get("targets", {}).items() if n != backend.name}
+    targets |= {} if target is None else {backend.name: target}
     manifest |= {"files": kept | entries, "targets": targets}
     write_json(bundle / MANIFEST, manifest)
     return manifest

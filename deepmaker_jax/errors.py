@@ -11,6 +11,14 @@ class InputError(ValueError):
     """
 
 
+class MissingToolError(InputError):
+    """A package or a program that is not installed; the message says what installs it."""
+
+
+class UnsupportedError(RuntimeError):
+    """What cannot be done for a network though nothing went wrong; the message says why."""
+
+
 def one_line(error: BaseException) -> str:
     """Returns an error as one line that depends on neither time nor place."""
     text = " ".join(f"{type(error).__name__}: {error}".split())

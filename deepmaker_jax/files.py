@@ -9,7 +9,12 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from deepmaker_jax.errors import InputError
 
@@ -75,6 +80,24 @@ def remove_leftovers(path: pathlib.Path) -> None:
     """Removes what `replacing(path)` left behind in a process that was killed."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
         left.unlink(missing_ok=True)
+
+
+def lock(file: IO[Any], folder: pathlib.Path) -> None:
+    """Holds a folder for this process by an open file of it, until the file is closed.
+
+    The system lets go of it when the process ends, however it does.
+
+    Raises:
+      InputError: another process holds it.
+    """
+    if fcntl is None:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{folder} is in use by another process: wait for it") from None
+    except OSError:
+        return  # a file system that knows no locks
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:

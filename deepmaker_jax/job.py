@@ -77,6 +77,7 @@ def run(
       InputError: a setting, the data or the run folder breaks a rule.
     """
     config_module.check(config)
+    config = config_module.with_board(config)
     config_module.check_reference(config, references)
     check_data(data)
     config = resolve(config, data)

@@ -6,13 +6,8 @@ import os
 import pathlib
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import dump_json
+from deepmaker_jax.files import dump_json, lock
 
 NAME = "ledger.jsonl"
 WORKER_DIED = "its worker died"  # how the reason of a lost candidate begins
@@ -87,8 +82,8 @@ class Ledger:
           InputError: the file is damaged, or another process has it open.
         """
         self._file = open(path, "ab")  # noqa: SIM115 - it stays open
-        self._lock(path)
         try:
+            lock(self._file, path.parent)
             self.records = read(path)
         except InputError:
             self._file.close()
@@ -98,18 +93,6 @@ class Ledger:
         whole = path.read_bytes().rfind(b"\n") + 1
         if self._file.tell() > whole:
             self._file.truncate(whole)
-
-    def _lock(self, path: pathlib.Path) -> None:
-        """Holds the file for this process: the system lets go of it when the process ends."""
-        if fcntl is None:  # not on Windows
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise InputError(f"{path.parent} is in use by another process: wait for it") from None
-        except OSError:
-            return  # a file system that knows no locks
 
     def find(self, id: str, fidelity: Record) -> Record | None:
         """Returns the measurement of (id, fidelity), or None."""

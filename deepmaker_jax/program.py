@@ -10,6 +10,7 @@ import jax
 from deepmaker_jax.config import Config
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.execute import runtime
+from deepmaker_jax.machine import num_cores, processor
 
 PACKAGES = ("deepmaker-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy", "moocore",
     "tensorflow", "ai-edge-litert", "jax2onnx", "onnxruntime",
@@ -103,28 +104,9 @@ def describe_platform() -> dict[str, Any]:
     return {
         "system": platform.system(),
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "device": device.device_kind,
     }
-
-
-def _processor() -> str:
-    """Returns the processor's name; Linux hides it in a file."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [
-                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
-            ]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor()
-
-
-def num_cores() -> int:
-    """Returns the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def reproducible(program: dict[str, Any]) -> tuple[bool, str | None]:

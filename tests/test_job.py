@@ -24,6 +24,7 @@ from deepmaker_jax import (
     make_dataset,
     run,
 )
+from deepmaker_jax.backends import boards
 from deepmaker_jax.cli import main
 from deepmaker_jax.config import FinalConfig, LimitConfig, SearchConfig, SpaceConfig, TrainConfig
 from deepmaker_jax.errors import InputError
@@ -550,3 +551,17 @@ def test_the_large_presets_run_reduced(preset, only, pictures, tmp_path):
     assert front["members"][0]["status"] == "ok"
     bundle = read_bundle(tmp_path / "run" / front["members"][0]["bundle"])
     assert bundle["files"]["model_int8.tflite"]["status"] == "ok"
+
+
+def test_a_board_limits_the_search_in_python_too(tmp_path):
+    def stop(event):
+        raise RuntimeError("enough")
+
+    config = dataclasses.replace(TINY, out=str(tmp_path / "run"), board="pico")
+    with pytest.raises(RuntimeError, match="enough"):
+        run(config, data=DIGITS, on_event=stop)
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    limits = {"params": 4_000} | boards.limits("pico")
+    assert {name: value for name, value in settings["limits"].items() if value} == limits
+    with pytest.raises(InputError, match=r"board \(=z80\) must be one of"):
+        run(dataclasses.replace(config, board="z80"), data=DIGITS)

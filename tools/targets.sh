@@ -15,14 +15,4 @@ if ! dpkg --status "${packages[@]}" > /dev/null 2>&1; then
   "${as_root[@]}" apt-get install --yes --quiet=2 "${packages[@]}"
 fi
 
-place="${XDG_CACHE_HOME:-$HOME/.cache}/deepmaker-jax/iree-aarch64"
-version="$("$python" -c 'import importlib.metadata as m; print(m.version("iree-base-runtime"))')"
-if [ ! -d "$place/iree_base_runtime-$version.dist-info" ]; then
-  folder="$(mktemp -d)"
-  trap 'rm -rf "$folder"' EXIT
-  "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 \
-    --platform manylinux_2_28_aarch64 --dest "$folder" "iree-base-runtime==$version"
-  rm -rf "$place"
-  "$python" -m zipfile --extract "$folder"/*.whl "$place"
-  chmod +x "$place/iree/_runtime_libs/iree-run-module"
-fi
+"$python" -m deepmaker_jax.backends.aarch64

@@ -11,16 +11,16 @@ from deepmaker_jax.backends.backend import (
     Backend,
     Entry,
     Member,
-    MissingToolError,
     Tool,
     attempt,
     entry,
     measure_each,
     measured,
 )  # fmt: skip
+from deepmaker_jax.errors import MissingToolError, UnsupportedError
 
 BACKENDS = {b.name: b for b in (arm.BACKEND, mcu.BACKEND, cpu.BACKEND, gpu.BACKEND, fpga.BACKEND)}
 __all__ = [
-    "BACKENDS", "Artifact", "Backend", "Entry", "Member", "MissingToolError", "Tool", "attempt",
-    "entry", "measure_each", "measured",
+    "BACKENDS", "Artifact", "Backend", "Entry", "Member", "MissingToolError", "Tool",
+    "UnsupportedError", "attempt", "entry", "measure_each", "measured",
 ]  # fmt: skip

@@ -1,6 +1,5 @@
 """Arm processors: IREE for 64 and 32 bits, and TFLite on a Raspberry Pi."""
 
-import os
 import pathlib
 import re
 import sys
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepmaker_jax.backends import instructions, iree, tool
+from deepmaker_jax.backends import aarch64, instructions, iree, tool
 from deepmaker_jax.backends.backend import (
     Artifact,
     Backend,
@@ -22,7 +21,7 @@ from deepmaker_jax.backends.backend import (
 )  # fmt: skip
 from deepmaker_jax.backends.raspberry import SCRIPT
 from deepmaker_jax.errors import one_line
-from deepmaker_jax.export.parity import FLOAT32
+from deepmaker_jax.export.parity import FLOAT32, Expected, compare
 
 NUM_IMAGES = 20  # under emulation
 # name -> what `iree-compile` is told of the processor
@@ -37,8 +36,7 @@ TARGETS = {
 }  # fmt: skip
 AARCH64, ARMV7A = TARGETS
 PI = "arm/raspberry_pi.py"
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-RUNTIME = CACHE / "deepmaker-jax" / "iree-aarch64"  # where tools/targets.sh unpacks it
+FLOAT, EMULATOR = "model_f32.tflite", "qemu-aarch64"
 LIBRARIES = pathlib.Path("/usr/aarch64-linux-gnu")
 PACKAGES = "apt-get install qemu-user libc6-arm64-cross libstdc++6-arm64-cross"
 
@@ -48,9 +46,9 @@ def probe() -> list[Tool]:
     libraries = LIBRARIES / "lib" / "libstdc++.so.6"
     return [
         iree.compiler(),
-        tool.program("qemu-aarch64", install=PACKAGES),
+        tool.program(EMULATOR, install=PACKAGES),
         Tool("aarch64 libraries", "installed" if libraries.exists() else None, PACKAGES),
-        Tool("aarch64 IREE runtime", _runtime_version(), "make targets"),
+        aarch64.runtime(),
         instructions.compiler(),
         tool.package("ai-edge-litert", install="pip install 'deepmaker-jax[export]'"),
     ]
@@ -90,12 +88,11 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 
 
 def _emulate(member: Member, artifact: Artifact) -> Entry:
-    tools = probe()[1:4]
-    tool.need(*tools)
-    emulator, module = str(tools[0].version), member.bundle / artifact.path
+    tool.need(*probe()[1:4])
+    emulator, module = tool.find_program(EMULATOR) or EMULATOR, member.bundle / artifact.path
 
     def run(images: np.ndarray, options: Sequence[str] = ()) -> np.ndarray:
-        command = [emulator, *options, "-L", LIBRARIES, _runner(), "--device=local-sync"]
+        command = [emulator, *options, "-L", LIBRARIES, aarch64.runner(), "--device=local-sync"]
         return iree.run_module(command, module, images)
 
     logits = run(member.images[:NUM_IMAGES])
@@ -115,20 +112,24 @@ def _run_script(member: Member, artifact: Artifact) -> Entry:
     """Runs the script as the Raspberry Pi would, on this machine's processor."""
     tool.need(probe()[-1])
     said, _ = tool.run([sys.executable, (member.bundle / artifact.path).absolute(), "--calls", "5"])
-    if not said.startswith(f"{len(member.images)} images"):
-        raise RuntimeError(f"the script said {said.splitlines()[:1]}")
+    _check_script(member, said)
     return entry(member, artifact) | {"command": f"python3 models/{member.id}/{PI}"}
 
 
-def _runtime_version() -> str | None:
-    """Returns the version of the aarch64 runtime that was unpacked; None if none was."""
-    names = [path.name for path in RUNTIME.glob("iree_base_runtime-*.dist-info")]
-    found = re.match(r"iree_base_runtime-(.+)\.dist-info", names[0]) if names else None
-    return found[1] if found and _runner().exists() else None
-
-
-def _runner() -> pathlib.Path:
-    return RUNTIME / "iree" / "_runtime_libs" / "iree-run-module"
+def _check_script(member: Member, said: str) -> None:
+    """Raises RuntimeError unless the script ran every TFLite file, the float one as JAX does."""
+    line = r"^(model_\w+\.tflite): (\d+) of \d+ right, [\d.]+ ms$"
+    found = dict(re.findall(line, said, re.MULTILINE))
+    files = {path.name for path in member.bundle.glob("model_*.tflite")}
+    if set(found) != files:
+        raise RuntimeError(f"the script ran {sorted(found)}, not {sorted(files)}")
+    member.file(FLOAT)
+    expected = Expected(member.images, member.labels, member.logits)
+    parity, accuracy, _ = compare(member.logits, expected, FLOAT32)
+    right = round(accuracy * len(member.images))
+    # Where the two best logits are as good as equal, rounding may choose the other.
+    if abs(int(found[FLOAT]) - right) > parity["close_images"]:
+        raise RuntimeError(f"the script has {found[FLOAT]} images right with {FLOAT}, JAX {right}")
 
 
 def _write(path: pathlib.Path, text: str) -> None:

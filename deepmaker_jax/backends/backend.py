@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
-from deepmaker_jax.errors import InputError, one_line
-from deepmaker_jax.export.manifest import made_entry, missing_entry
+from deepmaker_jax.errors import MissingToolError, UnsupportedError, one_line
+from deepmaker_jax.export.manifest import WEIGHTS, made_entry, missing_entry
 from deepmaker_jax.export.parity import QUANTISED, Expected, Rule, compare
 
 Entry = dict[str, Any]
 
 
-class MissingToolError(RuntimeError):
-    """A tool that is not here; the message names the package that brings it."""
+class BackendError(RuntimeError):
+    """A backend that ended before it said anything; the message is one line."""
 
 
 class Tool(NamedTuple):
@@ -44,6 +44,7 @@ class Member:
       images: uint8[n, h, w, c], test images of `reference.npz`.
       labels: int[n].
       logits: Float32[n, classes], JAX's.
+      portable: what the manifest says of the files beside it, by name.
     """
 
     id: str
@@ -52,6 +53,29 @@ class Member:
     images: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
+    portable: dict[str, Entry]
+
+    def file(self, name: str) -> pathlib.Path:
+        """Returns where a portable file is.
+
+        Raises:
+          UnsupportedError: it was not made, or does not say what JAX says; the
+            manifest's own reason.
+        """
+        found = self.portable.get(name, {"status": "missing", "reason": "it was never exported"})
+        if found["status"] != "ok":
+            raise UnsupportedError(f"{name} is {found['status']}: {found['reason']}")
+        return self.bundle / name
+
+    def weights(self) -> tuple[ArchSpec, dict[str, Any]]:
+        """Returns (architecture, variables): the weights' file alone, whatever else is there.
+
+        Raises:
+          InputError: it is damaged.
+        """
+        from deepmaker_jax.export.weights import load_weights  # needs JAX
+
+        return load_weights(self.file(WEIGHTS))
 
 
 class Artifact(NamedTuple):
@@ -113,12 +137,10 @@ def attempt(bundle: pathlib.Path, path: str, tool: str, make: Callable[[], None]
 
 def failed(path: str, tool: str, problem: BaseException) -> Entry:
     """Returns the entry of a file that was not made or could not be run."""
-    missing = isinstance(problem, MissingToolError) or (
-        isinstance(problem, InputError) and "pip install" in str(problem)
-    )
-    reason = str(problem) if missing else one_line(problem)
-    status = "unsupported" if missing else "failed"
-    return missing_entry(status, reason) | {"tool": tool}
+    expected = isinstance(problem, MissingToolError | UnsupportedError)
+    said = expected or isinstance(problem, BackendError)
+    reason = str(problem) if said else one_line(problem)
+    return missing_entry("unsupported" if expected else "failed", reason) | {"tool": tool}
 
 
 def unsupported(backend: Backend, reasons: Sequence[str]) -> Entry:

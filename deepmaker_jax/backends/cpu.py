@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deepmaker_jax import machine
 from deepmaker_jax.backends import iree, tool
 from deepmaker_jax.backends.backend import (
     Artifact,
     Backend,
     Entry,
     Member,
-    MissingToolError,
     Tool,
     attempt,
     entry,
@@ -27,11 +27,11 @@ from deepmaker_jax.backends.engine import (
     run_engine,
 )  # fmt: skip
 from deepmaker_jax.backends.timing import Timing, interleaved
-from deepmaker_jax.errors import one_line
+from deepmaker_jax.errors import MissingToolError, one_line
 from deepmaker_jax.export.parity import FLOAT32, QUANTISED, Expected, compare
 from deepmaker_jax.files import write_json
 
-TIMINGS = "cpu/timings.json"
+ENGINES_FILE = "cpu/engines.json"  # what was timed; how long it took is in the manifest
 WEIGHTS = str(pathlib.PurePosixPath(OPENVINO_FILE).with_suffix(".bin"))
 NUM_ROUNDS = 50
 BATCH = 64
@@ -62,12 +62,12 @@ def build(member: Member) -> list[Artifact]:
         tool.need(openvino)
         import openvino as ov
 
-        model = ov.Core().read_model(member.bundle / "model_f32.tflite")
+        model = ov.Core().read_model(member.file("model_f32.tflite"))
         ov.save_model(model, member.bundle / OPENVINO_FILE, compress_to_fp16=False)
 
     made.append(attempt(member.bundle, OPENVINO_FILE, tool.label(openvino), convert))
     made.append(made[-1]._replace(path=WEIGHTS))
-    made.append(Artifact(TIMINGS, tool.label(*probe())))
+    made.append(Artifact(ENGINES_FILE, tool.label(*probe())))
     return made
 
 
@@ -77,7 +77,7 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
     by_file = {engine.file: engine for engine in ENGINES}
 
     def run(artifact: Artifact) -> Entry:
-        if artifact.path == TIMINGS:
+        if artifact.path == ENGINES_FILE:
             return _time(member, artifact, found)
         if artifact.path == WEIGHTS:
             return entry(member, artifact)
@@ -106,7 +106,9 @@ def _logits(engine: Engine, member: Member) -> np.ndarray | Exception:
     """Returns what a runtime gives, or why it does not: one runtime's failure is its own."""
     try:
         tool.need(*engine.tools())
-        if not (member.bundle / engine.file).exists():
+        if "/" not in engine.file:
+            member.file(engine.file)
+        elif not (member.bundle / engine.file).exists():
             raise RuntimeError(f"{engine.file} is not in the bundle")
         return run_engine(engine, member)
     except Exception as error:  # noqa: BLE001 - see above
@@ -143,44 +145,55 @@ def _agreeing(
 
 
 def _time(member: Member, artifact: Artifact, found: dict[Engine, np.ndarray | Exception]) -> Entry:
-    """Times what agrees with JAX and writes the figures; names the fastest."""
+    """Times what agrees with JAX, writes what that is, and names the fastest."""
     engines, left_out = _agreeing(member, found)
     batch = _batch(member)
-    figures: Entry = {}
     cost: Entry = {}
-    for threads in dict.fromkeys((1, tool.num_cores())):
-        words = f"{threads} thread{'s' if threads > 1 else ''}"
-        figures[words], sizes = {}, {}
+    for words, threads in _threads().items():
+        figures, sizes = {}, {}
         for kind, (size, rounds) in WORK.items():
             calls, sizes = _open(engines, member, threads, size, left_out)
-            figures[words][kind] = interleaved(
+            figures[kind] = interleaved(
                 {
                     name: lambda call=call, size=sizes[name]: call(batch[:size])
                     for name, call in calls.items()
                 },
                 num_rounds=rounds,
             )
-        cost |= _costs(figures[words], sizes, words)
-    document = {"timings": figures, "left_out": left_out, "rounds": NUM_ROUNDS}
-    write_json(member.bundle / TIMINGS, document)
+        cost |= _costs(figures, sizes, words)
+    document = {
+        "engines": {engine.name: engine.file for engine in engines},
+        "left_out": left_out,
+        "processor": machine.processor(),
+        "cores": machine.num_cores(),
+        "calls": {kind: rounds for kind, (_, rounds) in WORK.items()},
+    }
+    write_json(member.bundle / ENGINES_FILE, document)
     return entry(member, artifact, cost=cost)
 
 
+def _threads() -> dict[str, int | None]:
+    """Returns {words: what runtimes are told}: None is all cores in their own words."""
+    return {"1 thread": 1} | ({"all cores": None} if machine.num_cores() > 1 else {})
+
+
 def _open(
-    engines: Sequence[Engine], member: Member, threads: int, batch: int, left_out: dict[str, str]
+    engines: Sequence[Engine],
+    member: Member,
+    threads: int | None,
+    batch: int,
+    left_out: dict[str, str],
 ) -> tuple[dict[str, Call], dict[str, int]]:
     """Returns (functions, the batch that each takes) by name; TFLite and ONNX files take one image.
 
     A runtime that does not open at this batch is added to `left_out`.
     """
-    # None is "all cores" in the runtimes' own words, whatever number that is.
-    number = None if threads > 1 else 1
     calls: dict[str, Call] = {}
     sizes: dict[str, int] = {}
     for engine in engines:
         size = min(batch, engine.batch)
         try:
-            calls[engine.name] = engine.open(member.bundle, size, number)
+            calls[engine.name] = engine.open(member.bundle, size, threads)
             sizes[engine.name] = size
         except Exception as error:  # noqa: BLE001 - one runtime's failure is its own
             left_out[f"{engine.name}, batch {size}"] = one_line(error)
@@ -188,7 +201,7 @@ def _open(
 
 
 def _costs(figures: dict[str, dict[str, Timing]], sizes: dict[str, int], words: str) -> Entry:
-    """Returns the manifest's costs for one number of threads."""
+    """Returns the manifest's costs for a number of threads, in words."""
     tag, cost = words.replace(" ", "_"), {}
     for name, timing in figures["latency"].items():
         how = f"batch 1, {words}, median of {timing.num_calls} in turn; p95 {timing.p95_ms:.4f}"

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deepmaker_jax import machine
 from deepmaker_jax.backends import tool
 from deepmaker_jax.backends.backend import Member, Tool
 
-IREE_FILES = {1: "cpu/model_x86_64.vmfb", 64: "cpu/model_x86_64_batch64.vmfb"}
+IREE_FILES = {1: "cpu/model_host.vmfb", 64: "cpu/model_host_batch64.vmfb"}
 OPENVINO_FILE = "cpu/openvino.xml"
 Call = Callable[[np.ndarray], np.ndarray]
 
@@ -84,7 +85,7 @@ def _open_tflite(name: str) -> Callable[[pathlib.Path, int, int | None], Call]:
         from deepmaker_jax.backends import litert
 
         del batch  # a file of the bundle takes one image
-        interpreter = litert.open_tflite(bundle / name, num_threads=threads or tool.num_cores())
+        interpreter = litert.open_tflite(bundle / name, num_threads=threads or machine.num_cores())
         (entry,), (leave,) = interpreter.get_input_details(), interpreter.get_output_details()
         scale, zero_point = leave["quantization"]
 

@@ -7,7 +7,8 @@ from deepmaker_jax.export.operators import operators
 # The operators that bundles hold, and what registers each. Only these are linked into the firmware.
 REGISTER = {
     "ADD": "Add", "AVERAGE_POOL_2D": "AveragePool2D", "CONCATENATION": "Concatenation",
-    "CONV_2D": "Conv2D", "DIV": "Div", "EXP": "Exp", "FULLY_CONNECTED": "FullyConnected",
+    "CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "DIV": "Div", "EXP": "Exp",
+    "FULLY_CONNECTED": "FullyConnected",
     "GREATER": "Greater", "GREATER_EQUAL": "GreaterEqual", "HARD_SWISH": "HardSwish",
     "LESS": "Less", "LESS_EQUAL": "LessEqual", "LOGISTIC": "Logistic", "MAX_POOL_2D": "MaxPool2D",
     "MAXIMUM": "Maximum", "MEAN": "Mean", "MINIMUM": "Minimum", "MUL": "Mul", "PAD": "Pad",
@@ -98,28 +99,25 @@ int main() {{
 """
 
 
-def write_header(path: pathlib.Path, model: bytes, *, arena_bytes: int) -> None:
+def write_header(path: pathlib.Path, arena_bytes: int) -> None:
     """Writes the declarations: the model, and an arena that suffices for it."""
-    del model  # every source is written by the same call
     room = -(-(arena_bytes + ARENA_SPARE_BYTES) // 16) * 16
     path.write_text(HEADER.format(arena=room), encoding="utf-8")
 
 
-def write_model(path: pathlib.Path, model: bytes, *, arena_bytes: int) -> None:
+def write_model(path: pathlib.Path, model: bytes) -> None:
     """Writes the model as a C array."""
-    del arena_bytes
     parts = [model[i : i + BYTES_A_LINE] for i in range(0, len(model), BYTES_A_LINE)]
     rows = "\n".join("  " + " ".join(f"0x{byte:02x}," for byte in part) for part in parts)
     path.write_text(MODEL.format(num=len(model), rows=rows), encoding="utf-8")
 
 
-def write_program(path: pathlib.Path, model: bytes, *, arena_bytes: int) -> None:
+def write_program(path: pathlib.Path, model: bytes) -> None:
     """Writes the program, with the operators that the model needs and no others.
 
     Raises:
       RuntimeError: the model has an operator that no bundle should.
     """
-    del arena_bytes
     names = sorted(set(operators(model)))
     unknown = [name for name in names if name not in REGISTER]
     if unknown:

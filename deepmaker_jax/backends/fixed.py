@@ -19,6 +19,8 @@ MAP_BITS = 16
 WEIGHT_BITS = 16
 SUM_FRACTION_BITS = 20  # of sums: more than the 16 bits of the maps that come out of them
 PIXEL = "ufixed<8,8>"
+# TFLite's operators with weights; the depthwise one is a convolution of a single channel.
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 class Types(NamedTuple):
@@ -36,6 +38,11 @@ class Types(NamedTuple):
     accum: str = ""
     result: str = ""
     activated: str = ""
+
+
+def num_bits(kind: str) -> int:
+    """Returns the width of a type, e.g. 16 of "ufixed<16,2,RND,SAT>"."""
+    return int(kind.partition("<")[2].partition(",")[0])
 
 
 def integer_bits(limit: float) -> int:
@@ -88,7 +95,7 @@ def _weighted_ranges(model: pathlib.Path) -> list[float]:
     graph = root.Subgraphs(0)
     found = []
     for i, name in enumerate(operators(data)):
-        if name in ("CONV_2D", "FULLY_CONNECTED"):
+        if name in WEIGHTED:
             quantization = graph.Tensors(graph.Operators(i).Outputs(0)).Quantization()
             scale, zero = float(quantization.Scale(0)), int(quantization.ZeroPoint(0))
             found.append(scale * max(127 - zero, zero + 128))

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,17 +22,17 @@ from deepmaker_jax.backends.backend import (
     Tool,
     attempt,
     entry,
-    failed,
     measure_each,
     measured,
 )
+from deepmaker_jax.errors import UnsupportedError
 from deepmaker_jax.export.parity import Rule
 
 PROJECT = "fpga/hls"
 NAME = "network"
 TOP = f"{PROJECT}/firmware/{NAME}.cpp"
 MOST_READERS = 7  # copies of a stream that hls4ml makes
-RULE = Rule(min_agreement=0.9)  # of a simulation that has the right types
+RULE = Rule(min_agreement=0.9)  # an allowance for fixed point
 SIMULATION_SECONDS = 1200.0
 
 
@@ -76,9 +76,6 @@ def build(member: Member) -> list[Artifact]:
 
 def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
     """Compiles the project with g++ and runs it on the reference images."""
-    first = artifacts[0].problem
-    if isinstance(first, UnsupportedError):
-        return {TOP: failed(TOP, artifacts[0].tool, first) | {"status": "unsupported"}}
 
     def run(artifact: Artifact) -> Entry:
         if artifact.path != TOP:
@@ -90,52 +87,64 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
     return measure_each(member, artifacts, run)
 
 
-class UnsupportedError(RuntimeError):
-    """A network that no part holds."""
-
-
 def _folded(member: Member) -> tuple[tuple[Layer, ...], dict[str, Any]]:
-    from deepmaker_jax.export import load
     from deepmaker_jax.models import fold
 
-    model = load(member.bundle)
-    network, weights = fold(layers(model.arch), model.variables)
+    arch, variables = member.weights()
+    network, weights = fold(layers(arch), variables)
     return network, weights["params"]
 
 
-def _design(network: tuple[Layer, ...]) -> tuple[str, dict[str, int]]:
-    """Returns (name of the smallest part that holds the network, reuse factors).
+class Design(NamedTuple):
+    """How a network is laid out.
+
+    Attributes:
+      part: name of the smallest part that holds it.
+      reuse: factors by layer.
+      types: of values, by layer.
+      taken: what it takes of the part.
+    """
+
+    part: str
+    reuse: dict[str, int]
+    types: dict[str, fixed.Types]
+    taken: resource.Estimate
+
+
+def _design(member: Member, network: tuple[Layer, ...], weights: dict[str, Any]) -> Design:
+    """Returns the fastest design on the smallest part.
 
     Raises:
-      RuntimeError: no part does.
+      UnsupportedError: no part holds it.
     """
     from hls4ml.backends import get_backend
 
     valid = get_backend("Vitis").get_valid_reuse_factors
+    limits = fixed.calibrated(member.file("model_int8.tflite"), network)
+    types = fixed.choose_types(network, weights, limits)
+    fifos = resource.streams(network, types)
     for name, part in resource.PARTS.items():
-        reuse = resource.choose_reuse(network, valid, part)
+        reuse = resource.choose_reuse(network, fifos, valid, part)
         if reuse is not None:
-            return name, reuse
+            return Design(name, reuse, types, resource.estimate(network, reuse, fifos))
     raise UnsupportedError(f"it fits none of the parts {', '.join(resource.PARTS)}")
 
 
 def _write_project(member: Member) -> None:
     tool.need(*probe()[:2])
+    network, weights = _folded(member)
     os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported, in this process alone
     import hls4ml
 
     from deepmaker_jax.backends.keras_form import to_keras
 
-    network, weights = _folded(member)
-    name, reuse = _design(network)
-    limits = fixed.calibrated(member.bundle / "model_int8.tflite", network)
-    types = fixed.choose_types(network, weights, limits)
+    design = _design(member, network, weights)
     model = to_keras(network, weights, member.arch.input_shape)
     folder = member.bundle / PROJECT
     converted = hls4ml.converters.convert_from_keras_model(
-        model, hls_config=_configuration(network, types, reuse), output_dir=str(folder),
+        model, hls_config=_configuration(network, design), output_dir=str(folder),
         project_name=NAME, backend="Vitis", io_type="io_stream",
-        part=resource.PARTS[name].part, clock_period=1000 / resource.CLOCK_MHZ,
+        part=resource.PARTS[design.part].part, clock_period=1000 / resource.CLOCK_MHZ,
     )  # fmt: skip
     converted.write()
     _settle(folder)
@@ -150,20 +159,18 @@ def _settle(folder: pathlib.Path) -> None:
     script.write_text(text, encoding="utf-8")
 
 
-def _configuration(
-    network: tuple[Layer, ...], types: dict[str, fixed.Types], reuse: dict[str, int]
-) -> dict[str, Any]:
+def _configuration(network: tuple[Layer, ...], design: Design) -> dict[str, Any]:
     """Returns hls4ml's settings: a type for every value, a reuse factor for every matrix."""
     named: dict[str, Any] = {"image": {"Precision": {"result": fixed.PIXEL}}}
     for layer in network:
-        kind = types[layer.name]
+        kind = design.types[layer.name]
         precision = {k: v for k, v in kind._asdict().items() if v and k != "activated"}
         named[layer.name] = {"Precision": precision}
         # What `keras_form` calls the parts of a concatenation of more than two maps.
         for i in range(1, len(layer.inputs) - 1):
             named[f"{layer.name}_part{i}"] = {"Precision": {"result": kind.result}}
-        if layer.name in reuse:
-            named[layer.name] |= {"ReuseFactor": reuse[layer.name], "Strategy": "Resource"}
+        if layer.name in design.reuse:
+            named[layer.name] |= {"ReuseFactor": design.reuse[layer.name], "Strategy": "Resource"}
         if layer.activation:
             named[f"{layer.name}_{layer.activation}"] = {"Precision": {"result": kind.activated}}
     whole = {"Precision": {"default": "fixed<32,16>"}, "ReuseFactor": 1, "Strategy": "Resource"}
@@ -189,17 +196,17 @@ def _simulate(member: Member) -> np.ndarray:
 
 
 def _cost(member: Member) -> Entry:
-    network, _ = _folded(member)
-    name, reuse = _design(network)
-    part, taken = resource.PARTS[name], resource.estimate(network, reuse)
+    name, _, _, taken = _design(member, *_folded(member))
+    part = resource.PARTS[name]
     there = {"dsps": part.dsps, "luts": part.luts, "bram18s": part.bram18s}
     cost = {}
     for field, value in taken._asdict().items():
         room = f"; {name} ({part.part}) has {there[field]:,}" if field in there else ""
         cost[field] = measured(value, field, f"estimate: {resource.HOW[field]}{room}")
-    milliseconds = taken.cycles / (1000 * resource.CLOCK_MHZ)
-    how = f"estimate: cycles at {resource.CLOCK_MHZ} MHz, one image after another"
-    return cost | {"interval": measured(milliseconds, "ms", how)}
+    for name, cycles in (("interval", taken.interval_cycles), ("latency", taken.latency_cycles)):
+        how = f"estimate: {resource.HOW[f'{name}_cycles']}; at {resource.CLOCK_MHZ} MHz"
+        cost[name] = measured(cycles / (1000 * resource.CLOCK_MHZ), "ms", how)
+    return cost
 
 
 BACKEND = Backend(

@@ -36,7 +36,14 @@ def probe() -> list[Tool]:
         iree.runtime(),
         Tool("Vulkan driver", vulkan, DRIVER),
         Tool("CUDA driver", cuda, "an NVIDIA GPU and its driver"),
+        _jax_cuda(),
     ]
+
+
+def _jax_cuda() -> Tool:
+    """Returns JAX's own support of CUDA, a package for each of its major versions."""
+    here = (tool.package(f"jax-cuda{major}-plugin").version for major in (13, 12))
+    return Tool("JAX for CUDA", next(filter(None, here), None), "pip install 'jax[cuda13]'")
 
 
 def build(member: Member) -> list[Artifact]:
@@ -52,8 +59,10 @@ def build(member: Member) -> list[Artifact]:
     ]  # fmt: skip
 
     def export() -> None:
-        data = iree.exported(member, batch=1, platform="cuda").serialize()
-        (member.bundle / JAX).write_bytes(data)
+        from deepmaker_jax.export.stablehlo import export_network
+
+        exported = export_network(*member.weights(), batch=1, platforms=("cuda",))
+        (member.bundle / JAX).write_bytes(exported.serialize())
 
     made.append(attempt(member.bundle, JAX, tool.label(tool.package("jax")), export))
     return made
@@ -61,18 +70,18 @@ def build(member: Member) -> list[Artifact]:
 
 def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
     """Runs each where its device is; a software driver is for parity, so nothing is timed."""
-    _, _, vulkan, cuda = probe()
+    _, runtime, vulkan, cuda, jax_cuda = probe()
+    needs = {VULKAN: (vulkan, runtime), CUDA: (cuda, runtime), JAX: (cuda, jax_cuda)}
 
     def run(artifact: Artifact) -> Entry:
-        driver = vulkan if artifact.path == VULKAN else cuda
-        if driver.version is None:
-            reason = f"built; running it needs: {driver.install}"
+        missing = [found.install for found in needs[artifact.path] if found.version is None]
+        if missing:
+            reason = f"built; running it needs: {missing[0]}"
             return entry(member, artifact) | {"status": "unsupported", "reason": reason}
         images = member.images[:NUM_IMAGES]
         if artifact.path == JAX:
             logits = _run_jax(member, images)
         else:
-            tool.need(iree.runtime())
             command = [_runner(), f"--device={DEVICES[artifact.path]}"]
             logits = iree.run_module(command, member.bundle / artifact.path, images)
         return entry(member, artifact, logits=logits, rule=FLOAT32)

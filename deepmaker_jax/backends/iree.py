@@ -3,7 +3,6 @@
 import pathlib
 import tempfile
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -28,33 +27,17 @@ def runtime() -> Tool:
 
 
 def stablehlo(member: Member, *, batch: int = 1) -> bytes:
-    """Returns the network as a portable StableHLO artifact for one batch size."""
-    if batch > 1:
-        return exported(member, batch=batch, platform="cpu").mlir_module_serialized
-    path = member.bundle / "model.stablehlo.mlirbc"
-    if not path.is_file():
-        raise RuntimeError(f"{path.name} is not in the bundle: run the experiment again")
-    return path.read_bytes()
+    """Returns the network as a portable StableHLO artifact for one batch size.
 
-
-def exported(member: Member, *, batch: int, platform: str) -> Any:
-    """Returns `jax.export`'s form of the weights' network for one batch size and platform.
-
-    Not made from `model.jax_export`: the gathers of its symbolic batch stay
-    dynamic, which IREE does not compile.
+    Larger batches are not taken from `model.jax_export`: the gathers of its
+    symbolic batch stay dynamic, which IREE does not compile.
     """
-    import jax
+    if batch == 1:
+        return member.file("model.stablehlo.mlirbc").read_bytes()
+    from deepmaker_jax.export.stablehlo import export_network
 
-    from deepmaker_jax.arch import layers
-    from deepmaker_jax.export import load
-    from deepmaker_jax.models import Network, fold
-
-    model = load(member.bundle)
-    folded, weights = fold(layers(model.arch), model.variables)
-    network = Network(folded, folded=True)
-    image = jax.ShapeDtypeStruct((batch, *model.arch.input_shape), np.float32)
-    function = jax.jit(lambda pixels: network.apply(weights, pixels))
-    return jax.export.export(function, platforms=(platform,))(image)
+    exported = export_network(*member.weights(), batch=batch, platforms=("cpu",))
+    return exported.mlir_module_serialized
 
 
 def compile_module(source: bytes, out: pathlib.Path, flags: Sequence[str]) -> None:

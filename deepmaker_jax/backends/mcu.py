@@ -1,7 +1,6 @@
 """Microcontrollers: TensorFlow Lite Micro, and Arm's Ethos-U beside it."""
 
 import csv
-import functools
 import pathlib
 import re
 import sys
@@ -60,30 +59,29 @@ def probe() -> list[Tool]:
 def build(member: Member) -> list[Artifact]:
     """Writes the C++ sources, and the file that an Ethos-U runs."""
     micro, vela = probe()
-    int8 = member.bundle / INT8
+    model, header, program = (member.bundle / path for path in (MODEL, HEADER, PROGRAM))
 
-    @functools.cache
+    def int8() -> pathlib.Path:
+        tool.need(micro)  # without the arena's size the sources are of no use
+        return member.file(INT8)
+
     def arena() -> int:
-        tool.need(micro)
-        return run_tflm(int8, member.images[:1])[1]
+        return run_tflm(int8(), member.images[:1])[1]
 
     def ethos() -> None:
         tool.need(vela)
         with tempfile.TemporaryDirectory() as folder:
-            run_vela(int8, pathlib.Path(folder))
+            run_vela(member.file(INT8), pathlib.Path(folder))
             (made,) = pathlib.Path(folder).glob("*_vela.tflite")
             (member.bundle / ETHOS).write_bytes(made.read_bytes())
 
-    sources = [
-        attempt(
-            member.bundle, path, tool.label(micro),
-            lambda path=path, write=write: write(
-                member.bundle / path, int8.read_bytes(), arena_bytes=arena()
-            ),
-        )
-        for path, write in ((MODEL, write_model), (HEADER, write_header), (PROGRAM, write_program))
-    ]  # fmt: skip
-    return [*sources, attempt(member.bundle, ETHOS, tool.label(vela), ethos)]
+    made = (
+        (MODEL, micro, lambda: write_model(model, int8().read_bytes())),
+        (HEADER, micro, lambda: write_header(header, arena())),
+        (PROGRAM, micro, lambda: write_program(program, int8().read_bytes())),
+        (ETHOS, vela, ethos),
+    )
+    return [attempt(member.bundle, path, tool.label(by), make) for path, by, make in made]
 
 
 def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
@@ -102,7 +100,7 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 def _measure_model(member: Member, artifact: Artifact) -> Entry:
     from deepmaker_jax.backends import litert
 
-    int8 = member.bundle / INT8
+    int8 = member.file(INT8)
     steps, arena, activations = run_tflm(int8, member.images)
     scale, zero_point = litert.logit_quantization(int8)
     logits = (steps.astype(np.float32) - zero_point) * np.float32(scale)
@@ -128,29 +126,44 @@ def _measure_model(member: Member, artifact: Artifact) -> Entry:
 
 def _measure_ethos(member: Member, artifact: Artifact) -> Entry:
     with tempfile.TemporaryDirectory() as folder:
-        said, summary = run_vela(member.bundle / INT8, pathlib.Path(folder))
+        said, summary = run_vela(member.file(INT8), pathlib.Path(folder))
     how = f"Vela's estimate for {ACCELERATOR}, {', '.join(CONFIGURATION)}; not run"
     clock, cycles = float(summary["core_clock"]), int(float(summary["cycles_total"]))
-    fallen = re.findall(r"^Info: (\S+) .* is a CPU only op", said, re.MULTILINE)
-    counted = re.search(r"CPU operators = (\d+)", said)
-    names = f": {', '.join(sorted(set(fallen)))}" if fallen else ""
+    number, fallen = cpu_operators(said)
+    names = f": {', '.join(fallen)}" if fallen else ""
     cost = {
         "sram_bytes": measured(round(1024 * float(summary["sram_memory_used"])), "bytes", how),
         "cycles": measured(cycles, "cycles", how),
         "latency": measured(1000 * cycles / clock, "ms", f"{how}; at {clock / 1e6:.0f} MHz"),
-        "cpu_operators": measured(
-            int(counted[1]) if counted else 0, "operators", f"left to the CPU by Vela{names}"
-        ),
+        "cpu_operators": measured(number, "operators", f"left to the CPU by Vela{names}"),
     }
     found = entry(member, artifact, cost=cost)
     return found | {"status": "unsupported", "reason": "built; running it needs an Ethos-U"}
 
 
+def cpu_operators(said: str) -> tuple[int, list[str]]:
+    """Returns (operators that Vela left to the CPU, their names) from its words.
+
+    Raises:
+      RuntimeError: it did not say how many.
+    """
+    counted = re.search(r"CPU operators = (\d+)", said)
+    if counted is None:
+        raise RuntimeError("Vela did not say how many operators it left to the CPU")
+    names = re.findall(
+        r"^(?:Info|Warning): (\S+) .*(?:is a CPU only op|is not supported on the NPU)", said,
+        re.MULTILINE,
+    )  # fmt: skip
+    return int(counted[1]), sorted(set(names))
+
+
 def run_tflm(int8: pathlib.Path, images: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Returns (int8 logits, arena bytes, those of activations) of a model under tflite-micro."""
+    from deepmaker_jax.backends.litert import int8_pixels
+
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
-        np.save(folder / "images.npy", (images ^ 0x80).view(np.int8))
+        np.save(folder / "images.npy", int8_pixels(images))
         files = (folder / "images.npy", folder / "logits.npy")
         module = "deepmaker_jax.backends.tflm"
         _, said = tool.run([sys.executable, "-m", module, int8.absolute(), *files])

@@ -3,23 +3,24 @@
 No vendor tool runs here, so these are counts by stated rules, not synthesis.
 """
 
+import collections
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from deepmaker_jax.arch import Layer
-from deepmaker_jax.backends.fixed import MAP_BITS, WEIGHT_BITS
+from deepmaker_jax.arch import INPUT, Layer
+from deepmaker_jax.backends.fixed import MAP_BITS, PIXEL, WEIGHT_BITS, Types, num_bits
 
-BLOCK_BITS = 18 * 1024
 BLOCK_WIDTH, BLOCK_DEPTH = 36, 512
 SHARE = 0.8  # of a part that a design may take and still be routed
-LAYER_LUTS = 1500
+PRODUCT_LUTS, LAYER_LUTS = 32, 1500  # assumed, not measured: no vendor tool runs here
 CLOCK_MHZ = 200
 HOW = {
     "dsps": "one for each 16x16 product in parallel: kernel^2 x in x out / reuse, summed",
-    "luts": f"32 for each product's share of the adder tree, {LAYER_LUTS} a layer; within 2x",
-    "bram18s": "weights by reuse depth, line buffers, and FIFOs of a whole map, in 18 Kbit blocks",
-    "cycles": f"pixels x reuse of the slowest layer; layers overlap; at {CLOCK_MHZ} MHz",
+    "luts": f"assumed: {PRODUCT_LUTS} for each product's adders, {LAYER_LUTS} a layer",
+    "bram18s": "weights by reuse depth, line buffers, FIFOs of a whole map for every stream",
+    "interval_cycles": "from image to image: pixels x reuse of the slowest layer; layers overlap",
+    "latency_cycles": "of one image at most: pixels x reuse, summed as if no layers overlapped",
 }
 
 
@@ -45,12 +46,13 @@ PARTS = {
 
 
 class Estimate(NamedTuple):
-    """What a design takes."""
+    """What a design takes, by the rules in `HOW`."""
 
     dsps: int
     luts: int
     bram18s: int
-    cycles: int
+    interval_cycles: int
+    latency_cycles: int
 
 
 def fits(estimate: Estimate, part: Part) -> bool:
@@ -68,27 +70,76 @@ def _pixels(layer: Layer) -> int:
     """Returns the pixels that stream into a layer, its padding included."""
     if layer.op == "dense":
         return 1
-    return math.prod(side * layer.stride + layer.kernel - 1 for side in layer.shape[:2])
+    return math.prod((side - 1) * layer.stride + layer.kernel for side in layer.shape[:2])
 
 
-def estimate(network: Sequence[Layer], reuse: Mapping[str, int]) -> Estimate:
-    """Returns what a folded network takes with these reuse factors, by the rules in `HOW`."""
-    dsps = luts = blocks = cycles = 0
+class Stream(NamedTuple):
+    """A FIFO between two functions of the project.
+
+    Attributes:
+      depth: pixels, those of a whole map.
+      width: bits of a pixel, all channels.
+    """
+
+    depth: int
+    width: int
+
+
+def streams(network: Sequence[Layer], types: Mapping[str, Types]) -> list[Stream]:
+    """Returns the streams of a project by hls4ml, but for those that lead in and out.
+
+    Each layer writes one; so do the padding before a convolution, what comes
+    before an activation, every part of a concatenation, and every copy for the
+    readers of a map that has several.
+    """
+    found: list[Stream] = []
+    readers = collections.Counter(name for layer in network for name in layer.inputs)
+    channels, bits = {INPUT: network[0].in_channels}, {INPUT: num_bits(PIXEL)}
+
+    def copies(name: str, depth: int) -> list[Stream]:
+        return [Stream(depth, channels[name] * bits[name])] * (readers[name] > 1) * readers[name]
+
+    first = network[0]
+    found += copies(INPUT, math.prod(side * first.stride for side in first.shape[:2]))
+    for layer in network:
+        kind, depth, width = types[layer.name], math.prod(layer.shape[:-1]), layer.shape[-1]
+        channels[layer.name], bits[layer.name] = width, num_bits(kind.activated or kind.result)
+        if layer.op == "conv" and layer.kernel > 1:
+            source = layer.inputs[0]
+            found.append(Stream(_pixels(layer), channels[source] * bits[source]))
+        if layer.op == "concat":
+            joined = channels[layer.inputs[0]]
+            for name in layer.inputs[1:]:
+                joined += channels[name]
+                found.append(Stream(depth, joined * num_bits(kind.result)))
+        elif layer is not network[-1]:
+            found.append(Stream(depth, width * num_bits(kind.result)))
+        if kind.activated:
+            found.append(Stream(depth, width * num_bits(kind.activated)))
+        found += copies(layer.name, depth)
+    return found
+
+
+def estimate(
+    network: Sequence[Layer], reuse: Mapping[str, int], fifos: Sequence[Stream]
+) -> Estimate:
+    """Returns what a folded network takes with these reuse factors and its `streams`."""
+    dsps = luts = interval = latency = 0
+    blocks = sum(_blocks(stream.depth, stream.width) for stream in fifos)
     for layer in network:
         luts += LAYER_LUTS
         if layer.op in ("conv", "dense"):
             factor = reuse[layer.name]
             parallel = -(-products(layer) // factor)
             dsps += parallel
-            luts += 32 * parallel
+            luts += PRODUCT_LUTS * parallel
             blocks += _blocks(factor, parallel * WEIGHT_BITS)
-            cycles = max(cycles, _pixels(layer) * factor)
+            cycles = _pixels(layer) * factor
+            interval, latency = max(interval, cycles), latency + cycles
         if layer.op == "conv" and layer.kernel > 1:
-            row = layer.shape[1] * layer.stride + layer.kernel - 1
+            row = (layer.shape[1] - 1) * layer.stride + layer.kernel
             blocks += (layer.kernel - 1) * _blocks(row, layer.in_channels * MAP_BITS)
-        if len(layer.shape) == 3:
-            blocks += _blocks(math.prod(layer.shape[:2]), layer.shape[-1] * MAP_BITS)
-    return Estimate(dsps, luts, blocks, cycles)
+    return Estimate(dsps, luts, blocks, interval, latency)
 
 
 def _blocks(depth: int, width: int) -> int:
@@ -99,16 +150,20 @@ def _blocks(depth: int, width: int) -> int:
 
 
 def choose_reuse(
-    network: Sequence[Layer], valid: Callable[[int, int], Sequence[int]], part: Part
+    network: Sequence[Layer],
+    fifos: Sequence[Stream],
+    valid: Callable[[int, int], Sequence[int]],
+    part: Part,
 ) -> dict[str, int] | None:
     """Returns the reuse factors of the fastest design that fits a part; None if none does.
 
     For a number of cycles each layer takes the largest factor that keeps to it,
-    which is the fewest multipliers; the smallest number that fits is found by
-    bisection.
+    which is the fewest multipliers; the first number that fits, from the fastest
+    on, is taken.
 
     Args:
       network: folded layers.
+      fifos: their `streams`.
       valid: from (inputs, outputs of a product with a matrix) to the factors that
         hls4ml accepts, rising.
       part: to fit.
@@ -127,14 +182,9 @@ def choose_reuse(
             for layer in weighted
         }
 
-    low = 1
-    high = max(_pixels(layer) * factors[layer.name][-1] for layer in weighted)
-    if not fits(estimate(network, design(high)), part):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        if fits(estimate(network, design(middle)), part):
-            high = middle
-        else:
-            low = middle + 1
-    return design(high)
+    # Larger factors need not take less: a deep, narrow memory may fill more blocks than a wide one.
+    for cycles in sorted({f * _pixels(layer) for layer in weighted for f in factors[layer.name]}):
+        reuse = design(cycles)
+        if fits(estimate(network, reuse, fifos), part):
+            return reuse
+    return None

@@ -1,17 +1,20 @@
 """External tools: found, and run with a time limit."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from deepmaker_jax.backends.backend import MissingToolError, Tool
+from deepmaker_jax.backends.backend import Tool
+from deepmaker_jax.errors import MissingToolError
 
 EXTRA = "pip install 'deepmaker-jax[targets]'"
-TIMEOUT_SECONDS = 600.0
+TIMEOUT_SECONDS, VERSION_SECONDS = 600.0, 60.0
 
 
 def package(name: str, *, install: str = EXTRA) -> Tool:
@@ -24,7 +27,19 @@ def package(name: str, *, install: str = EXTRA) -> Tool:
 
 def program(name: str, *, install: str) -> Tool:
     """Returns a program of the system or of this environment as a tool."""
-    return Tool(name, find_program(name), install)
+    path = find_program(name)
+    return Tool(name, path and _version(path), install)
+
+
+@functools.cache
+def _version(path: str) -> str | None:
+    """Returns what `PATH --version` says; None for what does not run: it is as good as absent."""
+    try:
+        said, _ = run([path, "--version"], timeout_seconds=VERSION_SECONDS)
+    except (OSError, RuntimeError):
+        return None
+    found = re.search(r"\d+\.\d+[\w.+~-]*", said)
+    return found[0] if found else None
 
 
 def find_program(name: str) -> str | None:
@@ -47,12 +62,7 @@ def need(*tools: Tool) -> str:
 
 def label(*tools: Tool) -> str:
     """Returns what the manifest calls the tools, also those that are missing."""
-    return ", ".join(
-        f"{tool.name} {tool.version}"
-        if tool.version and not tool.version.startswith("/")
-        else tool.name
-        for tool in tools
-    )
+    return ", ".join(f"{tool.name} {tool.version}" if tool.version else tool.name for tool in tools)
 
 
 def run(
@@ -86,8 +96,3 @@ def _gist(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines[-1:] or ["no message"])[0]
-
-
-def num_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

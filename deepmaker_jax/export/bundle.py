@@ -3,14 +3,16 @@
 import hashlib
 import io
 import pathlib
+import shutil
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.arch import ArchSpec
-from deepmaker_jax.errors import InputError, one_line
+from deepmaker_jax.errors import InputError, MissingToolError, one_line
 from deepmaker_jax.export import weights
 from deepmaker_jax.export.formats import FORMATS, Format, Material
 from deepmaker_jax.export.manifest import (
@@ -30,6 +32,11 @@ from deepmaker_jax.files import remove_leftovers, write_bytes, write_json
 
 FILES = (*(format.path for format in FORMATS), REFERENCE)
 NUM_REFERENCE_IMAGES = 100
+# What writes and runs the files.
+PACKAGES = (
+    "deepmaker-jax", "jax", "tensorflow", "ai-edge-litert", "tflite", "jax2onnx", "onnx",
+    "onnxruntime",
+)  # fmt: skip
 
 
 def export_bundle(
@@ -49,7 +56,7 @@ def export_bundle(
     manifest names it. A file that cannot be made, or disagrees, is recorded as
     failed with its reason and does not stop the others; one whose maker is not
     installed is unsupported. Equal arguments give equal bytes. A bundle that
-    is there already, whole and of these weights and images, is returned as it is.
+    is there already, whole, of the same arguments and by the same versions, is returned as it is.
 
     Args:
       out: the bundle's folder.
@@ -75,7 +82,11 @@ def export_bundle(
     weight_bytes = weights.to_bytes(arch, variables)
     for name in (*FILES, MANIFEST):
         remove_leftovers(out / name)
-    done = _finished(out, id, weight_bytes, test_images, test_labels)
+    made_from = _digest(
+        weight_bytes, calibration_images, test_images, np.asarray(test_labels, np.int64),
+        calibration_seed,
+    )  # fmt: skip
+    done = _finished(out, id, made_from)
     if done is not None:
         return done
     model = Model.of(id, arch, variables)
@@ -84,7 +95,7 @@ def export_bundle(
         raise InputError(f"model {id} gives logits that are not finite: it cannot be exported")
 
     material = Material(arch, variables, calibration_images, calibration_seed)
-    files = _of_same_weights(out, weight_bytes)
+    files, targets = _of_same_weights(out, weight_bytes)
     for format in FORMATS:
         files[format.path] = _attempt(
             out / format.path, lambda f=format: _make(f, out, material, test)
@@ -99,6 +110,8 @@ def export_bundle(
             "layout": "NHWC",
             "classes": arch.num_classes,
         },
+        "made_from": made_from,
+        "targets": targets,
         "files": files,
     }
     write_json(out / MANIFEST, manifest)
@@ -133,35 +146,49 @@ def _check_images(arch: ArchSpec, name: str, images: np.ndarray) -> None:
         )
 
 
-def _finished(
-    out: pathlib.Path, id: str, weight_bytes: bytes, images: np.ndarray, labels: np.ndarray
-) -> Manifest | None:
-    """Returns the manifest of a whole bundle of these weights and images, or None."""
+def _digest(weight_bytes: bytes, *arguments: np.ndarray | int | None) -> str:
+    """Returns a sum over all that a bundle's portable files and their figures depend on."""
+    found = hashlib.sha256(weight_bytes)
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            found.update(f"{argument.dtype}{argument.shape}".encode())
+            found.update(np.ascontiguousarray(argument).data)
+        else:
+            found.update(str(argument).encode())
+    found.update(str([_version(name) for name in PACKAGES]).encode())
+    return found.hexdigest()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _finished(out: pathlib.Path, id: str, made_from: str) -> Manifest | None:
+    """Returns the manifest of a whole bundle that was made from the same, or None."""
     try:
         manifest = read_bundle(out)
-        entries = [manifest["files"][name] for name in FILES]
-        with np.load(out / REFERENCE) as reference:
-            same = (
-                manifest["id"] == id
-                and all(entry["status"] == "ok" for entry in entries)
-                and (out / WEIGHTS).read_bytes() == weight_bytes
-                and np.array_equal(reference["images"], images[:NUM_REFERENCE_IMAGES])
-                and np.array_equal(reference["labels"], labels[:NUM_REFERENCE_IMAGES])
-            )
-    except (InputError, KeyError, OSError):
+        all_ok = all(manifest["files"][name]["status"] == "ok" for name in FILES)
+    except (InputError, KeyError):
         return None
-    return manifest if same else None
+    same = (manifest["id"], manifest.get("made_from")) == (id, made_from)
+    return manifest if same and all_ok else None
 
 
-def _of_same_weights(out: pathlib.Path, weight_bytes: bytes) -> dict[str, Manifest]:
-    """Returns the entries of what else was built from these weights and is whole; removes the rest.
+def _of_same_weights(
+    out: pathlib.Path, weight_bytes: bytes
+) -> tuple[dict[str, Manifest], dict[str, Any]]:
+    """Returns (entries, targets) of what else these weights gave and is whole; removes the rest.
 
     What was built for a device from other weights is of no use.
     """
     try:
-        listed = read_manifest(out)["files"]
+        manifest = read_manifest(out)
     except InputError:
-        return {}
+        return {}, {}
+    listed = manifest["files"]
     # Not the file's own sum: a training may have written new weights since.
     same = listed.get(WEIGHTS, {}).get("sha256") == hashlib.sha256(weight_bytes).hexdigest()
     kept: dict[str, Manifest] = {}
@@ -174,9 +201,11 @@ def _of_same_weights(out: pathlib.Path, weight_bytes: bytes) -> dict[str, Manife
             whole = False
         if whole:
             kept[name] = listed[name]
+        elif (out / name).is_dir():  # of a backend that failed as a whole
+            shutil.rmtree(out / name)
         else:
             (out / name).unlink(missing_ok=True)
-    return kept
+    return kept, manifest.get("targets", {}) if same else {}
 
 
 def _attempt(path: pathlib.Path, make: Callable[[], Manifest]) -> Manifest:
@@ -186,8 +215,9 @@ def _attempt(path: pathlib.Path, make: Callable[[], Manifest]) -> Manifest:
     except Exception as error:  # noqa: BLE001 - whatever a converter raises is this file's alone
         if path.name != WEIGHTS:  # they cost a training
             path.unlink(missing_ok=True)
-        missing_tool = isinstance(error, InputError) and "pip install" in str(error)
-        return missing_entry("unsupported" if missing_tool else "failed", one_line(error))
+        if isinstance(error, MissingToolError):
+            return missing_entry("unsupported", str(error))
+        return missing_entry("failed", one_line(error))
 
 
 def _make(format: Format, out: pathlib.Path, material: Material, test: Expected) -> Manifest:

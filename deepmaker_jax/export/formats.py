@@ -12,7 +12,7 @@ from deepmaker_jax.export.bias import Variables, correct_bias
 from deepmaker_jax.export.manifest import WEIGHTS
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.operators import operators
-from deepmaker_jax.export.parity import EXACT, FLOAT16, FLOAT32, QUANTISED, Rule
+from deepmaker_jax.export.parity import RULES, Rule
 from deepmaker_jax.export.run import run_onnx, run_tflite
 
 
@@ -40,7 +40,6 @@ class Format(NamedTuple):
       make: from the material to the file.
       run: from the file, the images (uint8[n, h, w, c]) and the architecture to
         logits, Float32[n, classes].
-      rule: what these must keep to.
       tool: returns the maker's name and version.
       describe: from the file and the material to further keys of its entry.
     """
@@ -48,9 +47,13 @@ class Format(NamedTuple):
     path: str
     make: Callable[[Material], bytes]
     run: Callable[[bytes, np.ndarray, ArchSpec], np.ndarray]
-    rule: Rule
     tool: Callable[[], str]
     describe: Callable[[bytes, Material], dict[str, Any]] = lambda file, material: {}
+
+    @property
+    def rule(self) -> Rule:
+        """What the logits must keep to."""
+        return RULES[self.path]
 
 
 def _weights(m: Material) -> bytes:
@@ -119,34 +122,32 @@ def _describe_int8(file: bytes, m: Material) -> dict[str, Any]:
 
 # The weights first: they cost a training. jax2onnx last: it takes the longest to import.
 FORMATS = (
-    Format(WEIGHTS, _weights, _run_weights, EXACT, lambda: weights.FORMAT),
+    Format(WEIGHTS, _weights, _run_weights, lambda: weights.FORMAT),
     Format(
-        "model_f32.tflite", lambda m: tflite.to_tflite(m.arch, m.variables), _run_tflite, FLOAT32,
+        "model_f32.tflite", lambda m: tflite.to_tflite(m.arch, m.variables), _run_tflite,
         tflite.tool_version, _describe_tflite,
     ),
     Format(
-        "model_f16.tflite", _float16, _run_tflite, FLOAT16, tflite.tool_version,
-        _describe_corrected,
+        "model_f16.tflite", _float16, _run_tflite, tflite.tool_version, _describe_corrected,
     ),
     Format(
-        "model_dynamic.tflite", _dynamic, _run_tflite, QUANTISED, tflite.tool_version,
-        _describe_corrected,
+        "model_dynamic.tflite", _dynamic, _run_tflite, tflite.tool_version, _describe_corrected,
     ),
     Format(
-        "model_int8.tflite", _int8, _run_tflite, QUANTISED, tflite.tool_version, _describe_int8,
+        "model_int8.tflite", _int8, _run_tflite, tflite.tool_version, _describe_int8,
     ),
     Format(
         "model.stablehlo.mlirbc", lambda m: stablehlo.to_stablehlo(m.arch, m.variables),
         lambda file, images, arch: stablehlo.run_stablehlo(file, images, arch.num_classes),
-        FLOAT32, stablehlo.tool_version,
+        stablehlo.tool_version,
     ),
     Format(
         "model.jax_export", lambda m: stablehlo.to_jax_export(m.arch, m.variables),
         lambda file, images, arch: stablehlo.run_jax_export(file, images),
-        FLOAT32, stablehlo.tool_version,
+        stablehlo.tool_version,
     ),
     Format(
         "model.onnx", lambda m: onnx.to_onnx(m.arch, m.variables),
-        lambda file, images, arch: run_onnx(file, images), FLOAT32, onnx.tool_version,
+        lambda file, images, arch: run_onnx(file, images), onnx.tool_version,
     ),
 )  # fmt: skip

@@ -64,11 +64,22 @@ def present(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
             yield name, entry
 
 
+def own_entries(manifest: Manifest, target: str) -> dict[str, Manifest]:
+    """Returns {path: entry} of a target: its folder's files, or the folder if it failed whole."""
+    files = manifest["files"].items()
+    return {name: entry for name, entry in files if name.split("/")[0] == target}
+
+
+def portable_entries(manifest: Manifest) -> dict[str, Manifest]:
+    """Returns {path: entry} of the files beside the manifest, which every target is made from."""
+    return {name: entry for name, entry in manifest["files"].items() if "/" not in name}
+
+
 class Standing(NamedTuple):
     """Where a bundle stands with one target.
 
     Attributes:
-      status: failed if any of its files is, else ok if any is, else unsupported.
+      status: failed if any of its files is, else ok if a network that agrees ran, else unsupported.
       reason: of the first file that is worst off; None if all are ok.
       num_ok, num_files: its entries.
       entries: {path: entry} of the target, the manifest's own.
@@ -83,11 +94,7 @@ class Standing(NamedTuple):
 
 def standing(manifest: Manifest, target: str) -> Standing:
     """Returns what a manifest says of a target: of the files in its folder."""
-    entries = {
-        name: entry
-        for name, entry in sorted(manifest["files"].items())
-        if name.split("/")[0] == target  # alone: the entry of a target that failed as a whole
-    }
+    entries = dict(sorted(own_entries(manifest, target).items()))
     statuses = [entry["status"] for entry in entries.values()]
     worst = max(statuses, key=STATUSES.index, default="unsupported")
     reasons = [
@@ -95,7 +102,8 @@ def standing(manifest: Manifest, target: str) -> Standing:
         for name, entry in entries.items()
         if entry["status"] == worst != "ok"
     ]
-    status = "ok" if worst == "unsupported" and "ok" in statuses else worst
+    ran = any(entry["status"] == "ok" and entry.get("parity") for entry in entries.values())
+    status = "failed" if worst == "failed" else "ok" if ran else "unsupported"
     num_ok = statuses.count("ok")
     return Standing(status, reasons[0] if reasons else None, num_ok, len(entries), entries)
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from deepmaker_jax.arch import ArchSpec, layers
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.errors import MissingToolError
 from deepmaker_jax.export.quiet import quiet
-from deepmaker_jax.models import Network, fold
+from deepmaker_jax.models import folded_network
 
 INPUT_NAME, OUTPUT_NAME = "image", "logits"
 OPSET = 21
@@ -29,11 +29,10 @@ def to_onnx(arch: ArchSpec, variables: dict[str, Any]) -> bytes:
       raw pixels 0..255, to "logits", float32[1, classes].
 
     Raises:
-      InputError: onnx or jax2onnx is not installed.
+      MissingToolError: onnx or jax2onnx is not installed.
     """
     onnx, convert = _tools()
-    folded, weights = fold(layers(arch), jax.tree.map(np.asarray, variables))
-    network = Network(folded, folded=True)
+    network, weights = folded_network(arch, variables)
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = convert(
@@ -63,7 +62,7 @@ def _tools() -> tuple[ModuleType, Callable[..., Any]]:
             import onnx
             from jax2onnx import to_onnx as convert
     except ImportError as error:
-        raise InputError(
+        raise MissingToolError(
             f"ONNX export needs jax2onnx ({error}): pip install 'deepmaker-jax[export]'"
         ) from None
     return onnx, convert

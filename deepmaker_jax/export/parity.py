@@ -40,6 +40,17 @@ EXACT = Rule(max_error=0.0)
 FLOAT32 = Rule(max_error=1e-4)  # what is measured is about 1e-6
 FLOAT16 = Rule(min_agreement=0.995)
 QUANTISED = Rule()
+# What each file of a bundle must keep to.
+RULES = {
+    "weights.safetensors": EXACT,
+    "model_f32.tflite": FLOAT32,
+    "model_f16.tflite": FLOAT16,
+    "model_dynamic.tflite": QUANTISED,
+    "model_int8.tflite": QUANTISED,
+    "model.stablehlo.mlirbc": FLOAT32,
+    "model.jax_export": FLOAT32,
+    "model.onnx": FLOAT32,
+}
 
 
 def compare(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, MissingToolError
 from deepmaker_jax.export.quiet import quiet
 
 
@@ -25,12 +25,13 @@ def run_tflite(model: bytes | pathlib.Path, images: np.ndarray) -> np.ndarray:
       Float32[n, classes].
 
     Raises:
-      InputError: LiteRT is not installed, or the images are not of the file's shape.
+      MissingToolError: LiteRT is not installed.
+      InputError: the images are not of the file's shape.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise InputError(
+        raise MissingToolError(
             f"running a TFLite file needs LiteRT ({error}): pip install 'deepmaker-jax[export]'"
         ) from None
     source: dict[str, Any] = (
@@ -60,13 +61,14 @@ def run_onnx(model: bytes | pathlib.Path, images: np.ndarray) -> np.ndarray:
       Float32[n, classes].
 
     Raises:
-      InputError: ONNX Runtime is not installed, or the images are not of the file's shape.
+      MissingToolError: ONNX Runtime is not installed.
+      InputError: the images are not of the file's shape.
     """
     try:
         with quiet():
             import onnxruntime
     except ImportError as error:
-        raise InputError(
+        raise MissingToolError(
             f"running an ONNX file needs ONNX Runtime ({error}): "
             "pip install 'deepmaker-jax[export]'"
         ) from None

@@ -16,8 +16,8 @@ from jax.extend.mlir.dialects import stablehlo
 from jax.extend.mlir.passmanager import PassManager
 from jax.interpreters.mlir import make_ir_context
 
-from deepmaker_jax.arch import ArchSpec, layers
-from deepmaker_jax.models import Network, fold
+from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.models import folded_network
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # that `model.jax_export` can be called on
 BATCH = 250  # images a call, where the file takes any number
@@ -35,7 +35,7 @@ def to_stablehlo(arch: ArchSpec, variables: dict[str, Any]) -> bytes:
       logits, float32[1, classes], which StableHLO tools of the last twelve weeks
       before this JAX read.
     """
-    return _export(arch, variables, batch=1, platforms=("cpu",)).mlir_module_serialized
+    return export_network(arch, variables, batch=1, platforms=("cpu",)).mlir_module_serialized
 
 
 def to_jax_export(arch: ArchSpec, variables: dict[str, Any]) -> bytes:
@@ -46,7 +46,7 @@ def to_jax_export(arch: ArchSpec, variables: dict[str, Any]) -> bytes:
       network.call(images)  # images: float32[b, h, w, c], raw pixels 0..255
     """
     (batch,) = export.symbolic_shape("b")
-    return bytes(_export(arch, variables, batch=batch, platforms=PLATFORMS).serialize())
+    return bytes(export_network(arch, variables, batch=batch, platforms=PLATFORMS).serialize())
 
 
 def run_stablehlo(model: bytes, images: np.ndarray, num_classes: int) -> np.ndarray:
@@ -87,17 +87,26 @@ def tool_version() -> str:
     return f"jax {jax.__version__}"
 
 
-def _export(
+def export_network(
     arch: ArchSpec, variables: dict[str, Any], *, batch: Any, platforms: tuple[str, ...]
 ) -> export.Exported:
-    folded, weights = fold(layers(arch), jax.tree.map(np.asarray, variables))
-    network = Network(folded, folded=True)
+    """Returns `jax.export`'s form of the folded network, without debug locations.
+
+    Args:
+      arch: its architecture.
+      variables: of the plain `Network(layers(arch))`; folded here.
+      batch: images a call; a dimension of `jax.export.symbolic_shape` for any number.
+      platforms: that it can be called on.
+    """
+    network, weights = folded_network(arch, variables)
 
     def logits(image):
         return network.apply(weights, image)
 
     image = jax.ShapeDtypeStruct((batch, *arch.input_shape), np.float32)
-    exported = export.export(jax.jit(logits), platforms=platforms)(image)
+    # Accelerators round the operands of float32 products unless they are told not to.
+    with jax.default_matmul_precision("highest"):
+        exported = export.export(jax.jit(logits), platforms=platforms)(image)
     module = _stripped(exported.mlir_module_serialized)
     return dataclasses.replace(exported, mlir_module_serialized=module)
 

@@ -6,14 +6,13 @@ import warnings
 from types import ModuleType
 from typing import Any
 
-import jax
 import numpy as np
 
-from deepmaker_jax.arch import ArchSpec, layers
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.errors import InputError, MissingToolError
 from deepmaker_jax.export.operators import Form, check_operators
 from deepmaker_jax.export.quiet import quiet
-from deepmaker_jax.models import Network, fold
+from deepmaker_jax.models import folded_network
 
 INT8_INPUT = (1.0, -128)  # scale and zero point: a camera byte goes in with one XOR
 
@@ -33,7 +32,7 @@ def to_tflite(arch: ArchSpec, variables: dict[str, Any], form: Form = "float32")
       float32[1, classes], with built-in operators only.
 
     Raises:
-      InputError: TensorFlow is not installed.
+      MissingToolError: TensorFlow is not installed.
       RuntimeError: the converter used an operator that is not allowed.
     """
     if form == "int8":
@@ -67,8 +66,8 @@ def to_tflite_int8(arch: ArchSpec, variables: dict[str, Any], calibration: np.nd
       logits, with built-in int8 operators only.
 
     Raises:
-      InputError: TensorFlow is not installed, or the calibration images are not
-        of the network's shape.
+      MissingToolError: TensorFlow is not installed.
+      InputError: the calibration images are not of the network's shape.
       RuntimeError: the converter chose another scale for the input, or used an
         operator that is not allowed.
     """
@@ -136,7 +135,7 @@ def _tensorflow() -> ModuleType:
             import tensorflow as tf
             import tflite  # noqa: F401
     except ImportError as error:
-        raise InputError(
+        raise MissingToolError(
             f"TFLite export needs TensorFlow, LiteRT and tflite ({error}): "
             "pip install 'deepmaker-jax[export]'"
         ) from None
@@ -164,8 +163,7 @@ def _converter(tf: ModuleType, arch: ArchSpec, variables: dict[str, Any]):
     """Returns a TFLiteConverter of the folded network, its weights as constants."""
     from jax.experimental import jax2tf
 
-    folded, weights = fold(layers(arch), jax.tree.map(np.asarray, variables))
-    network = Network(folded, folded=True)
+    network, weights = folded_network(arch, variables)
     # The platform is fixed, or an accelerator's default device would end up in the file.
     function = tf.function(
         jax2tf.convert(

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from deepmaker_jax.arch import INPUT, Layer
+from deepmaker_jax.arch import INPUT, ArchSpec, Layer, layers
+from deepmaker_jax.models.network import Network
 from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
 
 Tree = dict[str, Any]
@@ -45,6 +46,17 @@ def fold(network: tuple[Layer, ...], variables: Tree) -> tuple[tuple[Layer, ...]
         for layer in network
     )
     return folded, {"params": params}
+
+
+def folded_network(arch: ArchSpec, variables: Tree) -> tuple[Network, Tree]:
+    """Returns an architecture's folded network and its variables, as exporters take them.
+
+    Args:
+      arch: the architecture.
+      variables: of the plain `Network(layers(arch))`.
+    """
+    network, weights = fold(layers(arch), variables)
+    return Network(network, folded=True), weights
 
 
 def _get(variables: Tree, collection: str, name: str):

@@ -13,6 +13,7 @@ from tests.export.networks import make, random_images, random_variables
 
 ID = "0123456789ab"
 ARCH = make(depths=(1, 2))
+GREY = make(depths=(1,), shape=(16, 16, 1))
 
 
 def write_run(run: pathlib.Path, *, ids=(ID,)) -> pathlib.Path:
@@ -25,12 +26,21 @@ def write_run(run: pathlib.Path, *, ids=(ID,)) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def exported_run(tmp_path_factory):
     """Returns a run folder of one member; not to be changed."""
-    run = tmp_path_factory.mktemp("run")
+    return _export(tmp_path_factory.mktemp("run"), ARCH)
+
+
+@pytest.fixture(scope="session")
+def grey_run(tmp_path_factory):
+    """Returns a run folder of one member for images of one channel; not to be changed."""
+    return _export(tmp_path_factory.mktemp("grey"), GREY)
+
+
+def _export(run: pathlib.Path, arch):
     rng = np.random.default_rng(0)
     export_bundle(
-        run / "models" / ID, id=ID, arch=ARCH, variables=random_variables(ARCH),
-        calibration_images=random_images(ARCH, num=16, seed=1),
-        test_images=random_images(ARCH, num=100, seed=2),
+        run / "models" / ID, id=ID, arch=arch, variables=random_variables(arch),
+        calibration_images=random_images(arch, num=16, seed=1),
+        test_images=random_images(arch, num=100, seed=2),
         test_labels=rng.integers(0, 10, 100).astype(np.int32),
     )  # fmt: skip
     return write_run(run)

@@ -3,8 +3,7 @@
 import pytest
 
 from deepmaker_jax.backends.boards import APPLICATION_SHARE, BOARDS, board, excess, limits
-from deepmaker_jax.cli import _with_board
-from deepmaker_jax.config import Config, LimitConfig
+from deepmaker_jax.config import Config, LimitConfig, check, with_board
 from deepmaker_jax.errors import InputError
 from experiments import digits
 
@@ -28,15 +27,16 @@ def test_limits_leave_the_application_its_share(name):
 
 
 def test_an_unknown_board_is_refused():
-    with pytest.raises(InputError, match=r"board \(=z80\) must be one of arduino-nano-33-ble"):
-        board("z80")
+    for ask in (board, lambda name: check(Config(board=name))):
+        with pytest.raises(InputError, match=r"board \(=z80\) must be one of arduino-nano-33-ble"):
+            ask("z80")
 
 
 def test_a_board_limits_the_search_unless_a_limit_is_stricter():
-    config = _with_board(Config(board="pico", limits=LimitConfig(flash_bytes=9000, macs=10**6)))
+    config = with_board(Config(board="pico", limits=LimitConfig(flash_bytes=9000, macs=10**6)))
     arena = limits("pico")["arena_bytes"]
     assert config.limits == LimitConfig(flash_bytes=9000, macs=10**6, arena_bytes=arena)
-    assert _with_board(Config()) == Config()
+    assert with_board(Config()) == Config()
 
 
 @pytest.mark.parametrize(

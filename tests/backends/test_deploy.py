@@ -2,23 +2,48 @@
 
 import functools
 import json
+import os
 import pathlib
+import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from deepmaker_jax import deploy as deploying
-from deepmaker_jax import report
-from deepmaker_jax.backends import Tool
+from deepmaker_jax import machine, report
+from deepmaker_jax.backends import BACKENDS, Tool, tool
+from deepmaker_jax.backends.worker import made_from
 from deepmaker_jax.cli import main
 from deepmaker_jax.deploy import at_the_end, deploy
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import read_bundle
 from deepmaker_jax.export.manifest import ENTRY_KEYS
+from deepmaker_jax.files import lock
 from tests.backends import own
 from tests.backends.conftest import ID, write_run
 
 OWN = {"table": own.TABLE, "broken": own.BROKEN, "dying": own.DYING}
+STOPPED = """
+import pathlib, sys
+from deepmaker_jax.cli import guarded
+from deepmaker_jax.deploy import deploy_and_print
+from tests.backends import own
+backends = {"table": own.TABLE, "hanging": own.HANGING}
+work = lambda: deploy_and_print(pathlib.Path(sys.argv[1]), backends=backends)
+if __name__ == "__main__":
+    sys.exit(guarded(work, resume=lambda: "the same again"))
+"""
+
+
+def runs(pid):
+    """Whether a process is there and not just a name that nobody has asked for."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def manifest_of(run, id=ID):
@@ -43,8 +68,10 @@ def test_a_backend_that_fails_or_dies_loses_nothing_of_the_others(run):
     files = manifest_of(run)["files"]
     assert {name: files[name] for name in before} == before
     assert files[own.PATH]["status"] == "ok"
-    assert files["broken"]["reason"] == "RuntimeError: RuntimeError: no memory left at PATH"
-    assert files["dying"]["reason"] == "RuntimeError: its process ended with 3"
+    assert files["broken"]["reason"] == "RuntimeError: no memory left at PATH"
+    assert files["dying"]["reason"] == "its process ended with 3"
+    assert not any((run / "models" / ID / name).exists() for name in ("broken", "dying"))
+    assert not runs(int((run / "models" / "pid").read_text()))
     assert {event.num_done for event in events.values()} == {1, 2, 3}
 
 
@@ -59,7 +86,8 @@ def test_what_a_backend_cannot_do_is_unsupported_with_every_reason_and_not_built
 
 def test_a_backend_that_takes_too_long_is_ended(run):
     (event,) = deploy(run, backends={"hanging": own.HANGING}, limit_seconds=8)
-    assert (event.status, event.reason) == ("failed", "hanging: RuntimeError: took longer than 8 s")
+    assert (event.status, event.reason) == ("failed", "hanging: took longer than 8 s")
+    assert not (run / "models" / ID / "hanging").exists()
 
 
 def test_only_what_is_missing_stale_or_failed_is_made(run):
@@ -85,6 +113,80 @@ def test_only_what_is_missing_stale_or_failed_is_made(run):
     assert event.seconds > 0
 
 
+@pytest.mark.parametrize("held", ["front.json", "ledger.jsonl"])
+def test_a_run_that_another_process_works_in_is_left_alone(run, held, capsys):
+    before = manifest_of(run)
+    with open(run / held, "ab") as file:
+        lock(file, run)
+        assert main(["deploy", str(run), "--targets", "mcu"]) == 2
+    said = capsys.readouterr()
+    assert said.err == f"error: {run} is in use by another process: wait for it\n"
+    assert manifest_of(run) == before
+
+
+def test_a_deployment_that_is_stopped_says_one_line_and_goes_on(run):
+    list(deploy(run, backends={"hanging": own.TABLE._replace(name="hanging")}))
+    manifest = manifest_of(run)
+    manifest["targets"]["hanging"]["made_from"] = "another version"
+    (run / "models" / ID / "manifest.json").write_text(json.dumps(manifest))
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    child = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, str(run)], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert child.stdout.readline().startswith(f"1/2 {ID} table: ok")
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does
+    _, said = child.communicate(timeout=120)
+    assert (child.returncode, said) == (130, "stopped; to go on: the same again\n")
+    assert "hanging" not in manifest_of(run)["targets"]
+    assert not (run / "models" / ID / "hanging").exists()
+    read_bundle(run / "models" / ID)
+    (again,) = deploy(run, backends={"table": own.TABLE})
+    assert (again.status, again.seconds) == ("ok", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "status"),
+    [
+        ("arm", {"model_aarch64.vmfb": "unsupported", "raspberry_pi.py": "ok"}, "unsupported"),
+        ("fpga", {"network.cpp": "unsupported", "build_lib.sh": "ok"}, "unsupported"),
+        ("fpga", {"network.cpp": "failed", "build_lib.sh": "ok"}, "failed"),
+        ("mcu", {"model.h": "ok"}, "unsupported"),
+        ("arm", {"model_aarch64.vmfb": "ran", "model_armv7a.vmfb": "unsupported"}, "ok"),
+    ],
+)
+def test_a_target_is_ok_only_if_a_network_ran(name, files, status):
+    entries = {
+        f"{name}/{file}": {
+            "status": "ok" if state == "ran" else state,
+            "reason": None if state in ("ok", "ran") else "no qemu, no g++",
+            "parity": {"images": 20} if state == "ran" else None,
+        }
+        for file, state in files.items()
+    }
+    event = deploying._event({"id": ID, "files": entries}, BACKENDS[name], 1.0, 1, 1)
+    assert event.status == status
+    assert event.num_ok == sum(entry["status"] == "ok" for entry in entries.values())
+
+
+def test_what_files_are_made_from_names_versions_and_for_clocks_the_machine(run, monkeypatch):
+    manifest, timed = manifest_of(run), own.TABLE._replace(timed=True)
+    kinds = (own.TABLE, timed)
+    before = [made_from(manifest, kind, own.probe()) for kind in kinds]
+    assert before == [made_from(manifest, kind, own.probe()) for kind in kinds]
+    monkeypatch.setattr(machine, "processor", lambda: "another one")
+    moved = [made_from(manifest, kind, own.probe()) for kind in kinds]
+    assert (moved[0], moved[1] != before[1]) == (before[0], True)
+    monkeypatch.setattr(tool, "package", lambda name: Tool(name, "99", ""))
+    assert made_from(manifest, own.TABLE, own.probe()) != before[0]
+
+
+def test_programs_have_a_version_not_a_place():
+    found = tool.program("bash", install="")
+    assert re.match(r"\d+\.\d+", found.version)
+    assert tool.program("no-such-program", install="").version is None
+
+
 def test_members_are_the_first_of_the_front(run):
     ids = (ID, "ba9876543210")
     shutil.copytree(run / "models" / ID, run / "models" / ids[1])
@@ -93,6 +195,9 @@ def test_members_are_the_first_of_the_front(run):
     assert [event.num_jobs for event in events] == [1]
     assert (run / "models" / ids[0] / own.PATH).exists()
     assert not (run / "models" / ids[1] / own.PATH).exists()
+    (run / "models" / ids[1] / "model_int8.tflite").unlink()  # of a member that nobody asks for
+    (again,) = deploy(run, members=1, backends={"table": own.TABLE})
+    assert again.seconds == 0.0
     with pytest.raises(InputError, match=r"members \(=3\) must be 1..2"):
         next(deploy(run, members=3, backends={"table": own.TABLE}))
 

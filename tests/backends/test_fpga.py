@@ -1,5 +1,6 @@
 """FPGA: types that hold every value, designs that fit, networks that cannot be done."""
 
+import math
 import re
 
 import jax
@@ -7,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepmaker_jax.arch import layers
+from deepmaker_jax.arch import INPUT, layers
 from deepmaker_jax.backends import fixed, resource
 from deepmaker_jax.backends.fpga import supports
 from deepmaker_jax.export import Model
 from deepmaker_jax.models import Network, fold
 from tests.export.networks import make, random_images, random_variables
 
+SMALL = make(depths=(1,))  # what the smaller part holds
 TYPE = re.compile(r"(u?)fixed<(\d+),(-?\d+)")
 
 
@@ -58,28 +60,52 @@ def test_sums_never_overflow_and_maps_hold_what_was_calibrated(exported_run, mem
         assert np.abs(outputs(layer)).max() <= limits[layer.name] * 1.01
 
 
+def assumed(network):
+    """Streams of the usual widths, without a file to calibrate their types by."""
+    limits = dict.fromkeys([INPUT, *(layer.name for layer in network)], 1.0)
+    ones = {"kernel": np.ones((1, 1)), "bias": np.ones(1)}
+    types = fixed.choose_types(network, {layer.name: ones for layer in network}, limits)
+    return resource.streams(network, types)
+
+
 def valid(num_in, num_out):
     return [n for n in range(1, num_in * num_out + 1) if (num_in * num_out) % n == 0]
 
 
 def test_the_fastest_design_that_fits_is_chosen():
-    network, _ = fold(layers(make()), random_variables(make()))
-    chosen = [resource.choose_reuse(network, valid, part) for part in resource.PARTS.values()]
-    taken = [resource.estimate(network, reuse) for reuse in chosen if reuse]
+    network, _ = fold(layers(SMALL), random_variables(SMALL))
+    fifos = assumed(network)
+    parts = resource.PARTS.values()
+    chosen = [resource.choose_reuse(network, fifos, valid, part) for part in parts]
+    taken = [resource.estimate(network, reuse, fifos) for reuse in chosen if reuse]
     assert len(taken) == len(resource.PARTS)
-    for estimate, part in zip(taken, resource.PARTS.values(), strict=True):
+    for estimate, part in zip(taken, parts, strict=True):
         assert resource.fits(estimate, part)
-    assert taken[1].cycles < taken[0].cycles  # the larger part is the faster
+    assert taken[1].interval_cycles < taken[0].interval_cycles  # the larger part is the faster
     weighted = [layer for layer in network if layer.op in ("conv", "dense")]
     slowest = {layer.name: resource.products(layer) for layer in weighted}
-    serial = resource.estimate(network, slowest)
+    serial = resource.estimate(network, slowest, fifos)
     assert serial.dsps < taken[0].dsps
-    assert serial.cycles > taken[0].cycles
+    assert serial.interval_cycles > taken[0].interval_cycles
 
 
 def test_what_fits_no_part_has_no_design():
     network, _ = fold(layers(make()), random_variables(make()))
-    assert resource.choose_reuse(network, valid, resource.Part("tiny", 3, 1000, 1)) is None
+    tiny = resource.Part("tiny", 3, 1000, 1)
+    assert resource.choose_reuse(network, assumed(network), valid, tiny) is None
+
+
+def test_a_design_is_found_though_slower_ones_fit_less():
+    """Deep memories of narrow weights fill more blocks than shallow ones of wide weights."""
+    network, _ = fold(layers(make()), random_variables(make()))
+    fifos = assumed(network)
+    weighted = [layer for layer in network if layer.op in ("conv", "dense")]
+    slowest = {layer.name: resource.products(layer) for layer in weighted}
+    least = resource.estimate(network, slowest, fifos).bram18s
+    part = resource.Part("few blocks", 10**6, 10**9, math.ceil(least / resource.SHARE) - 1)
+    assert not resource.fits(resource.estimate(network, slowest, fifos), part)
+    reuse = resource.choose_reuse(network, fifos, valid, part)
+    assert resource.fits(resource.estimate(network, reuse, fifos), part)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import deepmaker_jax
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import Model, export_bundle, onnx, read_bundle, stablehlo, tflite
+from deepmaker_jax.export import bundle as bundling
 from deepmaker_jax.export import run as runtime
 from deepmaker_jax.export.bundle import FILES
 from deepmaker_jax.export.formats import FORMATS
@@ -213,6 +214,41 @@ def test_bundle_of_other_weights_is_replaced(copied, made):
     manifest = export_bundle(copied, **other)
     for name in manifest["files"]:
         assert manifest["files"][name]["sha256"] != made[1]["files"][name]["sha256"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"test_images": lambda images: np.concatenate([images[:-1], images[:1]])},
+        {"test_labels": lambda labels: np.concatenate([labels[:-1], labels[-1:] ^ 1])},
+        {"calibration_images": lambda images: images[::-1]},
+        {"calibration_seed": lambda seed: 1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_bundle_is_made_again_of_whatever_else_it_was_made_from(copied, monkeypatch, change):
+    monkeypatch.setattr(bundling, "_make", no_conversion)
+    given, (name, alter) = arguments(), next(iter(change.items()))
+    files = export_bundle(copied, **(given | {name: alter(given[name])}))["files"]
+    assert "converted again" in files["model_int8.tflite"]["reason"]
+
+
+def test_bundle_is_made_again_by_other_versions(copied, monkeypatch):
+    monkeypatch.setattr(bundling, "_make", no_conversion)
+    monkeypatch.setattr(bundling, "_version", lambda name: "99")
+    files = export_bundle(copied, **arguments())["files"]
+    assert "converted again" in files["model_int8.tflite"]["reason"]
+
+
+def test_the_folder_of_a_backend_that_failed_as_a_whole_goes_with_the_weights(copied, monkeypatch):
+    monkeypatch.setattr(bundling, "_make", no_conversion)
+    add_file(copied, "mcu/model.h")
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["files"]["mcu"] = manifest["files"].pop("mcu/model.h") | {"sha256": None}
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    other = arguments() | {"variables": random_variables(ARCH, seed=5)}
+    assert "mcu" not in export_bundle(copied, **other)["files"]
+    assert not (copied / "mcu").exists()
 
 
 def test_failed_conversion_is_recorded_and_loses_no_other_file(copied, monkeypatch):

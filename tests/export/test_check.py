@@ -140,6 +140,40 @@ def test_a_file_of_other_weights_disagrees(run, capsys, exported, name):
     assert said == "error: 1 of 9 files are damaged or disagree\n"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda parity: parity.pop("rule"),
+        lambda parity: parity.pop("logit_range"),
+        lambda parity: [parity.pop(n) for n in ("rule", "logit_range", "max_abs_error")],
+        None,
+    ],
+)
+def test_it_needs_no_more_of_a_manifest_than_the_contract_promises(run, capsys, change):
+    bundle = run / "models" / ID
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for entry in manifest["files"].values():
+        if change is None:
+            entry["parity"] = None
+        elif entry["parity"]:
+            change(entry["parity"])
+    write_json(bundle / "manifest.json", manifest)
+    code, found, said = check(bundle, capsys)
+    assert (code, said) == (0, "")
+    assert sum(verdict == "agrees" for verdict in found.values()) == RUN_AGAIN
+
+
+def test_a_file_without_a_rule_is_judged_by_its_name(run, capsys, exported):
+    bundle, name = run / "models" / ID, "model_f32.tflite"
+    (bundle / name).write_bytes(exported("relu6, window, bottleneck, 5x5").float32)
+    resum(bundle, name)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"][name]["parity"] = None
+    write_json(bundle / "manifest.json", manifest)
+    code, found, _ = check(bundle, capsys)
+    assert (code, found[name]) == (1, "disagrees")
+
+
 def test_a_file_that_cannot_be_run_disagrees(run, capsys):
     bundle = run / "models" / ID
     (bundle / "model_f16.tflite").write_bytes(b"not a model")

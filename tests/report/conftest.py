@@ -191,7 +191,7 @@ def make_manifest(member: dict[str, Any]) -> dict[str, Any]:
         "mcu/model.h": source,
         "arm/model_aarch64.vmfb": good,
         "arm/model_armv7a.vmfb": built,
-        "cpu/timings.json": source | {"cost": times},
+        "cpu/engines.json": source | {"cost": times},
         "fpga": missing,
     }
     targets = {name: {"made_from": "0", "tools": {}} for name in ("arm", "cpu", "fpga", "mcu")}
