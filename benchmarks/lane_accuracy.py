@@ -1,6 +1,6 @@
 """Accuracy of networks trained by a size class's program and by their own: the same up to the seed.
 
-With `--bfloat16`, the size class's program with products of bfloat16 as well.
+With `--bfloat16`, both with products of bfloat16 as well.
 
     python -m benchmarks.lane_accuracy --out benchmarks/results/lane_accuracy.json
 
@@ -10,6 +10,7 @@ digits with a fifth held out. About 6 minutes on one core.
 
 import argparse
 import dataclasses
+import itertools
 import pathlib
 
 from deepmaker_jax.execute import runtime
@@ -18,30 +19,18 @@ runtime.one_thread()
 
 import numpy as np  # noqa: E402 - after the thread count
 
+from benchmarks.population import draws  # noqa: E402
 from benchmarks.record import publish  # noqa: E402
-from deepmaker_jax.arch import ArchSpec  # noqa: E402
 from deepmaker_jax.config import TrainConfig  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.data import load, stratified  # noqa: E402
 from deepmaker_jax.lanes.size_class import table  # noqa: E402
 from deepmaker_jax.lanes.wiring import choose  # noqa: E402
-from deepmaker_jax.spaces import SPACES  # noqa: E402
 from deepmaker_jax.train import Split, train  # noqa: E402
 
 NUM, SEEDS, EPOCHS = 10, (0, 1, 2), 12
 SETTINGS = TrainConfig(batch_size=64, crop=1, flip=False)
 SHAPE = (8, 8, 1)
-
-
-def networks() -> list[ArchSpec]:
-    """Returns the first networks of seed 0 under 60,000 parameters."""
-    space, rng = SPACES["deepmaker"](SHAPE, 10), np.random.default_rng(0)
-    found: list[ArchSpec] = []
-    while len(found) < NUM:
-        arch = space.decode(space.sample(rng, num=1)[0])
-        if cost(arch).params <= 60_000:
-            found.append(arch)
-    return found
 
 
 def main() -> None:
@@ -55,14 +44,14 @@ def main() -> None:
     rest, held_out = stratified(data.train_labels, share=0.2, seed=0)
     split = Split(data.train_images, data.train_labels)
     classes, rows = table(SHAPE, 10), []
-    for arch in networks():
+    for arch in itertools.islice(draws(SHAPE, most=60_000), NUM):
         size_class = choose(arch, classes)
         if size_class is None:
             raise RuntimeError(f"no size class has room for {arch}")
         narrow = dataclasses.replace(SETTINGS, compute="bfloat16")
         kinds = {"class": (size_class, SETTINGS), "plain": (None, SETTINGS)}
         if args.bfloat16:
-            kinds["class_bfloat16"] = size_class, narrow
+            kinds |= {"class_bfloat16": (size_class, narrow), "plain_bfloat16": (None, narrow)}
         scores: dict[str, list[float]] = {name: [] for name in kinds}
         for seed in SEEDS:
             for name, (of, settings) in kinds.items():
@@ -74,7 +63,7 @@ def main() -> None:
                 if trained.score is None:
                     raise RuntimeError(f"{arch} diverged")
                 scores[name].append(trained.score.accuracy)
-        row = {"params": cost(arch).params, "size_class": size_class.name}
+        row = {"params": cost(arch).params, "size_class": size_class.name, "accuracy": scores}
         for name, found in scores.items():
             row |= {
                 f"{name}_mean": round(float(np.mean(found)), 4),
@@ -84,10 +73,10 @@ def main() -> None:
         print(row, flush=True)
     gaps = np.array([row["class_mean"] - row["plain_mean"] for row in rows])
     more: dict[str, float] = {}
-    if args.bfloat16:
-        lost = np.array([row["class_bfloat16_mean"] - row["class_mean"] for row in rows])
-        more["mean_gap_bfloat16"] = round(float(lost.mean()), 5)
-        more["largest_gap_bfloat16"] = round(float(np.abs(lost).max()), 4)
+    for kind in ("class", "plain") if args.bfloat16 else ():
+        lost = np.array([row[f"{kind}_bfloat16_mean"] - row[f"{kind}_mean"] for row in rows])
+        more[f"mean_gap_{kind}_bfloat16"] = round(float(lost.mean()), 5)
+        more[f"largest_gap_{kind}_bfloat16"] = round(float(np.abs(lost).max()), 4)
     noise = np.sqrt(np.mean([row["plain_spread"] ** 2 + row["class_spread"] ** 2 for row in rows]))
     publish(
         {

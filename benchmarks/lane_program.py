@@ -1,7 +1,7 @@
 """A size class's program with as many lanes as one likes, ready to be timed."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from deepmaker_jax.train.lane import (
     run_on_devices,
     scratch,
 )
+from deepmaker_jax.train.runner import Plain
 from deepmaker_jax.train.step import Feed
 
 NUM_IMAGES = 512
@@ -34,11 +35,11 @@ def network(side: int, *, layers: int = 2, growth: int = 16, stages: int = 3) ->
     return ArchSpec((side, side, 3), 10, 16, "none", "post", "relu", (stage,) * stages, "sgd", 0)
 
 
-def size_class_of(arch: ArchSpec) -> SizeClass:
+def size_class_of(arch: ArchSpec, kinds: dict[str, tuple[str, ...]] = KINDS) -> SizeClass:
     """Returns the size class that an architecture trains in on this machine."""
     on_cpu = jax.default_backend() == "cpu"
     classes = table(
-        arch.input_shape, arch.num_classes, num_pixels=A_CACHE if on_cpu else WHOLE_BATCH, **KINDS
+        arch.input_shape, arch.num_classes, num_pixels=A_CACHE if on_cpu else WHOLE_BATCH, **kinds
     )
     found = choose(arch, classes)
     if found is None:
@@ -47,9 +48,10 @@ def size_class_of(arch: ArchSpec) -> SizeClass:
 
 
 class Figures(NamedTuple):
-    """What a program costs: the best of some calls, and XLA's own analysis of its memory."""
+    """What a program costs: the best and the worst of some calls, and XLA's analysis of memory."""
 
     ms_a_lane_step: float
+    worst_ms: float
     compile_seconds: float
     memory_mb: float
 
@@ -57,9 +59,21 @@ class Figures(NamedTuple):
         """Returns them as they are published."""
         return {
             "ms_a_lane_step": round(self.ms_a_lane_step, 3),
+            "worst_ms": round(self.worst_ms, 3),
             "compile_seconds": round(self.compile_seconds, 1),
             "memory_mb": round(self.memory_mb, 1),
         }
+
+
+def timed(go: Callable[[], None], repeats: int) -> tuple[float, float]:
+    """Returns (best, worst) seconds of some calls after one that warms up."""
+    go()
+    spent = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        go()
+        spent.append(time.perf_counter() - began)
+    return min(spent), max(spent)
 
 
 class LaneProgram:
@@ -80,32 +94,18 @@ class LaneProgram:
         settings = TrainConfig(batch_size=batch_size, crop=1, flip=True, compute=compute)
         rng = np.random.default_rng(0)
         shape = size_class.input_shape
+        self._class, self._settings = size_class, settings
         self._steps, self._num = steps, len(archs)
         mesh = jax.sharding.Mesh(np.array(devices or jax.devices()[:1]), ("lanes",))
         spec = jax.sharding.PartitionSpec
         split = jax.sharding.NamedSharding(mesh, spec("lanes"))
         whole = jax.sharding.NamedSharding(mesh, spec())
         in_turn = strategy == "map"
-        place = whole if in_turn else split
-
-        def stacked(trees):
-            return jax.device_put(
-                jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees),
-                place,
-            )
-
-        lanes = [fit(arch, size_class) for arch in archs]
-        self._states = stacked([
-            lane_state(lane, size_class, init(arch, seed=0, input_scale=SCALE), settings)
-            for lane, arch in zip(lanes, archs, strict=True)
-        ])  # fmt: skip
-        self._feeds = stacked([
-            lane_feed(lane, size_class, arch.optimizer, learning_rate=1e-3, num_steps=1000)
-            for lane, arch in zip(lanes, archs, strict=True)
-        ])  # fmt: skip
+        self._place = whole if in_turn else split
+        self.load(archs)
         rows = rng.integers(0, NUM_IMAGES, (steps, batch_size)).astype(np.int32)
         call = Call(rows, np.int32(steps), np.int32(0), np.zeros(steps, np.int32))
-        self._calls = stacked([call] * len(archs))
+        self._calls = self._stacked([call] * len(archs))
         images = rng.integers(0, 256, (NUM_IMAGES, *shape), dtype=np.uint8)
         labels = rng.integers(0, 10, NUM_IMAGES).astype(np.int32)
         self._common = jax.device_put(
@@ -118,7 +118,7 @@ class LaneProgram:
                 return one
             return jax.tree.map(lambda x: jnp.broadcast_to(x, (len(archs), *x.shape)), one)
 
-        self._work = jax.jit(work, out_shardings=place)()
+        self._work = jax.jit(work, out_shardings=self._place)()
         run = (
             run_in_turn(size_class, settings)
             if in_turn
@@ -131,6 +131,25 @@ class LaneProgram:
         self._run = self.lowered.compile()
         self.compile_seconds = time.perf_counter() - began
 
+    def _stacked(self, trees: Sequence[Any]) -> Any:
+        return jax.device_put(
+            jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees),
+            self._place,
+        )
+
+    def load(self, archs: Sequence[ArchSpec]) -> None:
+        """Puts other networks, as many as before, into the lanes."""
+        of, settings = self._class, self._settings
+        lanes = [fit(arch, of) for arch in archs]
+        self._states = self._stacked([
+            lane_state(lane, of, init(arch, seed=0, input_scale=SCALE), settings)
+            for lane, arch in zip(lanes, archs, strict=True)
+        ])  # fmt: skip
+        self._feeds = self._stacked([
+            lane_feed(lane, of, arch.optimizer, learning_rate=1e-3, num_steps=1000)
+            for lane, arch in zip(lanes, archs, strict=True)
+        ])  # fmt: skip
+
     def go(self) -> None:
         """Does the steps of one call."""
         self._states, self._work, _ = self._run(
@@ -140,13 +159,42 @@ class LaneProgram:
 
     def measure(self, repeats: int) -> Figures:
         """Times some calls after one that warms up."""
-        self.go()
-        spent = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            self.go()
-            spent.append(time.perf_counter() - began)
+        best, worst = timed(self.go, repeats)
         found = self._run.memory_analysis()
         memory = found.argument_size_in_bytes + found.temp_size_in_bytes
         steps = self._num * self._steps
-        return Figures(1e3 * min(spent) / steps, self.compile_seconds, memory / 1e6)
+        return Figures(1e3 * best / steps, 1e3 * worst / steps, self.compile_seconds, memory / 1e6)
+
+    def measure_all(self, archs: Sequence[ArchSpec], repeats: int) -> Figures:
+        """Times groups of networks, as many at once as there are lanes; returns their mean."""
+        found = []
+        for first in range(0, len(archs), self._num):
+            self.load(archs[first : first + self._num])
+            found.append(self.measure(repeats))
+        return Figures(*np.mean(found, axis=0).tolist())
+
+
+class PlainProgram:
+    """One network's own program, to be timed beside `LaneProgram`."""
+
+    def __init__(self, arch: ArchSpec, *, batch_size: int, steps: int = 4):
+        """Compiles."""
+        settings = TrainConfig(batch_size=batch_size, crop=1, flip=True)
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (NUM_IMAGES, *arch.input_shape), dtype=np.uint8)
+        labels = rng.integers(0, 10, NUM_IMAGES).astype(np.int32)
+        key, scale = jax.random.key(0), jax.device_put(SCALE)
+        feed = Feed(
+            jax.device_put(images), jax.device_put(labels), scale, key,
+            np.float32(1e-3), np.int32(1000),
+        )  # fmt: skip
+        variables = init(arch, seed=0, input_scale=SCALE)
+        began = time.perf_counter()
+        self._plain = Plain(arch, settings, feed, variables, measured=False)
+        self.compile_seconds = time.perf_counter() - began
+        self._rows = rng.integers(0, NUM_IMAGES, (steps, batch_size)).astype(np.int32)
+
+    def go(self) -> None:
+        """Does the steps of one call."""
+        self._plain.run(self._rows)
+        jax.block_until_ready(self._plain.state)

@@ -4,39 +4,48 @@
 
 Nothing is compiled or run for those platforms here: the times are a PROJECTION. `lowered` is XLA's
 cost analysis of the lowered program, which counts the body of a loop once, however often it runs.
-So `flops`, `bytes` and `kernels` are counted instead over the loops of real networks: the mean of
-those that the class has room for, of 32x32x3, batch 64, one training step of one lane. The times
-take the shares of an H100's peaks below; with many lanes side by side the kernels' launches are
-shared by all of them. About 2 minutes on one core.
+So `flops`, `bytes` and `kernels` are counted instead over the loops of real networks of 32x32x3,
+batch 64, one training step of one lane: `own` is the mean of a network's own loops, `shared` what
+each of them does with as many lanes side by side as memory has room for, whose loops are each as
+long as the longest among them. The times take the shares of an H100's peaks below; with many lanes
+side by side the kernels' launches are shared by all of them.
+
+`padded_work` is `shared` over `own` for groups of 2, 8, 16 and 64 networks, as `execute.lanes`
+takes them: the longest first. `of_small` are networks that preset `small` of CIFAR-10 draws, the
+others random ones up to a million parameters. With `--no-lowering` only this is counted, in a
+minute. About 2 minutes on one core.
 """
 
 import argparse
+import itertools
 import pathlib
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
 import numpy as np
 
-from benchmarks.population import INPUT_SHAPE, NUM_CLASSES
+from benchmarks.population import INPUT_SHAPE, NUM_CLASSES, draws, of_small
 from benchmarks.record import publish
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.cost import cost
 from deepmaker_jax.lanes.size_class import BLOCK, WHOLE_BATCH, SizeClass, table
-from deepmaker_jax.lanes.wiring import Lane, choose, fit, lane_macs
-from deepmaker_jax.spaces import SPACES
+from deepmaker_jax.lanes.wiring import Lane, choose, fit, lane_macs, turns
 from deepmaker_jax.train.lane import Call, idle, run_side_by_side, scratch
 from deepmaker_jax.train.memory import MAX_LANES, SHARE, lane_bytes
 from deepmaker_jax.train.step import Feed
 
 BATCH, NUM_NETWORKS, LANES = 64, 300, 2
+NUM_OF_SMALL, TOGETHER = 128, (2, 8, 16, 64)
 PLATFORMS = ("cuda", "tpu")
-# NVIDIA's data sheet of the H100 SXM: float32 without tensor cores, memory, capacity.
-PEAK_FLOPS, PEAK_BYTES, MEMORY = 67e12, 3.35e12, 80e9
-EFFICIENCY, MEMORY_EFFICIENCY, LAUNCH_SECONDS = 0.3, 0.6, 4e-6  # assumed
+# NVIDIA's data sheet of the H100 SXM: dense TF32, which is what XLA's default precision makes of
+# float32 products there; memory, capacity.
+PEAK_FLOPS, PEAK_BYTES, MEMORY = 495e12, 3.35e12, 80e9
+# Assumed. Of a product a group's 8 channels fill an eighth of a tensor core's 64 rows.
+EFFICIENCY, MEMORY_EFFICIENCY, LAUNCH_SECONDS = 0.3 / 8, 0.6, 4e-6
 # Kernels of a turn of each loop, forward and back; assumed: an edge is a slice, a product and an
 # update.
-KERNELS = {"num_groups": 30, "num_stem": 6, "num_pooled": 8, "num_conv_out": 9, "num_mix": 10}
+KERNELS = {"num_groups": 30, "num_stem": 6, "num_pooled": 8, "num_conv_out": 9, "num_pointwise": 10}
 
 
 def arguments(size_class: SizeClass, settings: TrainConfig, num_lanes: int) -> tuple[Any, ...]:
@@ -80,13 +89,13 @@ def traffic(size_class: SizeClass, lane: Lane) -> int:
         h, w = size_class.side(level)
         a_group = 4 * size_class.group * h * w * BATCH
         groups, edges = int(counts.num_groups[level]), int(counts.num_conv_out[level].sum())
-        mixes, pooled = int(counts.num_mix[level].sum()), int(counts.num_pooled[level])
+        pointwise, pooled = int(counts.num_pointwise[level].sum()), int(counts.num_pooled[level])
         sources = int((counts.num_conv_out[level] > 0).sum())
         targets = int((counts.num_conv_in[level] > 0).sum())
         moved = groups * (4 + 7) + pooled * 4
         moved += (sources + targets) * (3 * k + k * k)
         moved += edges * ((k * k + 2) + (k * k + 2) + (k * k + 1))
-        moved += mixes * blocks * (3 + 3 + 2)
+        moved += pointwise * blocks * (3 + 3 + 2)
         total += moved * a_group
     return total
 
@@ -97,66 +106,114 @@ def kernels(lane: Lane) -> int:
     return sum(each * int(getattr(counts, name).sum()) for name, each in KERNELS.items())
 
 
-def projection(size_class: SizeClass, archs: list[Any], settings: TrainConfig) -> dict[str, Any]:
-    """Returns the mean work of a step of these networks and the time it implies."""
-    lanes = [fit(arch, size_class) for arch in archs]
-    flops = float(np.mean([6 * BATCH * lane_macs(size_class, lane) for lane in lanes]))
-    moved = float(np.mean([traffic(size_class, lane) for lane in lanes]))
-    num = float(np.mean([kernels(lane) for lane in lanes]))
-    room = min(MAX_LANES, int(SHARE * MEMORY / lane_bytes(size_class, settings)))
-    arithmetic = flops / (EFFICIENCY * PEAK_FLOPS)
-    memory = moved / (MEMORY_EFFICIENCY * PEAK_BYTES)
-    launches = num * LAUNCH_SECONDS
+class Work(NamedTuple):
+    """What a lane does in a step."""
+
+    flops: float
+    bytes: float
+    kernels: float
+
+
+def work_of(size_class: SizeClass, lanes: Sequence[Lane]) -> Work:
+    """Returns the mean work of a step of these lanes, each by itself."""
+    each = [
+        (6 * BATCH * lane_macs(size_class, lane), traffic(size_class, lane), kernels(lane))
+        for lane in lanes
+    ]
+    return Work(*np.mean(each, axis=0).tolist())
+
+
+def side_by_side(lanes: Sequence[Lane]) -> Lane:
+    """Returns what each of these lanes does beside the others: the longest of each loop."""
+    (first, *_), counts = lanes, [lane.wiring.counts for lane in lanes]
+    longest = jax.tree.map(lambda *x: np.max(x, axis=0), *counts)
+    return first._replace(wiring=first.wiring._replace(counts=longest))
+
+
+def in_groups(lanes: Sequence[Lane], num: int) -> list[Lane]:
+    """Returns what each lane does in groups of `num`, the longest first as in `execute.lanes`."""
+    lanes = sorted(lanes, key=turns, reverse=True)
+    parts = [lanes[i : i + num] for i in range(0, len(lanes), num)]
+    return [shared for part in parts for shared in [side_by_side(part)] * len(part)]
+
+
+def padded_work(size_class: SizeClass, lanes: Sequence[Lane]) -> dict[str, Any]:
+    """Returns how much more lanes do side by side than each by itself, by their number."""
+    own = work_of(size_class, lanes)
+    found = {}
+    for num in (num for num in TOGETHER if num <= len(lanes)):
+        shared = work_of(size_class, in_groups(lanes, num))
+        found[str(num)] = {
+            name: round(more / less, 2)
+            for name, more, less in zip(Work._fields, shared, own, strict=True)
+        }
+    return found
+
+
+def projection(size_class: SizeClass, lanes: Sequence[Lane], room: int) -> dict[str, Any]:
+    """Returns the mean work of a step of `room` of these lanes, and the time that it implies."""
+    own, shared = work_of(size_class, lanes), work_of(size_class, in_groups(lanes, room))
+
+    def seconds(work: Work, num_lanes: int) -> dict[str, float]:
+        arithmetic = work.flops / (EFFICIENCY * PEAK_FLOPS)
+        memory = work.bytes / (MEMORY_EFFICIENCY * PEAK_BYTES)
+        launches = work.kernels * LAUNCH_SECONDS / num_lanes
+        whole = max(arithmetic + memory, launches)
+        parts = {"arithmetic": arithmetic, "memory": memory, "launches": launches}
+        return {name: round(1e3 * value, 3) for name, value in (parts | {"step": whole}).items()}
+
     return {
-        "networks": len(archs),
-        "flops": round(flops),
-        "bytes": round(moved),
-        "kernels": round(num),
+        "networks": len(lanes),
         "lanes": room,
-        "projected_ms": {
-            "arithmetic": round(1e3 * arithmetic, 3),
-            "memory": round(1e3 * memory, 3),
-            "launches_one_lane": round(1e3 * launches, 3),
-            "a_lane_step_one_lane": round(1e3 * max(arithmetic + memory, launches), 3),
-            "a_lane_step_all_lanes": round(1e3 * max(arithmetic + memory, launches / room), 3),
+        "own": {name: round(value) for name, value in own._asdict().items()},
+        "shared": {name: round(value) for name, value in shared._asdict().items()},
+        "projected_ms_a_lane_step": {
+            "one_lane": seconds(own, 1), "all_lanes": seconds(shared, min(room, len(lanes))),
         },
-    }
+        "padded_work": padded_work(size_class, lanes),
+    }  # fmt: skip
 
 
-def networks(classes: tuple[SizeClass, ...]) -> dict[str, list[Any]]:
-    """Returns random networks up to a million parameters by the class that they train in."""
-    space, rng = SPACES["deepmaker"](INPUT_SHAPE, NUM_CLASSES), np.random.default_rng(0)
-    found: dict[str, list[Any]] = {of.name: [] for of in classes}
-    for _ in range(NUM_NETWORKS * 4):
-        arch = space.decode(space.sample(rng, num=1)[0])
-        of = choose(arch, classes) if cost(arch).params <= 1_000_000 else None
-        if of is not None and len(found[of.name]) < NUM_NETWORKS // len(classes):
-            found[of.name].append(arch)
+def by_class(archs: Iterable[Any], classes: tuple[SizeClass, ...]) -> dict[str, list[Lane]]:
+    """Returns the lanes of networks by the class that they train in."""
+    found: dict[str, list[Lane]] = {of.name: [] for of in classes}
+    for arch in archs:
+        of = choose(arch, classes)
+        if of is not None:
+            found[of.name].append(fit(arch, of))
     return found
 
 
 def main() -> None:
     """Lowers, counts and publishes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-lowering", action="store_true")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     settings = TrainConfig(batch_size=BATCH, crop=4, flip=True)
     classes, rows = table(INPUT_SHAPE, NUM_CLASSES, num_pixels=WHOLE_BATCH), []
-    by_class = networks(classes)
+    lanes = by_class(itertools.islice(draws(most=1_000_000), NUM_NETWORKS * 4), classes)
+    small = by_class(of_small(NUM_OF_SMALL), classes)
     for of in classes:
-        exported = lower(of, settings)
-        run = jax.jit(run_side_by_side(of, settings))
-        counted = run.lower(*arguments(of, settings, LANES)).cost_analysis() or {}
-        rows.append({
-            "size_class": of.name,
-            "platforms": list(exported.platforms),
-            "stablehlo_bytes": len(exported.mlir_module_serialized),
-            "lowered": {
-                "lanes": LANES, "flops": round(counted.get("flops", 0.0)),
-                "bytes": round(counted.get("bytes accessed", 0.0)),
-            },
-        } | projection(of, by_class[of.name], settings))  # fmt: skip
-        print(rows[-1], flush=True)
+        room = min(MAX_LANES, int(SHARE * MEMORY / lane_bytes(of, settings)))
+        row: dict[str, Any] = {"size_class": of.name}
+        row |= projection(of, lanes[of.name][:NUM_NETWORKS], room)
+        if small[of.name]:
+            row["of_small"] = projection(of, small[of.name], min(room, len(small[of.name])))
+        if not args.no_lowering:
+            exported = lower(of, settings)
+            run = jax.jit(run_side_by_side(of, settings))
+            counted = run.lower(*arguments(of, settings, LANES)).cost_analysis() or {}
+            row |= {
+                "platforms": list(exported.platforms),
+                "stablehlo_bytes": len(exported.mlir_module_serialized),
+                "lowered": {
+                    "lanes": LANES, "flops": round(counted.get("flops", 0.0)),
+                    "bytes": round(counted.get("bytes accessed", 0.0)),
+                },
+            }  # fmt: skip
+        rows.append(row)
+        print(row, flush=True)
     publish(
         {
             "projection": "nothing of this was run on an accelerator",

@@ -18,31 +18,18 @@ runtime.one_thread()
 
 import numpy as np  # noqa: E402 - after the thread count
 
-from benchmarks.population import INPUT_SHAPE, NUM_CLASSES  # noqa: E402
+from benchmarks.population import INPUT_SHAPE, NUM_CLASSES, of_small  # noqa: E402
 from benchmarks.record import publish  # noqa: E402
-from configs import cifar10  # noqa: E402
 from deepmaker_jax.arch import ArchSpec  # noqa: E402
 from deepmaker_jax.config import TrainConfig  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
-from deepmaker_jax.feasible import make  # noqa: E402
 from deepmaker_jax.lanes.size_class import SizeClass, table  # noqa: E402
 from deepmaker_jax.lanes.wiring import choose  # noqa: E402
-from deepmaker_jax.spaces import SPACES  # noqa: E402
 from deepmaker_jax.train import Split, train  # noqa: E402
 
 STEPS, NUM_HELD_OUT = 64, 512
 SETTINGS = TrainConfig(batch_size=64, crop=4, flip=True)
 FLOPS_A_MAC = 6  # forward and back
-
-
-def networks(num: int) -> list[ArchSpec]:
-    """Returns the first `num` networks that preset `small` would draw."""
-    config = cifar10.small()
-    genes = dict(text.split("=") for text in config.space.only)
-    space = SPACES["deepmaker"](INPUT_SHAPE, NUM_CLASSES)
-    space = space.narrow({gene: choices.split("|") for gene, choices in genes.items()})
-    feasible = make(space, config.limits, spread="flash_bytes")
-    return [space.decode(g) for g in feasible.sample(np.random.default_rng(0), num=num)]
 
 
 def timed(arch: ArchSpec, data: Split, of: SizeClass | None) -> tuple[float, float]:
@@ -71,7 +58,7 @@ def main() -> None:
     data = Split(images, rng.integers(0, NUM_CLASSES, num).astype(np.int32))
     classes, rows = table(INPUT_SHAPE, NUM_CLASSES), []
     compiled: dict[str, float] = {}
-    for arch in networks(args.networks):
+    for arch in of_small(args.networks):
         of = choose(arch, classes)
         if of is None:
             raise RuntimeError(f"no size class has room for {arch}")

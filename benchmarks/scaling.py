@@ -2,13 +2,15 @@
 
     python -m benchmarks.scaling --part lanes --out benchmarks/results/scaling.json
 
-Parts: lanes 1 to 64, side by side and in turn; devices 1 to 8 (virtual ones on a CPU: they show
-that it works and what it costs, not a gain); batch sizes; depth; width; profile. Each takes under
-10 minutes on two cores, `--quick` a minute or two, and is kept beside the others in the file named
-by `--out`, with a picture. Random pixels; the best of a few calls of 4 steps; relu and sgd.
+Parts: lanes 1 to 64, side by side, in turn and each in a program of its own; devices 1 to 8
+(virtual ones on a CPU: they show that it works and what it costs, not a gain; each has a thread of
+its own, all else one core); batch sizes; depth; width; profile. Each takes under 10 minutes on two
+cores, `--quick` a minute or two, and is kept beside the others in the file named by `--out`, row by
+row, with a picture. Random pixels; the best and the worst of some calls of 4 steps; relu and sgd.
 """
 
 import argparse
+import dataclasses
 import gzip
 import json
 import os
@@ -16,7 +18,7 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from deepmaker_jax.execute import runtime
@@ -29,11 +31,19 @@ if "devices" in sys.argv:  # before JAX starts; real accelerators are not affect
 import jax  # noqa: E402 - after the thread count
 import matplotlib  # noqa: E402
 
-from benchmarks.lane_program import LaneProgram, network, size_class_of  # noqa: E402
+from benchmarks.lane_program import (  # noqa: E402
+    LaneProgram,
+    PlainProgram,
+    network,
+    size_class_of,
+    timed,
+)
+from benchmarks.population import draws  # noqa: E402
 from benchmarks.record import conditions  # noqa: E402
+from deepmaker_jax.arch import ArchSpec  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
-from deepmaker_jax.files import dump_json, load_json, write_json  # noqa: E402
-from deepmaker_jax.lanes.wiring import fit, lane_macs  # noqa: E402
+from deepmaker_jax.files import load_json, write_json  # noqa: E402
+from deepmaker_jax.lanes.wiring import fit, lane_macs, turns  # noqa: E402
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
@@ -44,35 +54,66 @@ SIDE_BY_SIDE = "map" if ON_CPU else "vmap"  # what trains a search's candidates 
 CONTAINERS = ("while", "call", "cond")  # events that hold others
 
 
-def part_lanes(quick: bool) -> list[dict[str, Any]]:
-    """More lanes in one program, of two networks by turns."""
+Rows = Iterator[dict[str, Any]]
+
+
+def mixed(num: int, side: int) -> list[ArchSpec]:
+    """Returns different networks of one size class, all of relu and sgd, the longest first."""
+    found: list[ArchSpec] = []
+    for arch in draws((side, side, 3), most=60_000):
+        arch = dataclasses.replace(arch, activation="relu", optimizer="sgd")
+        if size_class_of(arch).name == "small-3x3":
+            found.append(arch)
+        if len(found) == num:
+            break
+    of = size_class_of(found[0])
+    return sorted(found, key=lambda arch: turns(fit(arch, of)), reverse=True)
+
+
+def part_lanes(quick: bool) -> Rows:
+    """The same networks, so many at once in a program: each row trains all of them.
+
+    First what decides `program.choose` on an accelerator: side by side, with one
+    activation and optimizer and with a switch over all, against programs of
+    their own, of every eighth network.
+    """
     side = 8 if ON_CPU else SIDE  # 64 lanes of larger images do not fit a small machine
-    rows = []
-    archs = [network(side, stages=2), network(side, stages=2, layers=1, growth=8)]
-    for strategy in ("map", "vmap"):
-        for num in (1, 4) if quick else (1, 2, 4, 8, 16, 32, 64):
-            lanes = [archs[i % 2] for i in range(num)]
-            of = size_class_of(archs[0])
-            program = LaneProgram(lanes, size_class=of, batch_size=BATCH, strategy=strategy)
-            found = program.measure(3).rounded()
-            rows.append({"strategy": strategy, "lanes": num, "side": side} | found)
-            print(rows[-1], flush=True)
-    return rows
+    archs = mixed(8 if quick else 64, side)
+    kinds = {"one": size_class_of(archs[0]), "all": size_class_of(archs[0], {})}
+
+    def row(strategy, num, kind="one"):
+        program = LaneProgram(
+            archs[:num], size_class=kinds[kind], batch_size=BATCH, strategy=strategy
+        )
+        found = program.measure_all(archs, 3).rounded()
+        return {"strategy": strategy, "lanes": num, "kinds": kind, "side": side} | found
+
+    counts = (1, 4) if quick else (1, 2, 4, 8, 16, 32, 64)
+    for strategy in ("map", "vmap") if ON_CPU else ("vmap", "map"):
+        for num in counts:
+            yield row(strategy, num)
+        yield row(strategy, counts[1] if strategy == "map" else counts[-1], "all")
+        if strategy == SIDE_BY_SIDE:
+            for arch in archs[:: len(archs) // 8]:
+                program = PlainProgram(arch, batch_size=BATCH)
+                best, worst = (1e3 * spent / 4 for spent in timed(program.go, 5))
+                yield {
+                    "strategy": "plain", "lanes": 1, "side": side, "params": cost(arch).params,
+                    "ms_a_lane_step": round(best, 3), "worst_ms": round(worst, 3),
+                    "compile_seconds": round(program.compile_seconds, 1),
+                }  # fmt: skip
 
 
-def part_devices(quick: bool) -> list[dict[str, Any]]:
+def part_devices(quick: bool) -> Rows:
     """8 lanes on more devices; a virtual one is a share of the same cores."""
     arch = network(8 if ON_CPU else SIDE, stages=2)
-    rows = []
     counts = [n for n in (1, 2, 4, 8) if n <= len(jax.devices())]
     for num in counts[:2] if quick else counts:
         program = LaneProgram(
             [arch] * 8, size_class=size_class_of(arch), batch_size=BATCH, strategy="vmap",
             devices=jax.devices()[:num],
         )  # fmt: skip
-        rows.append({"devices": num, "lanes": 8} | program.measure(3).rounded())
-        print(rows[-1], flush=True)
-    return rows
+        yield {"devices": num, "lanes": 8} | program.measure(5).rounded()
 
 
 def _one(arch: Any, batch_size: int = BATCH) -> dict[str, float]:
@@ -85,39 +126,30 @@ def _one(arch: Any, batch_size: int = BATCH) -> dict[str, float]:
         "params": cost(arch).params,
         "macs": cost(arch).macs,
         "padded_work": round(macs / cost(arch).macs, 2),
-    } | program.measure(3).rounded()
+    } | program.measure(5).rounded()
 
 
-def part_batch(quick: bool) -> list[dict[str, Any]]:
+def part_batch(quick: bool) -> Rows:
     """The same network with other batches."""
-    rows = []
     for batch_size in (16, 64) if quick else (16, 32, 64, 128, 256):
         row = {"batch_size": batch_size} | _one(network(SIDE), batch_size)
         row["us_an_image"] = round(1e3 * row["ms_a_lane_step"] / batch_size, 2)
-        rows.append(row)
-        print(row, flush=True)
-    return rows
+        yield row
 
 
-def part_depth(quick: bool) -> list[dict[str, Any]]:
+def part_depth(quick: bool) -> Rows:
     """Layers of each of three stages."""
-    rows = []
     for layers in (1, 4) if quick else (1, 2, 3, 4, 6, 8):
-        rows.append({"layers": layers} | _one(network(SIDE, layers=layers, growth=8)))
-        print(rows[-1], flush=True)
-    return rows
+        yield {"layers": layers} | _one(network(SIDE, layers=layers, growth=8))
 
 
-def part_width(quick: bool) -> list[dict[str, Any]]:
+def part_width(quick: bool) -> Rows:
     """Channels that a layer adds."""
-    rows = []
     for growth in (8, 16) if quick else (4, 8, 12, 16, 24, 32):
-        rows.append({"growth": growth} | _one(network(SIDE, growth=growth)))
-        print(rows[-1], flush=True)
-    return rows
+        yield {"growth": growth} | _one(network(SIDE, growth=growth))
 
 
-def part_profile(quick: bool) -> dict[str, Any]:
+def part_profile(quick: bool) -> Rows:
     """Where a step's time goes, and how far that is from the machine's best matrix product."""
     arch = network(32)
     of = size_class_of(arch)
@@ -132,8 +164,9 @@ def part_profile(quick: bool) -> dict[str, Any]:
     rate = flops / (found.ms_a_lane_step / 1e3)
     total = sum(by_kind.values())
     products = by_kind.get("matrix products", 0.0)
-    return {
+    yield {
         "ms_a_lane_step": round(found.ms_a_lane_step, 2),
+        "worst_ms": round(found.worst_ms, 2),
         "gflops_a_second": round(rate / 1e9, 1),
         "peak_gflops_a_second": round(peak / 1e9, 1),
         "share_of_peak": round(rate / peak, 3),
@@ -189,7 +222,7 @@ def busy_seconds(folder: pathlib.Path) -> tuple[dict[str, float], list[tuple[str
     return by_kind, sorted(by_op.items(), key=lambda item: -item[1])
 
 
-PARTS: dict[str, Callable[[bool], Any]] = {
+PARTS: dict[str, Callable[[bool], Rows]] = {
     "lanes": part_lanes, "devices": part_devices, "batch": part_batch,
     "depth": part_depth, "width": part_width, "profile": part_profile,
 }  # fmt: skip
@@ -200,27 +233,36 @@ AXES = {
 
 
 def draw(part: str, found: Any, path: pathlib.Path) -> None:
-    """Writes a picture of a part."""
-    figure, axes = pyplot.subplots(figsize=(4.8, 3.2), dpi=100, layout="constrained")
+    """Writes a picture of a part: time with the range of its calls, and memory below."""
     if part == "profile":
+        figure, axes = pyplot.subplots(figsize=(4.8, 3.2), dpi=100, layout="constrained")
         shares = sorted(found["shares"].items(), key=lambda item: item[1])
         axes.barh([name for name, _ in shares], [100 * share for _, share in shares])
         axes.set_xlabel("share of a step's time, %")
     else:
-        key = AXES[part]
+        figure, (upper, lower) = pyplot.subplots(
+            2, sharex=True, figsize=(4.8, 4.8), dpi=100, layout="constrained"
+        )
+        key, found = AXES[part], [row for row in found if row.get("kinds") != "all"]
         for strategy in dict.fromkeys(row.get("strategy", "") for row in found):
             rows = [row for row in found if row.get("strategy", "") == strategy]
-            x = [row[key] for row in rows]
-            axes.plot(x, [row["ms_a_lane_step"] for row in rows], "o-", label=strategy or None)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(sorted({row[key] for row in found}))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel(key.replace("_", " "))
-        axes.set_ylabel("ms a lane and step")
+            x, best = [row[key] for row in rows], [row["ms_a_lane_step"] for row in rows]
+            above = [row["worst_ms"] - row["ms_a_lane_step"] for row in rows]
+            style = "o" if strategy == "plain" else "o-"
+            upper.errorbar(x, best, [[0] * len(x), above], fmt=style, label=strategy or None)
+            if strategy != "plain":
+                lower.plot(x, [row["memory_mb"] for row in rows], style)
+        lower.set_xscale("log", base=2)
+        lower.set_xticks(sorted({row[key] for row in found}))
+        lower.xaxis.set_major_formatter("{x:g}")
+        lower.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        lower.set_xlabel(key.replace("_", " "))
+        lower.set_ylabel("memory, MB")
+        upper.set_ylabel("ms a lane and step")
+        for axes in (upper, lower):
+            axes.set_ylim(bottom=0)
         if part == "lanes":
-            axes.legend()
+            upper.legend()
     figure.savefig(path, metadata={"Software": None})
     pyplot.close(figure)
 
@@ -232,13 +274,21 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    found = PARTS[args.part](args.quick)
-    print(dump_json(found, indent=1))
-    if args.out is not None:
-        kept = load_json(args.out) if args.out.exists() else {}
-        where = {"device": jax.devices()[0].device_kind, "quick": args.quick}
-        write_json(args.out, kept | {args.part: conditions() | where | {"figures": found}})
-        draw(args.part, found, args.out.with_name(f"{args.out.stem}_{args.part}.png"))
+    rows: list[dict[str, Any]] = []
+    for row in PARTS[args.part](args.quick):
+        rows.append(row)
+        print(row, flush=True)
+        if args.out is not None:  # after each row: a part that is stopped leaves what it has
+            publish(args.part, rows, quick=args.quick, out=args.out)
+
+
+def publish(part: str, rows: list[dict[str, Any]], *, quick: bool, out: pathlib.Path) -> None:
+    """Writes what a part has found so far beside the other parts' figures."""
+    found = rows[0] if part == "profile" else rows
+    kept = load_json(out) if out.exists() else {}
+    where = {"device": jax.devices()[0].device_kind, "quick": quick}
+    write_json(out, kept | {part: conditions() | where | {"figures": found}})
+    draw(part, found, out.with_name(f"{out.stem}_{part}.png"))
 
 
 if __name__ == "__main__":

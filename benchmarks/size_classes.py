@@ -13,13 +13,12 @@ import pathlib
 import jax
 import numpy as np
 
-from benchmarks.population import INPUT_SHAPE, NUM_CLASSES
+from benchmarks.population import INPUT_SHAPE, NUM_CLASSES, draws
 from benchmarks.record import publish
 from deepmaker_jax.cost import cost
 from deepmaker_jax.lanes.scratch import make_work
 from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose, fit, lane_macs
-from deepmaker_jax.spaces import SPACES
 
 NUM, NUM_LARGE, MOST, LARGEST = 1000, 200, 200_000, 1_000_000
 BATCH = 64
@@ -30,15 +29,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    space, rng = SPACES["deepmaker"](INPUT_SHAPE, NUM_CLASSES), np.random.default_rng(0)
     classes = table(INPUT_SHAPE, NUM_CLASSES)
     factors: dict[tuple[str, bool], list[float]] = {}
     wanted = {False: NUM, True: NUM_LARGE}
-    while any(wanted.values()):
-        arch = space.decode(space.sample(rng, num=1)[0])
-        params = cost(arch).params
-        large = params > MOST
-        if params > LARGEST or not wanted[large]:
+    for arch in draws(most=LARGEST):
+        if not any(wanted.values()):
+            break
+        large = cost(arch).params > MOST
+        if not wanted[large]:
             continue
         wanted[large] -= 1
         of = choose(arch, classes)
@@ -51,7 +49,7 @@ def main() -> None:
             "name": size_class.name,
             "channels_by_level": size_class.num_rows,
             "edges": size_class.num_convs,
-            "edges_1x1": size_class.num_mixes,
+            "edges_1x1": size_class.num_pointwise,
             "memory_mb": round(sum(4 * leaf.size for leaf in jax.tree.leaves(work)) / 1e6),
         }
         for large, label in ((False, "up_to_200k"), (True, "up_to_1m")):

@@ -151,8 +151,10 @@ class TrainConfig:
     """Side in pixels of the square that is blanked in each image, below the image's; 0 for none."""
 
     compute: Literal["float32", "bfloat16"] = "float32"
-    """Type that convolutions take their operands in, in training and validation; weights, sums and
-    batch statistics are float32. bfloat16 pays on accelerators."""
+    """Type that convolutions take their operands in, in training and validation; weights and batch
+    statistics are float32, sums too in a size class's program, while a plain program rounds each
+    convolution's result. bfloat16 pays on accelerators. There float32 is what XLA makes of it by
+    default: products of TF32 on recent GPUs, of bfloat16 on TPUs."""
 
     pixel_scale: Literal["deviation", "unit"] = "deviation"
     """Pixels are divided by each channel's deviation over the training images, or by 255."""
@@ -207,16 +209,17 @@ class Config:
     final: FinalConfig = FinalConfig()
 
     executor: Literal["auto", "inline", "processes"] = "auto"
-    """Where candidates train: in this process, or in one process per core; auto takes processes on
-    a CPU and inline on an accelerator, and for --program vmap."""
+    """Where candidates train that do not train side by side (see --program): one after the other in
+    this process, or in one process per core; auto takes processes on a CPU and inline on an
+    accelerator."""
 
     workers: int = 0
     """Processes that train at once; 0 for one per core."""
 
     program: Literal["auto", "plain", "map", "vmap"] = "auto"
     """How networks are compiled: map trains all that fit a size class in one program, vmap many of
-    them side by side in it, plain each in a program of its own; auto takes vmap on an accelerator,
-    and on a CPU what is faster for trainings of this length."""
+    them side by side in it, plain each in a program of its own; auto takes what is faster on a CPU
+    for trainings of this length, and on an accelerator vmap, or plain if --executor is given."""
 
     quiet: bool = False
     """Print only the final front, and what must not be missed."""

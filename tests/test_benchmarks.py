@@ -1,10 +1,18 @@
 """What the benchmarks publish: figures, and nothing of the machine's folders."""
 
+import os
 import pathlib
 import re
+import subprocess
+import sys
+
+import pytest
 
 from benchmarks.record import portable
+from deepmaker_jax import program
+from deepmaker_jax.files import load_json
 
+GPU = pathlib.Path(__file__).parent.parent / "benchmarks" / "gpu.sh"
 RESULTS = pathlib.Path(__file__).parent.parent / "benchmarks" / "results"
 
 
@@ -19,3 +27,37 @@ def test_results_name_no_place():
     assert len(found) > 5
     for path in found:
         assert not re.search(r"(?<![\w.])(/|\.\./)\w+/\w+", path.read_text()), path
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "usage: benchmarks/gpu.sh OUT"),
+        (["here", "lanes", "heat"], "PART (=heat) must be one of: lanes devices batch depth"),
+        (["here", "lanes"], "JAX (backend=cpu) must see an accelerator"),
+    ],
+)
+def test_an_accelerator_is_measured_or_nothing(args, said, tmp_path):
+    env = {**os.environ, "PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [str(GPU), *args], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["here"] * bool(args)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_the_program_is_chosen_by_published_figures():
+    found = load_json(RESULTS / "programs.json")
+    assert round(found["compile_seconds"], 1) == program.COMPILE_SECONDS
+    assert 1e9 * found["gflops_a_second"] == program.FLOPS_A_SECOND
+    assert found["class_slower"] == program.CLASS_SLOWER
+
+
+def test_every_network_of_a_search_has_a_size_class_and_few_larger_ones_none():
+    """What stands beside the table of size classes."""
+    found = load_json(RESULTS / "size_classes.json")
+    assert found["networks"] == sum(row["networks_up_to_200k"] for row in found["classes"]) == 1000
+    assert sum(found["no_class"].values()) == 3

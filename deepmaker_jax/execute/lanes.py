@@ -1,7 +1,8 @@
 """Units side by side in the lanes of their size classes' programs, in a thread of this process."""
 
-import collections
 import contextlib
+import heapq
+import itertools
 
 import jax
 
@@ -10,18 +11,21 @@ from deepmaker_jax.execute.inline import Closed, Inline
 from deepmaker_jax.execute.unit import StageName, Task, Unit
 from deepmaker_jax.execute.work import do_unit, job_of, on_device, outcome_of
 from deepmaker_jax.lanes.size_class import SizeClass
-from deepmaker_jax.lanes.wiring import choose
+from deepmaker_jax.lanes.wiring import choose, fit, turns
 from deepmaker_jax.train.memory import is_out_of_memory
 from deepmaker_jax.train.population import Population
 
-Queue = collections.deque[Unit]
+# (minus the turns of its lane's loops, when it came, the unit): the longest first, so that lanes
+# that run side by side, and wait for the longest among them, are alike.
+Queue = list[tuple[int, int, Unit]]
 
 
 class Lanes(Inline):
     """The executor for accelerators: one size class's program at a time, all its slots filled.
 
     What fits no size class trains by itself. A program that wants more memory than
-    there is gets half as many lanes, and with none left its size class is given up.
+    there is gets half as many lanes, and with none left its size class is given up, and
+    with it the larger ones of its kernel, which would want more.
     """
 
     def __init__(self, task: Task):
@@ -32,6 +36,7 @@ class Lanes(Inline):
             for of, num in zip(task.size_classes, lanes, strict=True)
         }
         self._waiting: dict[tuple[StageName, SizeClass | None], Queue] = {}
+        self._came = itertools.count()
         super().__init__(task)
 
     def _work(self) -> None:
@@ -42,7 +47,7 @@ class Lanes(Inline):
                 if of is not None:
                     self._side_by_side(stage, of, units)
                 else:
-                    unit = units.popleft()
+                    *_, unit = heapq.heappop(units)
                     tell = self._results.put
                     self._results.put(do_unit(unit, self._task, tell, self._go_on))
 
@@ -52,8 +57,13 @@ class Lanes(Inline):
             wait, unit = False, self._units.get()
             self._go_on()
             if unit is not None:
-                of = self._class_of(unit) if unit.stage in self._task.lanes else None
-                self._waiting.setdefault((unit.stage, of), collections.deque()).append(unit)
+                self._put(unit)
+
+    def _put(self, unit: Unit) -> None:
+        of = self._class_of(unit) if unit.stage in self._task.lanes else None
+        num = 0 if of is None else turns(fit(unit.arch, of))
+        queue = self._waiting.setdefault((unit.stage, of), [])
+        heapq.heappush(queue, (-num, next(self._came), unit))
 
     def _class_of(self, unit: Unit) -> SizeClass | None:
         try:
@@ -68,7 +78,7 @@ class Lanes(Inline):
         def next_job():
             self._sort(wait=False)
             while units:
-                unit = units.popleft()
+                *_, unit = heapq.heappop(units)
                 try:
                     job = job_of(unit, task, self._results.put)
                 except Exception as error:  # noqa: BLE001 - one candidate must not end a run
@@ -87,30 +97,40 @@ class Lanes(Inline):
                 doing.remove(job.key)
                 self._results.put(outcome_of(job.key, trained))
         except Exception as error:  # noqa: BLE001 - a program that fails must not end a run
-            lost = doing or list(units)
+            lost = doing or [unit for *_, unit in units]
             if is_out_of_memory(error):
-                units.extendleft(reversed(doing))
-                self._shrink(stage, of, units)
+                for unit in doing:
+                    self._put(unit)
+                self._shrink(stage, of)
                 return
             for unit in lost:
                 self._results.put(outcome_of(unit, error))
             if not doing:
                 units.clear()
 
-    def _shrink(self, stage: StageName, of: SizeClass, units: Queue) -> None:
+    def _shrink(self, stage: StageName, of: SizeClass) -> None:
         """Goes on with half as many lanes, or without the size class."""
         before, num_devices = self._lanes[stage, of], len(jax.local_devices())
         after = self._lanes[stage, of] = before // num_devices // 2 * num_devices
-        how = f"{after} lanes" if after else "programs of their own for its networks"
+        lost = [] if after else self._from(of)
+        names = ", ".join(c.name for c in lost)
+        how = f"programs of their own for the networks of {names}" if lost else f"{after} lanes"
         self._results.put(
             ProgramChanged(
                 f"size class {of.name} wants more memory than there is with {before} lanes: "
                 f"{stage} goes on with {how}"
             )
         )
-        if not after:
-            classes = tuple(c for c in self._task.size_classes if c != of)
+        if lost:
+            classes = tuple(c for c in self._task.size_classes if c not in lost)
             self._task = self._task._replace(size_classes=classes)
-            for unit in units:
-                self._units.put(unit)  # sorted anew
-            units.clear()
+            again = [queue for (_, wanted), queue in self._waiting.items() if wanted in lost]
+            for *_, unit in sorted(itertools.chain(*again), key=lambda waiting: waiting[1]):
+                self._units.put(unit)
+            for queue in again:
+                queue.clear()
+
+    def _from(self, of: SizeClass) -> list[SizeClass]:
+        """Returns a size class and the larger ones that its networks fit too."""
+        classes = self._task.size_classes
+        return [c for c in classes[classes.index(of) :] if c.kernel == of.kernel]

@@ -18,13 +18,13 @@ from deepmaker_jax.lanes.scratch import (
     window,
 )
 from deepmaker_jax.lanes.size_class import SizeClass
-from deepmaker_jax.lanes.wiring import Ranges, Wiring
+from deepmaker_jax.lanes.wiring import Counts, Wiring
 from deepmaker_jax.models.activation import slope
 from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
 
 
 def value_and_grad(
-    size_class: SizeClass, params: Params, wiring: Wiring, trips: Ranges, work: Work,
+    size_class: SizeClass, params: Params, wiring: Wiring, trips: Counts, work: Work,
     images: jax.Array, loss,
 ):  # fmt: skip
     """Returns a batch's loss, its gradient and its batch norms' statistics.
@@ -56,12 +56,15 @@ def value_and_grad(
     grads = {"head": gradients[0], "head_bias": gradients[1]}
     k, c = size_class.kernel, size_class.group
     turned = params["conv"].reshape(-1, c, k * k, c)[:, :, ::-1].transpose(0, 3, 2, 1)
-    turned = {"conv": turned.reshape(params["conv"].shape), "mix": params["mix"].swapaxes(1, 2)}
+    turned = {
+        "conv": turned.reshape(params["conv"].shape),
+        "pointwise": params["pointwise"].swapaxes(1, 2),
+    }
 
     def with_trash(x):
         return jnp.zeros((len(x) + 1, *x.shape[:0:-1]), x.dtype)  # each kernel transposed
 
-    kernels = {name: with_trash(params[name]) for name in ("conv", "mix", "stem")}
+    kernels = {name: with_trash(params[name]) for name in ("conv", "pointwise", "stem")}
     vectors = []
     for level in reversed(all_levels):
         below = all_levels[level.index + 1] if level.index + 1 < len(all_levels) else None
@@ -79,7 +82,7 @@ def value_and_grad(
     grads |= {name: flat(parts) for name, parts in by_name}
     dconv = kernels["conv"][:-1].reshape(-1, k * k, c, c)[:, ::-1].transpose(0, 2, 1, 3)
     grads |= {"conv": dconv.reshape(params["conv"].shape)}
-    grads |= {name: kernels[name][:-1].swapaxes(1, 2) for name in ("mix", "stem")}
+    grads |= {name: kernels[name][:-1].swapaxes(1, 2) for name in ("pointwise", "stem")}
     found = zip(("mean", "var"), zip(*statistics, strict=True), strict=True)
     return value, grads, {name: flat(parts) for name, parts in found}, work
 
@@ -93,14 +96,15 @@ def _outputs(lane: Running, level: Level, below: Level | None, work: Work, dfeat
         share = get(dfeatures, i) * jnp.where(wiring.is_last[s], 1.0 / (level.h * level.w), 0.0)
         share = share.reshape(-1, level.num_chunks, 1, level.num_images).swapaxes(0, 1)
         g = jnp.broadcast_to(share, (*shape[:2], level.h * level.w, level.num_images))
-        return put_group(d, g.reshape(shape).astype(d.dtype), lane.group(live, i))
+        return put_group(d, g.reshape(shape).astype(d.dtype), lane.group(live, i, level))
 
     d = lane.repeat("num_groups", begin, work.d[s], s)
     if below is not None:
         pieces, shape = joined(level, below)
 
         def unpool(i, live, d):
-            source, target = lane.group(live, i), lane.group(live, wiring.first_pooled[s] + i)
+            source = lane.group(live, i, below)
+            target = lane.group(live, wiring.first_pooled[s] + i, level)
 
             def chunk(c, d):
                 g = get(work.d[below.index], c, source)
@@ -126,9 +130,9 @@ def _backward_level(lane: Running, level: Level, work: Work, statistics, turned,
       level: the level.
       work: `d` holds the gradients that leave the level.
       statistics: (mean, variance), Float[group, c] each.
-      turned: the weights of "conv" and "mix" for the way back: [e, c in, k * k * c out] and
+      turned: the weights of "conv" and "pointwise" for the way back: [e, c in, k * k * c out] and
         [e, c in, c out].
-      kernels: gradients of "conv" (turned too), "mix" and "stem" so far, transposed.
+      kernels: gradients of "conv" (turned too), "pointwise" and "stem" so far, transposed.
       images: the level's chunks of images, or None.
     """
     wiring, s = lane.wiring, level.index
@@ -140,7 +144,7 @@ def _backward_level(lane: Running, level: Level, work: Work, statistics, turned,
         d, kernels, of_norms = carry
         i = get(lane.trips.num_groups, s) - 1 - turn  # lanes with fewer groups begin later
         live = i < get(wiring.counts.num_groups, s)
-        g = lane.group(live, i)
+        g = lane.group(live, i, level)
         normed = g >= wiring.num_inputs[s]
         mean, variance = (get(x, g) for x in statistics)
         gain, shift = affine(get(scale, g), get(bias, g), mean, variance)
@@ -177,12 +181,11 @@ def _backward_level(lane: Running, level: Level, work: Work, statistics, turned,
 
                 def edge(j, live, carry):
                     d, dconv = carry
-                    at = jnp.where(live, get(wiring.first_conv_in, s, i) + j, lane.of.num_convs)
-                    e = get(wiring.conv_in, at)
-                    source = get(wiring.conv_source, e)
+                    e = get(wiring.conv_in, lane.edge(live, get(wiring.first_conv_in, s, i) + j))
+                    source = lane.group(live, get(wiring.conv_source, e), level)
                     d = add_to(d, multiply(get(turned["conv"], e), around, d.dtype), chunk, source)
                     product = over_pixels(around, get(a, chunk, source), d.dtype)
-                    return d, add_to(dconv, product, e)
+                    return d, add_to(dconv, product, jnp.where(live, e, lane.of.num_convs))
 
                 return lane.repeat("num_conv_in", edge, carry, s, i)
 
@@ -191,27 +194,29 @@ def _backward_level(lane: Running, level: Level, work: Work, statistics, turned,
             # The stem's and the 1x1 edges' gradients are taken later, from what stands here.
             return put(d, dz, chunk, g), kernels | {"conv": dconv}
 
-        def mix_chunk(chunk, carry):
-            d, dmix = carry
+        def pointwise_chunk(chunk, carry):
+            d, dpointwise = carry
             dz = lane.block(d, chunk, g).astype(a.dtype)
 
-            def mix(j, live, carry):
-                d, dmix = carry
-                edge = jnp.where(live, get(wiring.first_mix, s, i) + j, lane.of.num_mixes)
-                source = get(wiring.mix_source, edge)
-                back = jnp.where(live, multiply(get(turned["mix"], edge), dz, d.dtype), 0)
+            def pointwise(j, live, carry):
+                d, dpointwise = carry
+                edge = lane.edge(live, get(wiring.first_pointwise, s, i) + j)
+                source = lane.group(live, get(wiring.pointwise_source, edge), level)
+                back = jnp.where(live, multiply(get(turned["pointwise"], edge), dz, d.dtype), 0)
                 product = over_pixels(lane.block(a, chunk, source), dz, d.dtype)
-                return lane.add_block(d, back, chunk, source), add_to(dmix, product, edge)
+                at = jnp.where(live, edge, lane.of.num_pointwise)
+                dpointwise = add_to(dpointwise, product, at)
+                return lane.add_block(d, back, chunk, source), dpointwise
 
-            return lane.repeat("num_mix", mix, (d, dmix), s, i)
+            return lane.repeat("num_pointwise", pointwise, (d, dpointwise), s, i)
 
         d, kernels = lax.fori_loop(0, level.num_chunks, pull, (d, kernels))
-        d, dmix = lane.when(
-            "num_mix",
-            lambda _, carry: lax.fori_loop(0, level.num_chunks, mix_chunk, carry),
-            (d, kernels["mix"]), s, i,
+        d, dpointwise = lane.when(
+            "num_pointwise",
+            lambda _, carry: lax.fori_loop(0, level.num_chunks, pointwise_chunk, carry),
+            (d, kernels["pointwise"]), s, i,
         )  # fmt: skip
-        return d, kernels | {"mix": dmix}, of_norms
+        return d, kernels | {"pointwise": dpointwise}, of_norms
 
     none = jnp.zeros((level.num_groups, lane.of.group), z.dtype)
     carry = work.d[s], kernels, (none, none)
@@ -223,7 +228,7 @@ def _backward_level(lane: Running, level: Level, work: Work, statistics, turned,
 
             def one(i, live, dstem):
                 at = jnp.where(live, i, lane.of.num_stem)
-                dz = get(d, c, lane.group(live, i)).astype(around.dtype)
+                dz = get(d, c, lane.group(live, i, level)).astype(around.dtype)
                 return add_to(dstem, over_pixels(around, dz, d.dtype), at)
 
             return lane.repeat("num_stem", one, dstem, s)

@@ -1,7 +1,8 @@
 """The network of any wiring: one forward pass for a whole size class.
 
 The patches of a source group are built once for all its edges. Loops over groups and edges have
-the lane's own trip counts, so padding costs memory and no time. The arithmetic is that of
+the lane's own trip counts, so what a network lacks costs memory and no time; padding within groups
+of 8 and blocks of 32 channels does. The arithmetic is that of
 `models.Network`: convolution, batch norm by the batch's own statistics (in training) or the
 running ones, activation.
 """
@@ -15,12 +16,12 @@ from deepmaker_jax.lanes.pooling import pool_windows
 from deepmaker_jax.lanes.running import Params, Running, affine, column, moments, multiply
 from deepmaker_jax.lanes.scratch import Work, add_to, get, get_group, put, put_group, window
 from deepmaker_jax.lanes.size_class import BLOCK, SizeClass
-from deepmaker_jax.lanes.wiring import Ranges, Wiring
+from deepmaker_jax.lanes.wiring import Counts, Wiring
 from deepmaker_jax.models.activation import activate
 
 
 def predict(
-    size_class: SizeClass, params: Params, statistics: Params, wiring: Wiring, trips: Ranges,
+    size_class: SizeClass, params: Params, statistics: Params, wiring: Wiring, trips: Counts,
     work: Work, images: jax.Array,
 ) -> tuple[jax.Array, Work]:  # fmt: skip
     """Returns (logits of scaled images, Float[b, classes], work), by the running statistics."""
@@ -51,15 +52,16 @@ def _inputs(lane: Running, level: Level, above: Level | None, work: Work, images
     z, a = work.z[s], work.a[s]
     empty = jnp.zeros((level.num_chunks, lane.of.group, level.pixels), z.dtype)
 
-    z = lane.repeat("num_groups", lambda i, live, z: put_group(z, empty, lane.group(live, i)), z, s)
+    def clear(i, live, z):
+        return put_group(z, empty, lane.group(live, i, level))
+
+    z = lane.repeat("num_groups", clear, z, s)
     if above is not None:
         pieces, shape = joined(above, level)
 
         def pool(i, live, a):
-            source, target = (
-                lane.group(live, wiring.first_pooled[above.index] + i),
-                lane.group(live, i),
-            )
+            source = lane.group(live, wiring.first_pooled[above.index] + i, above)
+            target = lane.group(live, i, level)
 
             def chunk(c, a):
                 x = work.a[above.index]
@@ -78,7 +80,7 @@ def _inputs(lane: Running, level: Level, above: Level | None, work: Work, images
 
             def one(i, live, z):
                 product = multiply(get(lane.params["stem"], i), around, z.dtype)
-                return put(z, product, c, lane.group(live, i))
+                return put(z, product, c, lane.group(live, i, level))
 
             return lane.repeat("num_stem", one, z, s)
 
@@ -103,22 +105,25 @@ def _forward_level(lane: Running, level: Level, work: Work, running):
 
     def group(i, live, carry):
         z, a, statistics = carry
-        g = lane.group(live, i)
+        g = lane.group(live, i, level)
         normed = g >= wiring.num_inputs[s]
 
-        def mix_chunk(chunk, z):
-            def mix(j, live, sum):
-                edge = jnp.where(live, get(wiring.first_mix, s, i) + j, lane.of.num_mixes)
-                block = lane.block(a, chunk, get(wiring.mix_source, edge))
-                product = multiply(get(lane.params["mix"], edge), block, z.dtype)
+        def pointwise_chunk(chunk, z):
+            def pointwise(j, live, sum):
+                edge = lane.edge(live, get(wiring.first_pointwise, s, i) + j)
+                source = lane.group(live, get(wiring.pointwise_source, edge), level)
+                block = lane.block(a, chunk, source)
+                product = multiply(get(lane.params["pointwise"], edge), block, z.dtype)
                 return sum + jnp.where(live, product, 0)
 
             none = jnp.zeros((BLOCK, level.pixels), z.dtype)
-            return lane.add_block(z, lane.repeat("num_mix", mix, none, s, i), chunk, g)
+            return lane.add_block(z, lane.repeat("num_pointwise", pointwise, none, s, i), chunk, g)
 
         z = lane.when(
-            "num_mix", lambda _, z: lax.fori_loop(0, level.num_chunks, mix_chunk, z), z, s, i
-        )
+            "num_pointwise",
+            lambda _, z: lax.fori_loop(0, level.num_chunks, pointwise_chunk, z),
+            z, s, i,
+        )  # fmt: skip
         if running is None:
             mean, variance = moments(get_group(z, g), level)
             statistics = tuple(
@@ -143,9 +148,10 @@ def _forward_level(lane: Running, level: Level, work: Work, running):
                 around = patches(jnp.where(zero == 0, x, 0), level, lane.of.kernel)
 
                 def edge(j, live, z):
-                    e = jnp.where(live, get(wiring.first_conv_out, s, i) + j, lane.of.num_convs)
+                    e = lane.edge(live, get(wiring.first_conv_out, s, i) + j)
                     product = multiply(get(lane.params["conv"], e), around, z.dtype)
-                    return add_to(z, product, chunk, get(wiring.conv_target, e))
+                    target = lane.group(live, get(wiring.conv_target, e), level)
+                    return add_to(z, product, chunk, target)
 
                 return lane.repeat("num_conv_out", edge, z, s, i)
 
@@ -157,12 +163,14 @@ def _forward_level(lane: Running, level: Level, work: Work, running):
     statistics = (jnp.zeros((level.num_groups, lane.of.group), work.z[s].dtype),) * 2
     z, a, statistics = lane.repeat("num_groups", group, (work.z[s], work.a[s], statistics), s)
 
+    unread = len(work.features) - BLOCK // lane.of.group  # behind what the head reads of any level
+
     def read(i, live, features):
-        x = get_group(a, lane.group(live, i))
+        x = get_group(a, lane.group(live, i, level))
         x = x.reshape(level.num_chunks, -1, level.h * level.w, level.num_images)
         x = x.mean(2, dtype=features.dtype)
         x = x.swapaxes(0, 1).reshape(-1, level.num_chunks * level.num_images)
-        return put(features, x, lane.group(live, i))
+        return put(features, x, jnp.where(live, i, unread))
 
     features = lane.repeat("num_read", read, work.features, s)
     work = Work(

@@ -23,6 +23,8 @@ class Level(NamedTuple):
       h, w: of its maps.
       num_chunks, num_images: the batch is `num_chunks * num_images` images.
       first_row, num_groups: its part of the class's rows; groups with the trash.
+      trash: the first of the groups that nobody reads, as many as a 1x1 edge reads at once: where
+        a lane writes while a neighbour's loop is longer than its own.
     """
 
     index: int
@@ -32,6 +34,7 @@ class Level(NamedTuple):
     num_images: int
     first_row: int
     num_groups: int
+    trash: int
 
     @property
     def pixels(self) -> int:
@@ -47,9 +50,9 @@ def levels(size_class: SizeClass, batch_size: int):
         wanted = max(num_images, size_class.num_pixels // (h * w))
         fits = [q for q in range(num_images, batch_size + 1, num_images) if batch_size % q == 0]
         num_images = max(q for q in fits if q <= wanted or q == num_images)
-        num_groups = (rows + BLOCK) // size_class.group
+        trash, num_groups = rows // size_class.group, (rows + BLOCK) // size_class.group
         chunks = batch_size // num_images
-        found.append(Level(index, h, w, chunks, num_images, first_row, num_groups))
+        found.append(Level(index, h, w, chunks, num_images, first_row, num_groups, trash))
         first_row += rows
     return tuple(found)
 

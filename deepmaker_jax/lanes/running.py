@@ -7,7 +7,7 @@ from jax import lax
 
 from deepmaker_jax.lanes.scratch import get, set_window, window
 from deepmaker_jax.lanes.size_class import BLOCK, SizeClass
-from deepmaker_jax.lanes.wiring import Ranges, Wiring
+from deepmaker_jax.lanes.wiring import Counts, Wiring
 from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
 
 Params = dict[str, Any]
@@ -19,7 +19,7 @@ class Running(NamedTuple):
     of: SizeClass
     params: Params
     wiring: Wiring
-    trips: Ranges
+    trips: Counts
 
     def repeat(self, name, body, carry, *at):
         """Runs `body(i, live, carry)` as often as the longest lane beside this one needs.
@@ -41,15 +41,20 @@ class Running(NamedTuple):
         trips = jnp.minimum(get(getattr(self.trips, name), *at), 1)
         return lax.fori_loop(0, trips, body, carry)
 
-    def group(self, live, index):
-        return jnp.where(live, index, self.of.trash)
+    def group(self, live, index, level):
+        """Returns a group to read or write, the level's trash in a turn that is not the lane's."""
+        return jnp.where(live, index, level.trash)
+
+    def edge(self, live, index):
+        """Returns an edge whose weights to read; any does in a turn that is not the lane's."""
+        return jnp.where(live, index, 0)
 
     def by_group(self, name, level):
-        """Returns a level's part of a per-channel array, Float[group, c]."""
+        """Returns a level's part of a per-channel array, Float[group, c], 0 for the trash."""
         rows = self.of.num_rows[level.index]
-        return self.params[name][level.first_row : level.first_row + rows].reshape(
-            -1, self.of.group
-        )
+        found = self.params[name][level.first_row : level.first_row + rows]
+        found = found.reshape(-1, self.of.group)
+        return jnp.pad(found, ((0, level.num_groups - len(found)), (0, 0)))
 
     def by_activation(self, normed, plain, function, *operands):
         """Returns `plain(*operands)` or, behind a norm, `function(activation's name, *operands)`.

@@ -18,7 +18,7 @@ class SizeClass(NamedTuple):
       num_rows: channels of each level, from the image's resolution on, a
         multiple of BLOCK.
       num_stem: groups of the widest stem.
-      num_convs, num_mixes: edges with a kernel, and 1x1 ones.
+      num_convs, num_pointwise: edges with a kernel, and 1x1 ones.
       activations: names that a lane may choose from; each gives 0 for 0.
       optimizers: names that a lane may choose from.
       num_pixels: of a chunk of the batch, about.
@@ -32,15 +32,10 @@ class SizeClass(NamedTuple):
     num_rows: tuple[int, ...]
     num_stem: int
     num_convs: int
-    num_mixes: int
+    num_pointwise: int
     activations: tuple[str, ...]
     optimizers: tuple[str, ...]
     num_pixels: int = A_CACHE
-
-    @property
-    def trash(self) -> int:
-        """The group that lanes write to while a neighbour's loop is longer than theirs."""
-        return max(self.num_rows) // self.group
 
     def side(self, level: int) -> tuple[int, int]:
         """Returns the (h, w) of a level's maps."""
@@ -52,9 +47,10 @@ class SizeClass(NamedTuple):
 ACTIVATIONS = ("relu", "relu6", "hard_swish", "silu", "elu")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
-# Channels of each level, edges with a kernel, 1x1 edges; by (size, kernel). Drawn up from 6,000
-# genomes of space `deepmaker` (benchmarks/size_classes.py): "small" has room for what has up to
-# about 60,000 parameters, "medium" 200,000, "large" a million.
+# Channels of each level, edges with a kernel, 1x1 edges; by (size, kernel). Chosen, not derived:
+# "small" has room for what has up to about 60,000 parameters, "medium" 200,000, "large" a million.
+# benchmarks/size_classes.py counts the random genomes of space `deepmaker` that each holds: all of
+# 1,000 up to 200,000 parameters, 197 of 200 from there to a million.
 _ROOM = {
     ("small", 3): ((672, 736, 672, 416, 224), 224, 160),
     ("small", 5): ((448, 480, 416, 288, 160), 160, 160),
@@ -78,8 +74,13 @@ def table(
     """Returns the size classes of a task, the smaller ones first.
 
     A network belongs to the first one that it fits (`lanes.wiring.choose`), or to
-    none and trains in a program of its own.
+    none and trains in a program of its own. Where no activation or no optimizer
+    of a space can be a lane's there is no size class at all.
     """
+    activations = tuple(name for name in ACTIVATIONS if name in activations)
+    optimizers = tuple(name for name in OPTIMIZERS if name in optimizers)
+    if not (activations and optimizers):
+        return ()
     num_levels = min(5, min(input_shape[:2]).bit_length())
     return tuple(
         SizeClass(
@@ -91,10 +92,10 @@ def table(
             num_rows=rows[:num_levels],
             num_stem=MAX_STEM // GROUP,
             num_convs=num_convs,
-            num_mixes=num_mixes,
-            activations=tuple(name for name in ACTIVATIONS if name in activations),
-            optimizers=tuple(name for name in OPTIMIZERS if name in optimizers),
+            num_pointwise=num_pointwise,
+            activations=activations,
+            optimizers=optimizers,
             num_pixels=num_pixels,
         )
-        for (size, kernel), (rows, num_convs, num_mixes) in _ROOM.items()
+        for (size, kernel), (rows, num_convs, num_pointwise) in _ROOM.items()
     )

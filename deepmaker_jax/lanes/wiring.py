@@ -20,7 +20,7 @@ Place = tuple[str, np.ndarray]  # a lane's array, and where in it (flat) each pl
 Tree = dict[str, Any]
 
 
-class Ranges(NamedTuple):
+class Counts(NamedTuple):
     """How often each loop of a lane runs: all that differs between lanes in trip counts.
 
     Lanes that run side by side (vmap) share the larger count of each and send
@@ -31,7 +31,7 @@ class Ranges(NamedTuple):
       num_read: Int[l], groups that the head reads: none above the last level.
       num_stem: Int[l], groups that the stem writes, the level's first ones.
       num_pooled: Int[l], groups that are pooled into the next level.
-      num_conv_out, num_conv_in, num_mix: Int[l, g], edges out of and into a group.
+      num_conv_out, num_conv_in, num_pointwise: Int[l, g], edges out of and into a group.
     """
 
     num_groups: Array
@@ -40,14 +40,14 @@ class Ranges(NamedTuple):
     num_pooled: Array
     num_conv_out: Array
     num_conv_in: Array
-    num_mix: Array
+    num_pointwise: Array
 
 
 class Wiring(NamedTuple):
     """A network's groups and edges, padded to its size class.
 
     Groups of a level are numbered in execution order, edges by (level, source,
-    target). The last entry of an edge list is the trash edge.
+    target).
 
     Attributes:
       counts: the lane's own loop counts.
@@ -56,25 +56,25 @@ class Wiring(NamedTuple):
       first_pooled: Int[l].
       by_max: Bool[l], True where pooling takes the largest and not the mean.
       is_last: Bool[l], True where the head reads.
-      first_conv_out, first_conv_in, first_mix: Int[l, g].
-      conv_source, conv_target: Int[e + 1], groups.
-      conv_in: Int[e + 1], edges sorted by (level, target, source).
-      mix_source: Int[m + 1], the first of the BLOCK channels' groups that a 1x1 edge reads.
+      first_conv_out, first_conv_in, first_pointwise: Int[l, g].
+      conv_source, conv_target: Int[e], groups; 0 where there is no edge.
+      conv_in: Int[e], edges sorted by (level, target, source).
+      pointwise_source: Int[m], the first of the BLOCK channels' groups that a 1x1 edge reads.
       activation: Int[], index into the size class's.
     """
 
-    counts: Ranges
+    counts: Counts
     num_inputs: Array
     first_pooled: Array
     by_max: Array
     is_last: Array
     first_conv_out: Array
     first_conv_in: Array
-    first_mix: Array
+    first_pointwise: Array
     conv_source: Array
     conv_target: Array
     conv_in: Array
-    mix_source: Array
+    pointwise_source: Array
     activation: Array
 
 
@@ -102,7 +102,7 @@ def shapes(size_class: SizeClass) -> dict[str, tuple[int, ...]]:
     return {
         "stem": (size_class.num_stem, c, 9 * size_class.input_shape[-1]),
         "conv": (size_class.num_convs, c, k * k * c),
-        "mix": (size_class.num_mixes, BLOCK, BLOCK),
+        "pointwise": (size_class.num_pointwise, BLOCK, BLOCK),
         "scale": rows,
         "bias": rows,
         "head": (max(size_class.num_rows), size_class.num_classes),
@@ -129,7 +129,7 @@ class _Fitting:
         self.pooled = [(0, 0, False)] * num_levels  # first group, groups, by maximum
         self.last = 0
         self.convs: list[tuple[int, int, int]] = []  # level, source, target
-        self.mixes: list[tuple[int, int, int]] = []  # level, target, block
+        self.pointwise: list[tuple[int, int, int]] = []  # level, target, block
         self.places: dict[tuple[str, str, str], Place] = {}
         self.kernels: list[tuple[Layer, int, np.ndarray, np.ndarray]] = []
 
@@ -185,7 +185,7 @@ class _Fitting:
             if layer.kernel == 1:
                 size = BLOCK // self.of.group
                 blocks = np.unique(sources // BLOCK) * size
-                self.mixes += [(level, int(t), int(b)) for t in targets[::size] for b in blocks]
+                self.pointwise += [(level, int(t), int(b)) for t in targets[::size] for b in blocks]
             else:
                 groups = np.unique(sources // self.of.group)
                 self.convs += [(level, int(s), int(t)) for s in groups for t in targets]
@@ -223,18 +223,20 @@ class _Fitting:
         """Finds each kernel's entries, once all edges are known and sorted."""
         c, k = self.of.group, self.of.kernel
         self.convs.sort()
-        self.mixes.sort()
+        self.pointwise.sort()
         self.need(len(self.convs) <= self.of.num_convs, f"{len(self.convs)} edges")
-        self.need(len(self.mixes) <= self.of.num_mixes, f"{len(self.mixes)} 1x1 edges")
+        self.need(len(self.pointwise) <= self.of.num_pointwise, f"{len(self.pointwise)} 1x1 edges")
         conv_at = {edge: i for i, edge in enumerate(self.convs)}
-        mix_at = {edge: i for i, edge in enumerate(self.mixes)}
+        pointwise_at = {edge: i for i, edge in enumerate(self.pointwise)}
         for layer, level, sources, rows in self.kernels:
-            name = "mix" if layer.kernel == 1 else "conv"
+            name = "pointwise" if layer.kernel == 1 else "conv"
             width = self.shapes[name][-1]
             if layer.kernel == 1:
                 size, first = BLOCK // c, rows[0] // c
                 starts = first + (rows // c - first) // size * size
-                edges = [[mix_at[level, t, s // BLOCK * size] for t in starts] for s in sources]
+                edges = [
+                    [pointwise_at[level, t, s // BLOCK * size] for t in starts] for s in sources
+                ]
                 columns, within, height = (
                     (sources % BLOCK)[None, None, :, None],
                     rows - starts * c,
@@ -297,26 +299,26 @@ def _wiring(f: _Fitting, activation: int) -> Wiring:
             count[at] += 1
         return first, count
 
-    def padded(values, length, trash):
-        filled = np.full(length + 1, trash, np.int32)
+    def padded(values, length):
+        filled = np.zeros(length, np.int32)
         filled[: len(values)] = values
         return filled
 
     by_target = sorted(range(len(f.convs)), key=lambda i: (f.convs[i][0], f.convs[i][2], i))
     first_out, num_out = ranges(f.convs, 1)
     first_in, num_in = ranges([f.convs[i] for i in by_target], 2)
-    first_mix, num_mix = ranges(f.mixes, 1)
+    first_pointwise, num_pointwise = ranges(f.pointwise, 1)
     pooled = np.array(f.pooled, np.int32)
     groups = np.array(f.num_groups, np.int32)
     return Wiring(
-        counts=Ranges(
+        counts=Counts(
             num_groups=groups,
             num_read=np.where(np.arange(num_levels) == f.last, groups, 0).astype(np.int32),
             num_stem=np.array(f.num_stem, np.int32),
             num_pooled=pooled[:, 1],
             num_conv_out=num_out,
             num_conv_in=num_in,
-            num_mix=num_mix,
+            num_pointwise=num_pointwise,
         ),
         num_inputs=np.array(f.num_inputs, np.int32),
         first_pooled=pooled[:, 0],
@@ -324,13 +326,18 @@ def _wiring(f: _Fitting, activation: int) -> Wiring:
         is_last=np.arange(num_levels) == f.last,
         first_conv_out=first_out,
         first_conv_in=first_in,
-        first_mix=first_mix,
-        conv_source=padded([edge[1] for edge in f.convs], of.num_convs, of.trash),
-        conv_target=padded([edge[2] for edge in f.convs], of.num_convs, of.trash),
-        conv_in=padded(by_target, of.num_convs, of.num_convs),
-        mix_source=padded([edge[2] for edge in f.mixes], of.num_mixes, of.trash),
+        first_pointwise=first_pointwise,
+        conv_source=padded([edge[1] for edge in f.convs], of.num_convs),
+        conv_target=padded([edge[2] for edge in f.convs], of.num_convs),
+        conv_in=padded(by_target, of.num_convs),
+        pointwise_source=padded([edge[2] for edge in f.pointwise], of.num_pointwise),
         activation=np.int32(activation),
     )
+
+
+def turns(lane: Lane) -> int:
+    """Returns how often a lane's loops over groups and edges go round in all."""
+    return sum(int(np.sum(count)) for count in lane.wiring.counts)
 
 
 def lane_macs(size_class: SizeClass, lane: Lane) -> int:
@@ -345,7 +352,7 @@ def lane_macs(size_class: SizeClass, lane: Lane) -> int:
             * w
             * int(
                 counts.num_conv_out[level].sum() * edge
-                + counts.num_mix[level].sum() * BLOCK * BLOCK
+                + counts.num_pointwise[level].sum() * BLOCK * BLOCK
                 + counts.num_stem[level] * stem
             )
         )

@@ -34,7 +34,12 @@ class Conv(nn.Module):
 
 
 def _narrow(x: Array, kernel: Array, stride: int, dtype: jnp.dtype) -> Array:
-    """Returns the convolution with operands of a narrower type, which XLA sums in float32."""
+    """Returns the convolution with operands of a narrower type, as it and its gradients are: summed
+    in float32 and then rounded, where a size class's program keeps float32.
+
+    A result of float32 would need the gradients by hand: JAX transposes a convolution only if its
+    result has its operands' type.
+    """
     strides, order = (stride, stride), ("NHWC", "HWIO", "NHWC")
     narrow = (x.astype(dtype), kernel.astype(dtype))
     z = jax.lax.conv_general_dilated(*narrow, strides, "SAME", dimension_numbers=order)

@@ -123,7 +123,8 @@ def train_alone(
     )
     runner: Runner
     if size_class is None:
-        runner = Plain(job.arch, settings, feed, variables)
+        measured = job.held_out is not None
+        runner = Plain(job.arch, settings, feed, variables, measured=measured)
     else:
         runner = InClass(job.arch, size_class, settings, feed, variables)
     compiled = time.perf_counter()
@@ -141,7 +142,7 @@ def train_alone(
     trained = time.perf_counter()
     score = None
     if job.held_out is not None and not diverged:
-        score = Score(*runner.score(result, np.asarray(job.held_out)))
+        score = Score(*runner.score(np.asarray(job.held_out)))
     return Trained(
         variables=jax.tree.map(np.array, result),
         train_loss=course.loss,

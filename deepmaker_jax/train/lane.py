@@ -12,7 +12,7 @@ from deepmaker_jax.lanes.backward import value_and_grad as value_and_grad_of_lan
 from deepmaker_jax.lanes.forward import predict
 from deepmaker_jax.lanes.scratch import Work, make_work
 from deepmaker_jax.lanes.size_class import SizeClass
-from deepmaker_jax.lanes.wiring import STATISTICS, Lane, Ranges, Wiring, empty, put, valid
+from deepmaker_jax.lanes.wiring import STATISTICS, Counts, Lane, Wiring, empty, put, take, valid
 from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
 from deepmaker_jax.train.optimizer import direction
 from deepmaker_jax.train.step import Feed, Rule, TrainState, ValueAndGrad, init_state, make_step
@@ -55,7 +55,7 @@ class Call(NamedTuple):
     num_valid: Array
 
 
-def of_lane(size_class: SizeClass, feed: LaneFeed, trips: Ranges) -> ValueAndGrad:
+def of_lane(size_class: SizeClass, feed: LaneFeed, trips: Counts) -> ValueAndGrad:
     """Returns the loss and gradient of a lane's network; padding has none."""
 
     def value_and_grad(params, batch_stats, common, x, loss, work):
@@ -104,6 +104,11 @@ def lane_state(lane: Lane, size_class: SizeClass, variables: Tree, settings: Tra
     return init_state(params, {name: arrays[name] for name in STATISTICS}, opt_state, settings)
 
 
+def variables_of(lane: Lane, state: TrainState) -> Tree:
+    """Returns the plain network's `params` and `batch_stats` that a lane's training has led to."""
+    return take(lane, {**state.chosen["params"], **state.chosen["batch_stats"]})
+
+
 def lane_feed(
     lane: Lane, size_class: SizeClass, optimizer: str, *, learning_rate: float, num_steps: int
 ) -> LaneFeed:
@@ -133,7 +138,7 @@ def scratch(size_class: SizeClass, settings: TrainConfig) -> Work:
 class Trips(NamedTuple):
     """How often the loops of lanes that run side by side go round: as often as any needs."""
 
-    counts: Ranges
+    counts: Counts
     num_steps: Array
     num_batches: Array
 
@@ -175,7 +180,7 @@ def run_lane(
         return state, work
 
     state, work = jax.lax.fori_loop(0, turns.num_steps, train, (state, work))
-    chosen = state.average or {"params": state.params, "batch_stats": state.batch_stats}
+    chosen = state.chosen
 
     def evaluate(i, carry):
         work, sums = carry
@@ -207,8 +212,9 @@ def run_in_turn(size_class: SizeClass, settings: TrainConfig):
             state, work, sums = run_lane(
                 size_class, settings, common, None, state, work, feed, call
             )
-            # What a diverged lane leaves would reach the next one: 0 times NaN is NaN.
-            spoilt = jnp.where(jnp.isfinite(state.loss_sum + sums.sum()), 0, 1)
+            # What a diverged lane leaves would reach the next one: 0 times NaN is NaN. A gradient
+            # that overflows in the last step shows in the weights alone.
+            spoilt = jnp.where(_all_finite((state, sums)), 0, 1)
             work = jax.lax.fori_loop(
                 0, spoilt, lambda _, work: jax.tree.map(jnp.zeros_like, work), work
             )
@@ -220,16 +226,39 @@ def run_in_turn(size_class: SizeClass, settings: TrainConfig):
     return run
 
 
+def _all_finite(tree: Tree) -> Array:
+    """Returns Bool[]: whether no number of a tree is NaN or infinite."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
+
+
+def shared_trips(counts: Counts, calls: Call) -> tuple[Counts, Trips]:
+    """Returns the loop counts of lanes that run side by side.
+
+    Args:
+      counts: of each lane's network, [lane, ...]; a slot keeps those of the
+        candidate that has left it.
+      calls: what each lane does now.
+
+    Returns:
+      (each lane's own counts, 0 where it does nothing; the largest of each).
+    """
+    busy = (calls.num_steps > 0) | (calls.num_batches > 0)
+    counts = jax.tree.map(lambda x: jnp.where(busy.reshape(-1, *[1] * (x.ndim - 1)), x, 0), counts)
+    most = jax.tree.map(lambda x: x.max(0), counts)
+    return counts, Trips(most, calls.num_steps.max(), calls.num_batches.max())
+
+
 def run_side_by_side(size_class: SizeClass, settings: TrainConfig):
     """Returns `run(common, states, work, feeds, calls)` for an accelerator: lanes by `vmap`.
 
-    Loops go round as often as the lane with most turns needs; the others' turns
-    go to the trash, and steps beyond a lane's own leave its state as it is.
+    Loops go round as often as the busy lane with most turns needs; the others'
+    turns go to the trash, and steps beyond a lane's own leave its state as it is.
     """
 
     def run(common, states, work, feeds, calls):
-        counts = jax.tree.map(lambda x: x.max(0), feeds.wiring.counts)
-        trips = Trips(counts, calls.num_steps.max(), calls.num_batches.max())
+        counts, trips = shared_trips(feeds.wiring.counts, calls)
+        feeds = feeds._replace(wiring=feeds.wiring._replace(counts=counts))
 
         def lane(state, work, feed, call):
             return run_lane(size_class, settings, common, trips, state, work, feed, call)

@@ -12,11 +12,19 @@ import numpy as np
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.lanes.size_class import SizeClass
-from deepmaker_jax.lanes.wiring import fit, take
+from deepmaker_jax.lanes.wiring import fit
 from deepmaker_jax.train.candidate import Score, Split, Trained
 from deepmaker_jax.train.course import Course, Job
 from deepmaker_jax.train.init import init
-from deepmaker_jax.train.lane import Call, idle, lane_feed, lane_state, run_on_devices, scratch
+from deepmaker_jax.train.lane import (
+    Call,
+    idle,
+    lane_feed,
+    lane_state,
+    run_on_devices,
+    scratch,
+    variables_of,
+)
 from deepmaker_jax.train.optimizer import base_learning_rate
 from deepmaker_jax.train.runner import STEPS_A_CALL, compiled, in_batches, padded, shapes_of
 from deepmaker_jax.train.step import Feed, TrainState
@@ -62,12 +70,12 @@ class Population:
         )
         self._common = jax.device_put(common, whole)
         began = time.perf_counter()
-        self._run = compiled(
+        self._run, cleared = compiled(
             ("lanes", size_class, settings, shapes_of(self._common), num_lanes, mesh),
             functools.partial(self._compile, mesh),
         )
         self._compile_seconds = time.perf_counter() - began
-        self._states, self._work, self._feeds = self._cleared(self._shapes())
+        self._states, self._work, self._feeds = cleared()
         self._slots: list[_Slot | None] = [None] * num_lanes
         self._spoilt = [False] * num_lanes  # scratch memory that may hold NaN
         self._most = FIRST_STEPS
@@ -88,22 +96,24 @@ class Population:
         state, feed = idle(size_class, settings)
         return stacked(state), stacked(work), stacked(feed)
 
-    def _compile(self, mesh: jax.sharding.Mesh) -> Any:
-        states, work, feeds = self._shapes()
+    def _compile(self, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
+        """Returns the program, and the one that makes what it is first called with."""
+        shapes = states, work, feeds = self._shapes()
+
+        def zeros():
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
         run = jax.jit(run_on_devices(self._class, self._settings, mesh), donate_argnums=(1, 2))
-        return run.lower(self._common, states, work, feeds, self._call([])).compile()
+        return (
+            run.lower(self._common, states, work, feeds, self._call([])).compile(),
+            jax.jit(zeros, out_shardings=self._split).lower().compile(),
+        )
 
     def memory(self) -> int:
         """Returns what the program needs of a device's memory by XLA's analysis, in bytes."""
         found = self._run.memory_analysis()
         shared = found.output_size_in_bytes - found.alias_size_in_bytes
         return found.argument_size_in_bytes + found.temp_size_in_bytes + shared
-
-    def _cleared(self, shapes: Tree) -> Tree:
-        def zeros():
-            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-
-        return jax.jit(zeros, out_shardings=self._split)()
 
     def train(
         self,
@@ -118,7 +128,7 @@ class Population:
 
         Yields:
           (job, what became of it) in the order in which they end; an exception
-          if a job could not even begin.
+          if a job could not even begin, or its checkpoint not be written.
         """
         while True:
             for i in range(self.num_lanes):
@@ -130,7 +140,7 @@ class Population:
                         continue
                     if self._has_ended(i, slot):  # its checkpoint was the last one
                         self._slots[i] = None
-                        yield job, slot.trained()
+                        yield job, slot.result()
             if not any(self._slots):
                 return
             self._go_on()
@@ -138,7 +148,7 @@ class Population:
             for i, slot in enumerate(self._slots):
                 if slot is not None and self._has_ended(i, slot):
                     self._slots[i] = None
-                    yield slot.job, slot.trained()
+                    yield slot.job, slot.result()
 
     def _begin(self, i: int, job: Job) -> "_Slot":
         """Puts a candidate into a slot."""
@@ -207,7 +217,10 @@ class Population:
             slot.took(seconds / len(busy))
             if slot.variables is None:
                 state = functools.partial(self._state, i)
-                slot.course.advance(int(num_steps[i]), float(sums[i]), state)
+                try:
+                    slot.course.advance(int(num_steps[i]), float(sums[i]), state)
+                except OSError as error:  # its checkpoint's: the others can do without
+                    slot.error = error
             else:
                 slot.sums += measured[i]
 
@@ -217,14 +230,17 @@ class Population:
 
     def _has_ended(self, i: int, slot: "_Slot") -> bool:
         """Whether a slot has nothing left to do; takes its variables out once it is trained."""
+        if slot.error is not None:
+            self._spoilt[i] = True  # for all that is known
+            return True
         if slot.variables is None and slot.course.is_over:
             state = self._state(i)
-            chosen = state.average or {"params": state.params, "batch_stats": state.batch_stats}
-            arrays = {**chosen["params"], **chosen["batch_stats"]}
-            slot.variables = take(slot.lane, arrays) | {"constants": slot.constants}
-            slot.diverged = slot.course.diverged(slot.variables)
-            self._spoilt[i] = slot.diverged
-        return slot.variables is not None and (slot.diverged or not len(slot.left))
+            variables = variables_of(slot.lane, state) | {"constants": slot.constants}
+            slot.variables, slot.diverged = variables, slot.course.diverged(variables)
+        ended = slot.variables is not None and (slot.diverged or not len(slot.left))
+        if ended:  # finite weights may overflow on the images that they are measured on
+            self._spoilt[i] = slot.diverged or not np.isfinite(slot.sums).all()
+        return ended
 
 
 class _Slot:
@@ -237,12 +253,15 @@ class _Slot:
         self.sums = np.zeros(2)  # correct answers, and the sum of the losses
         self.variables: Tree | None = None
         self.diverged = False
+        self.error: OSError | None = None
         self.seconds = [seconds, 0.0, 0.0]  # compile, train, evaluate
 
     def took(self, seconds: float) -> None:
         self.seconds[1 if self.variables is None else 2] += seconds
 
-    def trained(self) -> Trained:
+    def result(self) -> Trained | OSError:
+        if self.error is not None:
+            return self.error
         score, num = None, 0 if self.job.held_out is None else len(self.job.held_out)
         if num and not self.diverged:
             score = Score(*(float(total / num) for total in self.sums))

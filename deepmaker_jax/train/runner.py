@@ -11,11 +11,25 @@ import optax
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.lanes.size_class import SizeClass
-from deepmaker_jax.lanes.wiring import fit, take
+from deepmaker_jax.lanes.wiring import fit
 from deepmaker_jax.models import Network
-from deepmaker_jax.train.lane import Call, lane_feed, lane_state, run_in_turn, scratch
+from deepmaker_jax.train.lane import (
+    Call,
+    lane_feed,
+    lane_state,
+    run_in_turn,
+    scratch,
+    variables_of,
+)
 from deepmaker_jax.train.optimizer import direction
-from deepmaker_jax.train.step import Feed, TrainState, init_state, plain_steps, predict
+from deepmaker_jax.train.step import (
+    Feed,
+    TrainState,
+    compile_prediction,
+    init_state,
+    plain_steps,
+    predict,
+)
 
 STEPS_A_CALL = 64
 MAX_KEPT = 16  # programs of size classes: every candidate that fits needs them again
@@ -36,8 +50,8 @@ class Runner(Protocol):
         """Returns the plain network's `params` and `batch_stats` that training has led to."""
         ...
 
-    def score(self, variables: dict[str, Any], rows: np.ndarray) -> tuple[float, float]:
-        """Returns (accuracy, mean cross-entropy) over these rows of the data."""
+    def score(self, rows: np.ndarray) -> tuple[float, float]:
+        """Returns (accuracy, mean cross-entropy) of `variables` over these rows of the data."""
         ...
 
 
@@ -101,9 +115,17 @@ def in_batches(rows: np.ndarray, size: int) -> tuple[np.ndarray, int, np.ndarray
 
 
 class Plain:
-    """A program of the candidate's own."""
+    """Two programs of the candidate's own: for its training, and to measure it if it will be."""
 
-    def __init__(self, arch: ArchSpec, settings: TrainConfig, feed: Feed, variables: Any):
+    def __init__(
+        self,
+        arch: ArchSpec,
+        settings: TrainConfig,
+        feed: Feed,
+        variables: Any,
+        *,
+        measured: bool,
+    ):
         self.network, self.feed = Network(layers(arch), compute=settings.compute), feed
         opt_state = direction(arch.optimizer, settings).init(variables["params"])
         state = init_state(variables["params"], variables["batch_stats"], opt_state, settings)
@@ -115,10 +137,13 @@ class Plain:
             options: dict[str, Any] = {}
             if jax.default_backend() == "cpu":
                 options["xla_backend_optimization_level"] = 1
-            return steps.lower(state, feed, rows, np.int32(0)).compile(options)
+            prediction = None
+            if measured:
+                prediction = compile_prediction(self.network, variables, feed.images, options)
+            return steps.lower(state, feed, rows, np.int32(0)).compile(options), prediction
 
-        key = (self.network, arch.optimizer, settings, shapes_of(feed))
-        self._steps = compiled_once(key, compile)
+        key = (self.network, arch.optimizer, settings, shapes_of(feed), measured)
+        self._steps, self._prediction = compiled_once(key, compile)
         # A call gives its input buffers back: hand it copies that nobody else holds.
         self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
@@ -128,13 +153,14 @@ class Plain:
 
     def variables(self) -> dict[str, Any]:
         """See `Runner`."""
-        state = jax.tree.map(np.asarray, self.state)
-        return state.average or {"params": state.params, "batch_stats": state.batch_stats}
+        return jax.tree.map(np.asarray, self.state.chosen)
 
-    def score(self, variables: dict[str, Any], rows: np.ndarray) -> tuple[float, float]:
+    def score(self, rows: np.ndarray) -> tuple[float, float]:
         """See `Runner`."""
         labels = np.asarray(self.feed.labels)[rows]
-        logits = predict(self.network, variables, np.asarray(self.feed.images)[rows])
+        images = np.asarray(self.feed.images)[rows]
+        variables = self.variables() | {"constants": {"input_scale": self.feed.input_scale}}
+        logits = predict(self.network, variables, images, program=self._prediction)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return float(np.mean(logits.argmax(-1) == labels)), float(np.mean(losses))
 
@@ -202,12 +228,10 @@ class InClass:
 
     def variables(self) -> dict[str, Any]:
         """See `Runner`."""
-        state = self.state
-        chosen = state.average or {"params": state.params, "batch_stats": state.batch_stats}
-        return take(self._lane, {**chosen["params"], **chosen["batch_stats"]})
+        return variables_of(self._lane, self.state)
 
-    def score(self, variables: dict[str, Any], rows: np.ndarray) -> tuple[float, float]:
-        """See `Runner`; the lane still holds the variables."""
+    def score(self, rows: np.ndarray) -> tuple[float, float]:
+        """See `Runner`."""
         total = np.zeros(2)
         a_call = STEPS_A_CALL * self._size
         for start in range(0, len(rows), a_call):

@@ -16,6 +16,7 @@ from deepmaker_jax.train.optimizer import direction, schedule
 from deepmaker_jax.types import Array
 
 Tree = Any
+PREDICTED = 250  # images that a prediction takes at once
 # `(params, batch_stats, feed, x, loss, work) -> (value, gradient, batch_stats, work)`: x is
 # Float[b, h, w, c], raw pixels; loss maps logits to Float[]; work is scratch memory.
 ValueAndGrad = Callable[..., tuple[Array, Tree, Tree, Any]]
@@ -40,6 +41,11 @@ class TrainState(NamedTuple):
     average: Tree
     step: Array
     loss_sum: Array
+
+    @property
+    def chosen(self) -> Tree:
+        """The {params, batch_stats} that are measured: the averaged ones where there are any."""
+        return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 class Feed(NamedTuple):
@@ -155,8 +161,21 @@ def _predict(network: Network, variables: Tree, images: Array) -> Array:
     return network.apply(variables, images.astype(np.float32))
 
 
+def compile_prediction(
+    network: Network, variables: Tree, images: Array, options: dict[str, Any]
+) -> Callable[[Tree, Array], Array]:
+    """Returns `predict`'s program for such images, compiled with XLA's options."""
+    batch = jax.ShapeDtypeStruct((PREDICTED, *images.shape[1:]), images.dtype)
+    return _predict.lower(network, variables, batch).compile(options)
+
+
 def predict(
-    network: Network, variables: Tree, images: np.ndarray, *, batch_size: int = 250
+    network: Network,
+    variables: Tree,
+    images: np.ndarray,
+    *,
+    batch_size: int = PREDICTED,
+    program: Callable[[Tree, Array], Array] | None = None,
 ) -> np.ndarray:
     """Returns the logits of any number of images, Float32[n, classes].
 
@@ -167,12 +186,14 @@ def predict(
       variables: its collections.
       images: UInt8 or Float[n, h, w, c], raw pixels.
       batch_size: images a call; the compiled shape.
+      program: of `compile_prediction`; JAX compiles one at the first call, if None.
     """
+    program = program or functools.partial(_predict, network)
     variables = jax.device_put(variables)
     parts = [np.zeros((0, *network.layers[-1].shape), np.float32)]
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         missing = batch_size - len(part)
         batch = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
-        parts.append(np.asarray(_predict(network, variables, batch))[: len(part)])
+        parts.append(np.asarray(program(variables, batch))[: len(part)])
     return np.concatenate(parts)

@@ -19,6 +19,7 @@ from deepmaker_jax.execute import Inline, Outcome, Processes, Task, Unit, lanes
 from deepmaker_jax.execute.lanes import Lanes
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.lanes.size_class import table
+from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.train import candidate
 from deepmaker_jax.train.population import Population
 from deepmaker_jax.train.runner import Plain
@@ -52,6 +53,11 @@ def units(folder, num=3):
         )
         for i in range(num)
     ]
+
+
+OWN = "programs of their own for the networks of small-3x3, medium-3x3, large-3x3"
+WIDE_STAGE = dataclasses.replace(SMALL.stages[0], num_layers=3, growth=56)
+LARGER = dataclasses.replace(SMALL, stem_width=48, stages=(WIDE_STAGE,))
 
 
 def executor(name, task, folder):
@@ -258,17 +264,79 @@ def test_out_of_memory_halves_the_lanes_and_says_so(task, tmp_path, references, 
     monkeypatch.setattr(lanes, "Population", scarce)
     results = do("lanes8", task, tmp_path, units(tmp_path))
     changes = [r.text for r in results if isinstance(r, ProgramChanged)]
-    assert changes[:2] == [
+    how = ["4 lanes", "2 lanes", "1 lanes", OWN][: 2 if room else 4]
+    assert changes == [
         f"size class small-3x3 wants more memory than there is with {before} lanes: search goes on "
-        f"with {before // 2} lanes"
-        for before in (8, 4)
+        f"with {after}"
+        for before, after in zip((8, 4, 2, 1), how, strict=False)
     ]
     other = "lanes2" if room else "inline"
-    assert tried[:3] == [8, 4, 2]
+    assert tried == ([8, 4, 2] if room else [8, 4, 2, 1])
     found, wanted = outcomes(results), outcomes(references[other][1])
     assert {i: o.measured for i, o in found.items()} == {i: o.measured for i, o in wanted.items()}
-    if not room:
-        assert changes[3].endswith("search goes on with programs of their own for its networks")
+
+
+def test_each_device_has_half_as_many_lanes_and_no_size_class_less_than_one(
+    task, tmp_path, references, monkeypatch
+):
+    """The larger class's candidates wait already when the smaller one is given up."""
+    tried = []
+
+    def none(*args, num_lanes, **rest):
+        time.sleep(0.05)  # all units are there
+        tried.append((args[0].name, num_lanes))
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr(lanes, "Population", none)
+    monkeypatch.setattr(jax, "local_devices", lambda: ["one", "two", "three"])
+    (tmp_path / "more").mkdir()
+    (larger,) = units(tmp_path / "more", 1)
+    larger = larger._replace(id="larger", arch=LARGER, num_epochs=1)
+    assert choose(LARGER, side_by_side(task, 9).size_classes).name == "medium-3x3"
+    results = do("lanes9", task, tmp_path, [*units(tmp_path), larger])
+    assert tried == [("small-3x3", 9), ("small-3x3", 3)]
+    changes = [r.text for r in results if isinstance(r, ProgramChanged)]
+    assert [text.partition("goes on with ")[2] for text in changes] == ["3 lanes", OWN]
+    found, wanted = outcomes(results), outcomes(references["inline"][1])
+    assert found.pop("larger").status == "ok"
+    assert {i: o.measured for i, o in found.items()} == {i: o.measured for i, o in wanted.items()}
+
+
+def test_of_what_waits_the_longest_trains_first(task, monkeypatch):
+    """Lanes side by side wait for the longest among them, so they should be alike."""
+    submitted, order = threading.Event(), []
+
+    class Recorder:
+        def __init__(self, *args, **rest):
+            pass
+
+        def train(self, next_job, on_call):
+            assert submitted.wait(60)
+            while (job := next_job()) is not None:
+                order.append(job.key.id)
+                yield job, ValueError("not trained here")
+
+    monkeypatch.setattr(lanes, "Population", Recorder)
+    runner = Lanes(side_by_side(task, 2))
+    for depth in (2, 1, 4, 3, 1):
+        stage = dataclasses.replace(SMALL.stages[0], num_layers=depth)
+        arch = dataclasses.replace(SMALL, stages=(stage,))
+        runner.submit(Unit(f"{depth}, {runner._num_open}", arch, "search", 1))
+    submitted.set()
+    assert len(outcomes(runner.results())) == 5
+    runner.close()
+    assert order == ["4, 2", "3, 3", "2, 0", "1, 1", "1, 4"]
+
+
+def test_a_lane_whose_checkpoint_cannot_be_written_fails_alone(task, tmp_path, references):
+    (tmp_path / "file").touch()
+    work = units(tmp_path)
+    work[0] = work[0]._replace(checkpoint=tmp_path / "file" / "state.msgpack")
+    found, wanted = outcomes(do("lanes2", task, tmp_path, work)), outcomes(references["lanes2"][1])
+    assert found["unit0"].status == "failed"
+    assert "FileExistsError" in found["unit0"].reason or "NotADirectory" in found["unit0"].reason
+    for id in ("unit1", "unit2"):
+        assert found[id].measured == wanted[id].measured
 
 
 def test_memory_that_ends_while_lanes_train_costs_no_candidate(task, tmp_path, monkeypatch):

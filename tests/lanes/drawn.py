@@ -1,32 +1,25 @@
 """Networks drawn from the space, with weights that no norm hides, for the tests of lanes."""
 
+import itertools
+
 import jax
 import numpy as np
 
-from deepmaker_jax.cost import cost
+from benchmarks.population import draws
 from deepmaker_jax.lanes.size_class import table
-from deepmaker_jax.lanes.wiring import DoesNotFitError, fit
-from deepmaker_jax.spaces import SPACES
+from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.train.init import init
 
 
 def draw(shape, *, num, kernel=None, size_class=None, at_least=0, most=200_000, seed=0):
     """Returns the first `num` networks of the space that meet the wishes."""
-    space, rng = SPACES["deepmaker"](shape, 10), np.random.default_rng(seed)
-    found = []
-    while len(found) < num:
-        arch = space.decode(space.sample(rng, num=1)[0])
-        if kernel not in (None, arch.stages[0].kernel):
-            continue
-        if not at_least <= cost(arch).params <= most:
-            continue
-        if size_class is not None:
-            try:
-                fit(arch, size_class)
-            except DoesNotFitError:
-                continue
-        found.append(arch)
-    return found
+
+    def wanted(arch):
+        of_kernel = kernel in (None, arch.stages[0].kernel)
+        return of_kernel and (size_class is None or choose(arch, [size_class]) is not None)
+
+    found = draws(shape, least=at_least, most=most, seed=seed)
+    return list(itertools.islice(filter(wanted, found), num))
 
 
 def random_variables(arch, dtype, seed=0):

@@ -3,10 +3,14 @@
 import jax
 import numpy as np
 
+from deepmaker_jax.train import Split
+from deepmaker_jax.train.course import Job
 from deepmaker_jax.train.lane import run_on_devices
+from deepmaker_jax.train.population import Population
 from tests.lanes import test_lane as one
 
-if __name__ == "__main__":
+
+def main():
     devices = jax.devices()
     assert len(devices) == 8, devices
     archs = [one.ARCHS[i % len(one.ARCHS)] for i in range(8)]
@@ -37,4 +41,34 @@ if __name__ == "__main__":
             lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), ours, theirs
         )
     np.testing.assert_array_equal(sums[:, 0], two_sums[:, 0])
+    population(devices[:2])
     print("lanes on 8 devices agree")
+
+
+def population(devices):
+    """Trains three candidates in one lane of each of two devices: a slot is used twice."""
+    data = one.data()
+    split, held_out = Split(data.images, data.labels), np.arange(40, 64)
+    jobs = [
+        Job(arch, 2 - (i == 0), np.arange(40), held_out, key=i)
+        for i, arch in enumerate(one.ARCHS[:3])
+    ]
+
+    def train(order):
+        waiting = [jobs[i] for i in order]
+        slots = Population(
+            one.CLASS, split, settings=one.SETTINGS, seed=0, input_scale=data.input_scale,
+            num_lanes=2, devices=devices,
+        )  # fmt: skip
+        found = slots.train(lambda: waiting.pop(0) if waiting else None)
+        return {job.key: trained for job, trained in found}
+
+    found, turned = train([0, 1, 2]), train([2, 1, 0])
+    for i in range(3):
+        assert not found[i].diverged
+        one.same_bits(found[i].variables, turned[i].variables)
+        assert found[i].score == turned[i].score
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Lanes train as plain networks do, and no lane feels its neighbours."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from deepmaker_jax.arch import layers
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.lanes.scratch import make_work
+from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import fit, take, valid
 from deepmaker_jax.models import Network
 from deepmaker_jax.train.lane import (
@@ -18,6 +20,7 @@ from deepmaker_jax.train.lane import (
     lane_state,
     run_in_turn,
     run_side_by_side,
+    shared_trips,
 )  # fmt: skip
 from deepmaker_jax.train.optimizer import direction
 from deepmaker_jax.train.step import Feed, init_state, plain_steps
@@ -27,6 +30,8 @@ SHAPE, BATCH, STEPS = (8, 8, 3), 8, 12
 CLASS = named("small-3x3", SHAPE)
 SETTINGS = TrainConfig(batch_size=BATCH, crop=1, flip=True, average_decay=0.9)
 ARCHS = draw(SHAPE, num=6, size_class=CLASS, most=30_000, kernel=3)
+SMALL_TABLE = table((4, 4, 3), 10)
+OTHERS = [c.name for c in SMALL_TABLE if c.name != CLASS.name]
 RATE = 2.0**-7  # the same in float32 and float64
 
 
@@ -46,9 +51,9 @@ def of(tree, i):
 
 
 @functools.cache
-def data(dtype=np.float32):
+def data(dtype=np.float32, shape=SHAPE):
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (64, *SHAPE), dtype=np.uint8)
+    images = rng.integers(0, 256, (64, *shape), dtype=np.uint8)
     return Feed(
         images=images,
         labels=rng.integers(0, 10, 64).astype(np.int32),
@@ -59,15 +64,15 @@ def data(dtype=np.float32):
     )
 
 
-def start(arch, dtype=np.float32):
+def start(arch, dtype=np.float32, size_class=CLASS):
     variables = random_variables(arch, dtype)
-    return cast(lane_state(fit(arch, CLASS), CLASS, variables, SETTINGS), dtype)
+    return cast(lane_state(fit(arch, size_class), size_class, variables, SETTINGS), dtype)
 
 
-def feed(arch, dtype=np.float32):
-    lane = fit(arch, CLASS)
+def feed(arch, dtype=np.float32, size_class=CLASS):
+    lane = fit(arch, size_class)
     rest = {"learning_rate": RATE, "num_steps": 2 * STEPS}
-    return cast(lane_feed(lane, CLASS, arch.optimizer, **rest), dtype)
+    return cast(lane_feed(lane, size_class, arch.optimizer, **rest), dtype)
 
 
 def rows(seed):
@@ -80,17 +85,27 @@ def call(seed=0, *, num_steps=STEPS, num_batches=2):
 
 
 @functools.cache
-def program(form, x64=False):
-    return jax.jit({"map": run_in_turn, "vmap": run_side_by_side}[form](CLASS, SETTINGS))
+def program(form, x64=False, size_class=CLASS):
+    return jax.jit({"map": run_in_turn, "vmap": run_side_by_side}[form](size_class, SETTINGS))
 
 
-def run(form, states, feeds, calls, dtype=np.float32):
-    work = make_work(CLASS, BATCH, dtype)
-    if form == "vmap":
-        work = stacked([work] * len(feeds))
-    go = program(form, dtype == np.float64)
-    found, _, sums = go(data(dtype), stacked(states), work, stacked(feeds), stacked(calls))
-    return [of(found, i) for i in range(len(feeds))], np.asarray(sums)
+def cleared(form, num, dtype=np.float32, size_class=CLASS):
+    """Returns the scratch memory of a program of `num` lanes before its first call."""
+    work = make_work(size_class, BATCH, dtype)
+    return stacked([work] * num) if form == "vmap" else work
+
+
+def run(form, states, feeds, calls, dtype=np.float32, size_class=CLASS):
+    work = cleared(form, len(feeds), dtype, size_class)
+    return run_on(work, form, states, feeds, calls, dtype, size_class)[:2]
+
+
+def run_on(work, form, states, feeds, calls, dtype=np.float32, size_class=CLASS):
+    """Does one call in scratch memory as the call before has left it; returns it last."""
+    go = program(form, dtype == np.float64, size_class)
+    common = data(dtype, size_class.input_shape)
+    found, work, sums = go(common, stacked(states), work, stacked(feeds), stacked(calls))
+    return [of(found, i) for i in range(len(feeds))], np.asarray(sums), work
 
 
 def same_bits(a, b):
@@ -110,14 +125,31 @@ def four(form):
     return archs, calls, *run(form, [start(a) for a in archs], [feed(a) for a in archs], calls)
 
 
-def test_ten_steps_equal_the_plain_networks(float64):
-    archs = ARCHS[:4]
+@pytest.mark.parametrize("how", ["map", "vmap"])
+def test_ten_steps_equal_the_plain_networks(float64, how):
+    archs = [*ARCHS[:3], dataclasses.replace(ARCHS[3], optimizer="adamw")]
+    assert {arch.optimizer for arch in archs} == {"sgd", "adam", "adamw"}
+    check_steps(how, archs, CLASS)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_ten_steps_equal_the_plain_network_in_every_class(float64, name):
+    """A small network, of images of 4x4, whose programs are small too."""
+    size_class = next(c for c in SMALL_TABLE if c.name == name)
+    wishes = {"kernel": size_class.kernel, "most": 30_000}
+    check_steps("map", draw((4, 4, 3), num=1, size_class=size_class, **wishes), size_class)
+
+
+def check_steps(how, archs, size_class):
+    """Compares steps, averages and the measurement behind them with the plain networks'."""
+    common = data(np.float64, size_class.input_shape)
     states, sums = run(
-        "map",
-        [start(a, np.float64) for a in archs],
-        [feed(a, np.float64) for a in archs],
-        [call()] * 4,
+        how,
+        [start(a, np.float64, size_class) for a in archs],
+        [feed(a, np.float64, size_class) for a in archs],
+        [call()] * len(archs),
         np.float64,
+        size_class,
     )
     for arch, state, measured in zip(archs, states, sums, strict=True):
         variables = random_variables(arch, np.float64)
@@ -125,8 +157,8 @@ def test_ten_steps_equal_the_plain_networks(float64):
         opt_state = direction(arch.optimizer, SETTINGS).init(params)
         begin = cast(init_state(params, batch_stats, opt_state, SETTINGS), np.float64)
         steps = jax.jit(plain_steps(Network(layers(arch)), arch.optimizer, SETTINGS))
-        plain = steps(begin, data(np.float64), rows(0), STEPS)
-        lane = fit(arch, CLASS)
+        plain = steps(begin, common, rows(0), STEPS)
+        lane = fit(arch, size_class)
 
         def close(ours, theirs):
             np.testing.assert_allclose(ours, np.asarray(theirs), atol=1e-10)
@@ -137,24 +169,40 @@ def test_ten_steps_equal_the_plain_networks(float64):
         jax.tree.map(close, averaged, plain.average)
         assert state.step == plain.step == STEPS
         assert state.loss_sum == pytest.approx(float(plain.loss_sum), abs=1e-9)
-        scale = {"constants": {"input_scale": data(np.float64).input_scale}}
+        scale = {"constants": {"input_scale": common.input_scale}}
         some = rows(0)[:2, : BATCH - 3].ravel()
-        images = np.asarray(data().images)[some].astype(np.float64)
+        images = np.asarray(common.images)[some].astype(np.float64)
         logits = np.asarray(Network(layers(arch)).apply(plain.average | scale, images))
-        labels = np.asarray(data().labels)[some]
+        labels = np.asarray(common.labels)[some]
         chances = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         assert measured[0] == (logits.argmax(-1) == labels).sum()
         assert measured[1] == pytest.approx(-chances[np.arange(10), labels].sum(), rel=1e-5)
 
 
 def test_padding_stays_zero(four):
+    """In the weights, what the optimizers remember, the averages and the running statistics."""
     archs, _, states, _ = four
+    is_params = lambda x: isinstance(x, dict) and "conv" in x  # noqa: E731
+    kinds = set()
     for arch, state in zip(archs, states, strict=True):
-        for name, real in valid(fit(arch, CLASS), CLASS).items():
-            assert not state.params[name][~real].any()
-            for tree in jax.tree.leaves(state.opt_state, is_leaf=lambda x: isinstance(x, dict)):
-                if isinstance(tree, dict) and name in tree:
-                    assert not np.asarray(tree[name])[~real].any()
+        lane = fit(arch, CLASS)
+        remembered = [
+            tree
+            for tree in jax.tree.leaves(state.opt_state[arch.optimizer], is_leaf=is_params)
+            if is_params(tree)
+        ]
+        assert len(remembered) == {"sgd": 1}.get(arch.optimizer, 2)
+        kinds.add(arch.optimizer)
+        for name, real in valid(lane, CLASS).items():
+            for tree in (state.params, state.average["params"], *remembered):
+                assert tree[name][real].any() == real.any()
+                assert not tree[name][~real].any()
+        real = valid(lane, CLASS)["scale"]  # a norm's scale and its statistics lie alike
+        for tree in (state.batch_stats, state.average["batch_stats"]):
+            for statistic in tree.values():
+                assert statistic[real].all()
+                assert not statistic[~real].any()
+    assert len(kinds) > 1
 
 
 def test_a_lane_is_the_same_in_every_place_and_with_every_neighbour(form, four):
@@ -185,13 +233,15 @@ def test_both_forms_agree(four, form):
 
 
 def test_a_lane_that_is_refilled_trains_as_if_it_had_been_first(form, four):
-    """Slot 1 does 5 steps of one network, then the whole of another's."""
+    """Slot 1 does 5 steps of one network, then the whole of another's, in the same memory."""
     archs, calls, states, _ = four
     feeds = [feed(a) for a in archs]
-    feeds[1] = feed(archs[0])
-    begun = [*states]
-    begun[1] = start(archs[0])
-    refilled, _ = run(form, begun, feeds, [calls[0]] * 4)
+    work = cleared(form, 4)
+    begun, _, work = run_on(work, form, [start(a) for a in archs], feeds, calls)
+    same_bits(begun[1], states[1])
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(work))
+    feeds[1], begun[1] = feed(archs[0]), start(archs[0])
+    refilled, _, _ = run_on(work, form, begun, feeds, [calls[0]] * 4)
     same_bits(refilled[1], states[0])
 
 
@@ -210,5 +260,49 @@ def test_a_diverging_neighbour_spoils_nobody(form, four):
     feeds[0] = feeds[0]._replace(learning_rate=np.float32(1e30))
     found, _ = run(form, [start(a) for a in archs], feeds, calls)
     assert not np.isfinite(found[0].loss_sum)
+    for i in (1, 2, 3):
+        same_bits(found[i], states[i])
+
+
+def test_a_slot_without_a_candidate_sets_nobodys_loops(four, form):
+    """The candidate that has left slot 1 was the largest: its wiring still stands there."""
+    archs, calls, states, sums = four
+    archs, order = [archs[0], ARCHS[4], archs[2], archs[3]], [0, 2, 3]
+    idle = call(num_steps=0, num_batches=0)
+    calls, feeds = [calls[0], idle, *calls[2:]], [feed(a) for a in archs]
+    begun = [start(a) for a in archs]
+    found, found_sums = run(form, begun, feeds, calls)
+    for i in order:
+        same_bits(found[i], states[i])
+        np.testing.assert_array_equal(found_sums[i], sums[i])
+    same_bits(found[1], begun[1])
+    own, trips = shared_trips(stacked(feeds).wiring.counts, stacked(calls))
+    busy = [feeds[i].wiring.counts for i in order]
+    jax.tree.map(lambda a, *b: np.testing.assert_array_equal(a, np.max(b, 0)), trips.counts, *busy)
+    assert int(trips.counts.num_groups.max()) < int(feeds[1].wiring.counts.num_groups.max())
+    same_bits(of(own, 0), busy[0])
+    assert not any(np.asarray(leaf)[1].any() for leaf in jax.tree.leaves(own))
+
+
+def test_a_gradient_that_overflows_in_the_last_step_spoils_nobody(four, form):
+    """Its loss is a number, and nothing is measured: only its weights tell.
+
+    It is the largest, so that what it leaves lies where the next ones read by blocks. Each of its
+    norms divides by the root of epsilon: the maps keep their size, the gradients grow.
+    """
+    archs, calls, states, _ = four
+    archs = [ARCHS[4], *archs[1:]]
+    begun = [start(a) for a in archs]
+    scale = np.where(valid(fit(archs[0], CLASS), CLASS)["scale"], np.float32(3e33), 0)
+    params = begun[0].params
+    begun[0] = begun[0]._replace(
+        params=params
+        | {name: params[name] * np.float32(1e-36) for name in ("stem", "conv", "pointwise")}
+        | {"scale": scale, "head": params["head"] * np.float32(1e6)}
+    )
+    calls = [call(0, num_steps=1, num_batches=0), *calls[1:]]
+    found, _ = run(form, begun, [feed(a) for a in archs], calls)
+    assert np.isfinite(found[0].loss_sum)
+    assert not np.isfinite(found[0].params["bias"]).all()
     for i in (1, 2, 3):
         same_bits(found[i], states[i])

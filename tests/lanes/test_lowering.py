@@ -1,12 +1,22 @@
 """Every size class's program lowers for accelerators, whole batches in one chunk."""
 
 import jax
+import numpy as np
 import pytest
 
-from benchmarks.lowering import LANES, PLATFORMS, kernels, lower, traffic
+from benchmarks.lowering import (
+    LANES,
+    PLATFORMS,
+    in_groups,
+    kernels,
+    lower,
+    padded_work,
+    projection,
+    traffic,
+)
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.lanes.size_class import WHOLE_BATCH, table
-from deepmaker_jax.lanes.wiring import empty, fit
+from deepmaker_jax.lanes.wiring import empty, fit, turns
 from tests.lanes.drawn import draw
 
 SHAPE = (8, 8, 3)
@@ -33,3 +43,34 @@ def test_more_edges_are_more_work():
     assert traffic(of, empty(of)) == kernels(empty(of)) == 0
     assert 0 < traffic(of, small) < traffic(of, large)
     assert 0 < kernels(small) < kernels(large)
+
+
+def test_side_by_side_each_does_what_the_longest_of_each_loop_does():
+    of = CLASSES[0]
+    archs = draw(SHAPE, num=8, size_class=of, kernel=3, most=60_000)
+    lanes = [fit(arch, of) for arch in archs]
+    alone, pairs = in_groups(lanes, 1), in_groups(lanes, 2)
+    assert sorted(map(kernels, alone)) == sorted(map(kernels, lanes))
+    assert [turns(lane) for lane in alone] == sorted(map(turns, lanes), reverse=True)
+    for i in range(0, 8, 2):
+        assert pairs[i] is pairs[i + 1]
+        for shared, *own in zip(
+            pairs[i].wiring.counts, *(lane.wiring.counts for lane in alone[i : i + 2]), strict=True
+        ):
+            np.testing.assert_array_equal(shared, np.max(own, axis=0))
+    found = padded_work(of, lanes)
+    assert list(found) == ["2", "8"]
+    assert 1 < found["2"]["flops"] < found["8"]["flops"]
+    assert padded_work(of, lanes[:1] * 8)["8"] == {"flops": 1, "bytes": 1, "kernels": 1}
+
+
+def test_the_projection_is_of_what_lanes_do_side_by_side():
+    of = CLASSES[0]
+    lanes = [fit(arch, of) for arch in draw(SHAPE, num=4, size_class=of, kernel=3, most=60_000)]
+    found = projection(of, lanes, 4)
+    longest = in_groups(lanes, 4)[0]
+    assert found["shared"]["kernels"] == kernels(longest) > found["own"]["kernels"]
+    assert found["shared"]["bytes"] == traffic(of, longest)
+    ms = found["projected_ms_a_lane_step"]
+    assert ms["all_lanes"]["memory"] > ms["one_lane"]["memory"]
+    assert projection(of, lanes[:1], 1)["own"] == projection(of, lanes[:1], 1)["shared"]

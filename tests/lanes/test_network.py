@@ -1,5 +1,6 @@
 """The network of a wiring is the plain network: outputs, gradients, statistics, to rounding."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,17 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import checkify
 
-from deepmaker_jax.arch import layers
+from deepmaker_jax.arch import Stage, layers
 from deepmaker_jax.lanes import pooling
 from deepmaker_jax.lanes.backward import value_and_grad
 from deepmaker_jax.lanes.forward import predict
 from deepmaker_jax.lanes.level import levels, patches
 from deepmaker_jax.lanes.scratch import make_work
 from deepmaker_jax.lanes.size_class import WHOLE_BATCH, table
-from deepmaker_jax.lanes.wiring import STATISTICS, fit, put, take, valid
+from deepmaker_jax.lanes.wiring import STATISTICS, fit, put, take, turns, valid
 from deepmaker_jax.models import Network
 from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
+from tests.examples import SMALL
 from tests.lanes.drawn import draw, named, random_variables
 
 BATCH = 12
@@ -197,3 +200,39 @@ def test_patches_are_the_neighbourhoods(side):
     padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     wanted = [padded[:, i : i + 6, j : j + 5] for i in range(side) for j in range(side)]
     np.testing.assert_array_equal(found, np.concatenate([w.reshape(2, -1) for w in wanted]))
+
+
+def test_no_loop_reaches_beyond_an_array():
+    """Beside a lane whose every loop is longer, in a class that leaves it no room to spare."""
+    stage = Stage(2, 16, 3, 2, "full", 50)
+    large = dataclasses.replace(SMALL, input_shape=(8, 8, 3), stem_width=16, stages=(stage, stage))
+    small = dataclasses.replace(large, stem_width=8, stages=(dataclasses.replace(stage, growth=8),))
+    kinds = {"activations": ("relu",), "optimizers": ("sgd",)}
+    of = table((8, 8, 3), 10, **kinds)[0]._replace(
+        num_rows=(160, 128), num_stem=2, num_convs=32, num_pointwise=16
+    )
+    lane = fit(small, of)
+    beside = jax.tree.map(np.maximum, lane.wiring.counts, fit(large, of).wiring.counts)
+    assert turns(fit(large, of)) > 2 * turns(lane)
+    arrays = put(lane, of, random_variables(small, np.float32))
+    params = {name: value for name, value in arrays.items() if name not in STATISTICS}
+    statistics = {name: arrays[name] for name in STATISTICS}
+    x, _ = batch((8, 8, 3), np.float32)
+
+    def go(params, statistics, wiring, trips, work, x):
+        def loss(logits):
+            return (logits * logits).mean()
+
+        value, _, _, work = value_and_grad(of, params, wiring, trips, work, x, loss)
+        return value, predict(of, params, statistics, wiring, trips, work, x)[0]
+
+    checked = jax.jit(checkify.checkify(go, errors=checkify.index_checks))
+    error, (value, logits) = checked(
+        params, statistics, lane.wiring, beside, make_work(of, BATCH), x
+    )
+    error.throw()
+    alone = jax.jit(go)(
+        params, statistics, lane.wiring, lane.wiring.counts, make_work(of, BATCH), x
+    )
+    np.testing.assert_allclose(value, alone[0], rtol=1e-5)
+    np.testing.assert_allclose(logits, alone[1], rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.train import Split, lane, population, runner, train
 from deepmaker_jax.train.course import Job
+from deepmaker_jax.train.init import init
 from deepmaker_jax.train.population import Population
 from tests.examples import SMALL
 
@@ -25,6 +26,7 @@ WIDER = dataclasses.replace(SMALL, stem_width=16, learning_rate_log2=-1)
 DEEPER = dataclasses.replace(
     SMALL, stages=(dataclasses.replace(SMALL.stages[0], num_layers=4, connectivity="window"),)
 )
+NARROW = dataclasses.replace(SMALL, stages=(dataclasses.replace(SMALL.stages[0], bottleneck=2),))
 LOST = dataclasses.replace(SMALL, learning_rate_log2=100)
 
 
@@ -130,6 +132,33 @@ def test_a_candidate_goes_on_from_its_checkpoint_to_the_same_bits(whole, digits,
         same_bits(trained, whole[0][0])
 
 
+def test_what_overflows_while_it_is_measured_spoils_nobody(whole, digits):
+    """Finite weights and a finite training loss, but running statistics that nothing can bear.
+
+    The 1x1 convolutions of the next one read blocks of groups, not all of them its own.
+    """
+    overflowing = init(WIDER, seed=0, input_scale=SCALE)
+    for norm in overflowing["batch_stats"].values():
+        norm["mean"] = np.full_like(norm["mean"], -3e38)
+    one_step = job(WIDER, 1, start=overflowing)._replace(rows=ROWS[:64])
+    (lost, _, found), ended = do(digits, [one_step, job(WIDER, 2), job(NARROW, 1)])
+    assert not lost.diverged
+    assert not np.isfinite(lost.score.loss)
+    assert ended[0] == 0  # so that its slot is the third one's
+    (alone,), _ = do(digits, [job(NARROW, 1)])
+    same_bits(found, alone)
+
+
+def test_a_checkpoint_that_cannot_be_written_fails_its_job_alone(whole, digits, tmp_path):
+    (tmp_path / "file").touch()
+    blocked = job(SMALL, checkpoint=tmp_path / "file" / "state.msgpack")
+    (first, second, third), ended = do(digits, [blocked, job(WIDER, 2), job(DEEPER, 1)])
+    assert isinstance(first, OSError)
+    assert ended[0] == 0  # after its first epoch
+    same_bits(second, whole[0][2])
+    same_bits(third, whole[0][3])
+
+
 def test_a_job_that_cannot_begin_is_answered_and_the_others_go_on(whole, digits):
     few = job(SMALL)._replace(rows=ROWS[:63])
     elsewhere = job(SMALL, start={"constants": {"input_scale": SCALE * 2}})
@@ -152,6 +181,39 @@ def test_all_of_them_take_one_program(digits, monkeypatch):
     assert not any(trained.diverged for trained in found)
     do(digits, [job(WIDER, 2)])
     assert len(runner._programs) == 1
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows with everything that JAX compiles."""
+    seen = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    jax.jit(lambda x: x + 1)(0)
+    assert len(seen) == 1
+    seen.clear()
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_another_population_compiles_nothing(whole, digits, compilations):
+    """Neither its program nor what clears, fills and empties its slots."""
+    do(digits, [job(WIDER, 1), job(LOST), job(DEEPER, 1)])
+    assert compilations == []
+
+
+def test_in_turn_the_first_candidate_compiles_for_all(digits, compilations):
+    rest = {"settings": SETTINGS, "num_epochs": 1, "seed": 0, "input_scale": SCALE,
+        "rows": ROWS, "held_out": HELD_OUT, "size_class": CLASS}  # fmt: skip
+    train(SMALL, digits, **rest)
+    compilations.clear()
+    for arch in (WIDER, DEEPER, LOST):
+        train(arch, digits, **rest)
+    assert compilations == []
 
 
 def test_leaving_is_prompt(digits):
