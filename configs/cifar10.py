@@ -40,7 +40,7 @@ REFERENCES = (
 
 
 def smoke() -> Config:
-    """A quick test on a subset of the images: 2 min 19 s on 2 cores, 3 networks.
+    """A quick test on a subset of the images: 1 min 10 s on 2 cores, 3 networks.
 
     The networks it finds are real and poor: nobody should quote them.
     """
