@@ -17,12 +17,12 @@ from deepmaker_jax.backends.firmware import REGISTER
 from deepmaker_jax.backends.fpga import RULE
 from deepmaker_jax.backends.worker import read_member
 from deepmaker_jax.cost import cost as cost_of
-from deepmaker_jax.cost import peak_activation_bytes
 from deepmaker_jax.deploy import deploy
 from deepmaker_jax.export.manifest import ENTRY_KEYS, own_entries
 from deepmaker_jax.export.operators import ACTIVATIONS, allowed_operators
 from deepmaker_jax.export.parity import EXACT, FLOAT32
 from deepmaker_jax.machine import num_cores
+from deepmaker_jax.sram import peak_activation_bytes
 from tests.backends.conftest import ARCH, ID
 from tests.export.networks import make
 

@@ -27,8 +27,8 @@ def model(member):
 
 
 def test_the_array_is_the_file(model, tmp_path):
-    firmware.write_model(tmp_path / "model.cc", model, arena_bytes=5000)
-    firmware.write_header(tmp_path / "model.h", model, arena_bytes=5000)
+    firmware.write_model(tmp_path / "model.cc", model)
+    firmware.write_header(tmp_path / "model.h", 5000)
     (tmp_path / "dump.cc").write_text(DUMP)
     command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "dump.cc", "model.cc"]
     subprocess.run([*command, "-o", "dump"], cwd=tmp_path, check=True)
@@ -37,7 +37,7 @@ def test_the_array_is_the_file(model, tmp_path):
 
 
 def test_the_program_registers_the_models_operators_and_no_others(model, tmp_path):
-    firmware.write_program(tmp_path / "main.cc", model, arena_bytes=5000)
+    firmware.write_program(tmp_path / "main.cc", model)
     text = (tmp_path / "main.cc").read_text()
     needed = sorted(firmware.REGISTER[name] for name in set(operators(model)))
     assert sorted(re.findall(r"operators\.Add(\w+)\(\)", text)) == needed
@@ -48,4 +48,4 @@ def test_the_program_registers_the_models_operators_and_no_others(model, tmp_pat
 def test_an_operator_that_no_bundle_has_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.delitem(firmware.REGISTER, "CONV_2D")
     with pytest.raises(RuntimeError, match="no registration is known for operators CONV_2D"):
-        firmware.write_program(tmp_path / "main.cc", model, arena_bytes=5000)
+        firmware.write_program(tmp_path / "main.cc", model)
