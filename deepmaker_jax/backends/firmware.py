@@ -4,16 +4,15 @@ import pathlib
 
 from deepmaker_jax.export.operators import operators
 
-# The operators that bundles hold, and what registers each. Only these are linked into the firmware.
+# The operators that an int8 file may have (`operators.allowed_operators`), and what registers each;
+# only those that it has are linked. SELECT is missing: TensorFlow Lite Micro has no kernel for it.
 REGISTER = {
     "ADD": "Add", "AVERAGE_POOL_2D": "AveragePool2D", "CONCATENATION": "Concatenation",
-    "CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "DIV": "Div", "EXP": "Exp",
-    "FULLY_CONNECTED": "FullyConnected",
-    "GREATER": "Greater", "GREATER_EQUAL": "GreaterEqual", "HARD_SWISH": "HardSwish",
-    "LESS": "Less", "LESS_EQUAL": "LessEqual", "LOGISTIC": "Logistic", "MAX_POOL_2D": "MaxPool2D",
-    "MAXIMUM": "Maximum", "MEAN": "Mean", "MINIMUM": "Minimum", "MUL": "Mul", "PAD": "Pad",
-    "QUANTIZE": "Quantize", "RELU": "Relu", "RELU6": "Relu6", "RESHAPE": "Reshape",
-    "SELECT_V2": "SelectV2", "SUB": "Sub", "SUM": "Sum", "TANH": "Tanh",
+    "CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "EXP": "Exp",
+    "FULLY_CONNECTED": "FullyConnected", "GREATER": "Greater", "HARD_SWISH": "HardSwish",
+    "LESS": "Less", "LOGISTIC": "Logistic", "MAX_POOL_2D": "MaxPool2D", "MUL": "Mul",
+    "QUANTIZE": "Quantize", "RELU": "Relu", "RELU6": "Relu6", "SELECT_V2": "SelectV2",
+    "SUB": "Sub", "TANH": "Tanh",
 }  # fmt: skip
 ARENA_SPARE_BYTES = 1024  # alignment, and other sizes of a compiler's structures
 BYTES_A_LINE = 12

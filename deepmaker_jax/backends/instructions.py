@@ -107,7 +107,7 @@ def count(emulator: str | pathlib.Path, run: Callable[[Sequence[str]], object]) 
         source, plugin, out = (folder / name for name in ("count.c", "count.so", "count"))
         source.write_text(SOURCE, encoding="utf-8")
         build = ["-x", "c", f"-DAPI_VERSION={api}", "-O2", "-fPIC", "-shared"]
-        tool.run([str(compiler().version), *build, source, "-o", plugin])
+        tool.run([tool.find_program("g++") or "g++", *build, source, "-o", plugin])
         run(["-plugin", f"{plugin},out={out}"])
         executed = int(out.read_text())
     if executed == 0:

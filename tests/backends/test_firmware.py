@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 from deepmaker_jax.backends import firmware
-from deepmaker_jax.export.operators import operators
+from deepmaker_jax.export.operators import allowed_operators, operators
+from tests.export.networks import CASES
 
 DUMP = """
 #include <cstdio>
@@ -43,6 +44,11 @@ def test_the_program_registers_the_models_operators_and_no_others(model, tmp_pat
     assert sorted(re.findall(r"operators\.Add(\w+)\(\)", text)) == needed
     assert f"MicroMutableOpResolver<{len(needed)}>" in text
     assert firmware.FLAGS in text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_operator_that_a_file_may_have_is_known(name):
+    assert allowed_operators(CASES[name], "int8") - {"SELECT"} <= firmware.REGISTER.keys()
 
 
 def test_an_operator_that_no_bundle_has_is_refused(model, tmp_path, monkeypatch):
