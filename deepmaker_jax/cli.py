@@ -242,7 +242,8 @@ def _run(
 
     run_folder.check(pathlib.Path(config.out or run_folder.default_out(config)))
     # To stdout: on stderr a refusal must stand alone.
-    notice = threading.Timer(NOTICE_SECONDS, print, ["still reading or downloading the data"])
+    source = f"reading {config.data}" if config.data else f"loading {config.experiment}"
+    notice = threading.Timer(NOTICE_SECONDS, print, [f"still {source}"])
     if not config.quiet:
         notice.start()
     try:

@@ -3,18 +3,20 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from deepmaker_jax.errors import InputError
+
+Run = Annotated[str, tyro.conf.arg(metavar="RUN")]
 
 
 @dataclasses.dataclass(frozen=True)
 class Show:
     """Prints the front as a table; while the run goes on, from its ledger."""
 
-    run: tyro.conf.Positional[str]
+    run: tyro.conf.Positional[Run]
     """Run folder."""
 
 
@@ -22,7 +24,7 @@ class Show:
 class Report:
     """Writes report.html and its plots again from the run folder alone."""
 
-    run: tyro.conf.Positional[str]
+    run: tyro.conf.Positional[Run]
     """Run folder."""
 
 
@@ -34,10 +36,10 @@ class Train:
     only if the added one is a good part of it. The run's own files are not touched.
     """
 
-    run: tyro.conf.Positional[str]
+    run: tyro.conf.Positional[Run]
     """Run folder."""
 
-    member: tyro.conf.Positional[str]
+    member: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="ID")]]
     """Id of the member, as `deepmaker show` prints it."""
 
     epochs: int = 50
@@ -54,7 +56,7 @@ class Train:
 class Deploy:
     """Builds, runs and measures a front's members for devices; only what is missing or stale."""
 
-    run: tyro.conf.Positional[str]
+    run: tyro.conf.Positional[Run]
     """Run folder."""
 
     members: int | None = None
@@ -81,7 +83,7 @@ class Check:
     targets' folders, the sums alone are checked; `deepmaker deploy` runs what it makes.
     """
 
-    path: tyro.conf.Positional[str]
+    path: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN|BUNDLE")]]
     """Run folder, or a bundle in its models/."""
 
 

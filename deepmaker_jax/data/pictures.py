@@ -180,6 +180,8 @@ def _work_on(file: pathlib.Path, work: Callable[[Image.Image], T]) -> T:
                 return work(image)
     except Exception as error:  # noqa: BLE001 - decoders raise all kinds
         reason = " ".join(str(error).split())
+        too_large = (Image.DecompressionBombWarning, Image.DecompressionBombError)
+        way_out = "make it smaller" if isinstance(error, too_large) else "repair it"
         raise InputError(
-            f"picture {file} cannot be read ({reason}): repair it, make it smaller or remove it"
+            f"picture {file} cannot be read ({reason}): {way_out} or remove it"
         ) from None
