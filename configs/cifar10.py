@@ -72,8 +72,8 @@ def neuropower() -> Config:
     """The published protocol: population 45, 8 generations, 16 epochs, batch 100.
 
     Projected from single steps on one core (benchmarks/results/preset_cost.json), never run:
-    755 core-hours if all 360 were the smallest genome (1.0 s a step), 8,156 if all were the largest
-    (11.3 s). For an accelerator. Ours: a validation split in place of the test set, and selection.
+    490 core-hours if all 360 were the smallest genome (0.7 s a step), 3,992 if all were the largest
+    (5.5 s). For an accelerator. Ours: a validation split in place of the test set, and selection.
     """
     return Config(
         space=SpaceConfig(name="neuropower"),
@@ -102,9 +102,9 @@ def neuropower() -> Config:
 def full() -> Config:
     """A search over the whole space, for an accelerator.
 
-    Projected from single steps on one core (benchmarks/results/preset_cost.json), never run: 35
-    core-hours if all 1,920 were the smallest of its first population (0.012 s a step), 53,233 if
-    all were the largest (18.9 s).
+    Projected from single steps on one core (benchmarks/results/preset_cost.json), never run: 22
+    core-hours if all 1,920 were the smallest of its first population (0.008 s a step), 13,443 if
+    all were the largest (4.8 s).
     """
     return Config(
         search=SearchConfig(

@@ -1,5 +1,7 @@
 """Run by test_devices.py in a process with 8 virtual CPU devices: lanes split over a mesh."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -17,13 +19,17 @@ def main():
     states, feeds = [one.start(a) for a in archs], [one.feed(a) for a in archs]
     calls = [one.call(i, num_steps=4 + i % 3) for i in range(8)]
 
+    @functools.cache
+    def program(num):
+        """Returns the program on the first `num` devices."""
+        mesh = jax.sharding.Mesh(np.array(devices[:num]), ("lanes",))
+        return jax.jit(run_on_devices(one.CLASS, one.SETTINGS, mesh))
+
     def split(num, lanes):
         """Runs these lanes split over the first `num` devices."""
-        mesh = jax.sharding.Mesh(np.array(devices[:num]), ("lanes",))
-        run = jax.jit(run_on_devices(one.CLASS, one.SETTINGS, mesh))
         work = one.stacked([one.make_work(one.CLASS, one.BATCH)] * len(lanes))
         inputs = [one.stacked([kind[i] for i in lanes]) for kind in (states, feeds, calls)]
-        found, _, sums = run(one.data(), inputs[0], work, *inputs[1:])
+        found, _, sums = program(num)(one.data(), inputs[0], work, *inputs[1:])
         return [one.of(found, i) for i in range(len(lanes))], np.asarray(sums)
 
     eight, sums = split(8, range(8))

@@ -191,6 +191,7 @@ def make_manifest(member: dict[str, Any]) -> dict[str, Any]:
         "mcu/model.h": source,
         "arm/model_aarch64.vmfb": good,
         "arm/model_armv7a.vmfb": built,
+        "cpu/openvino.xml": good,
         "cpu/engines.json": source | {"cost": times},
         "fpga": missing,
     }

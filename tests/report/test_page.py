@@ -275,7 +275,7 @@ def test_a_target_says_what_it_made_and_why_not(make_run):
     said = words(read_page(run))
     for expected in (
         "ok1 of 2 files, 53.0 KB",  # arm: one built, not run
-        "ok1 of 1 files, 1.0 KBfastest: tflite_int8 0.2 ms",
+        "ok2 of 2 files, 53.0 KBfastest: tflite_int8 0.2 ms",
         "failed3 of 4 files, 54.0 KBarena 102.0 KB",
         "unsupported0 of 1 files, 0 B",
         "armunsupportedbuilt; running it needs a 32-bit Arm1",
