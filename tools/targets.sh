@@ -15,4 +15,4 @@ if ! dpkg --status "${packages[@]}" > /dev/null 2>&1; then
   "${as_root[@]}" apt-get install --yes --quiet=2 "${packages[@]}"
 fi
 
-"$python" -m deepmaker_jax.backends.aarch64
+"$python" -m deepmaker_jax.backends

@@ -1,4 +1,4 @@
-"""IREE's runtime for the emulated Arm: `python -m deepmaker_jax.backends.aarch64` fetches it.
+"""IREE's runtime for the emulated Arm: `python -m deepmaker_jax.backends` fetches it.
 
 It is the same release as this machine's, from the same index, for another processor.
 """
@@ -17,7 +17,7 @@ from deepmaker_jax.backends.backend import Tool
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 PLACE = CACHE / "deepmaker-jax" / "iree-aarch64"
-COMMAND = "python -m deepmaker_jax.backends.aarch64"
+COMMAND = "python -m deepmaker_jax.backends"
 
 
 def runtime() -> Tool:
@@ -56,9 +56,3 @@ def fetch() -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(PLACE)
     runner().chmod(0o755)
-
-
-if __name__ == "__main__":
-    from deepmaker_jax.cli import guarded
-
-    raise SystemExit(guarded(fetch))

@@ -28,7 +28,7 @@ def test_a_runtime_of_another_release_is_missing(place, version, found):
     assert aarch64.runtime().version is None
     unpacked(place, version)
     assert aarch64.runtime().version == found
-    assert aarch64.runtime().install == "python -m deepmaker_jax.backends.aarch64"
+    assert aarch64.runtime().install == "python -m deepmaker_jax.backends"
 
 
 def test_the_runtime_is_fetched_once(place, monkeypatch):
