@@ -2,84 +2,27 @@
 
 import dataclasses
 import json
-import os
-import pathlib
-import signal
-import subprocess
-import sys
-import time
 
-import numpy as np
 import pytest
 
-from configs import cifar10
 from deepmaker_jax import (
-    Config,
-    Gene,
-    Objective,
-    Space,
-    latency,
     load,
-    load_data,
     make_dataset,
-    run,
 )
-from deepmaker_jax.backends import boards
 from deepmaker_jax.cli import main
-from deepmaker_jax.config import FinalConfig, LimitConfig, SearchConfig, SpaceConfig, TrainConfig
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import (
     Exported,
     FinalStarted,
     Finished,
     GenerationDone,
-    GenerationStarted,
     Measured,
     Note,
     Started,
 )
 from deepmaker_jax.export import read_bundle
-from experiments import digits
-from tests.examples import LAST, SMALL
 from tests.standin import StandIn
-
-ROOT = pathlib.Path(__file__).parent.parent
-TINY = Config(
-    validation_share=0.2,
-    space=SpaceConfig(only=("optimizer=sgd", "activation=relu", "stages=1", "bottleneck=0")),
-    limits=LimitConfig(params=4_000),
-    search=SearchConfig(population=4, generations=3, epochs=2, objectives=("error", "params")),
-    train=TrainConfig(batch_size=64),
-    final=FinalConfig(members=2, epochs=4, calibration_images=64),
-)
-# The command line of the same, without the defaults.
-ARGS = [
-    "demo", "--space.only", "optimizer=sgd", "activation=relu", "stages=1", "bottleneck=0",
-    "--limits.params", "4000", "--search.population", "4", "--search.generations", "3",
-    "--search.epochs", "2", "--final.members", "2", "--final.epochs", "4",
-    "--final.calibration-images", "64",
-]  # fmt: skip
-
-
-class Stopped(Exception):  # noqa: N818 - it stands for a Ctrl-C
-    pass
-
-
-def go(out, *, config=TINY, stop=None, **rest):
-    """Runs into `out`; returns (front, events). `stop(event)` true ends it like a Ctrl-C."""
-    events = []
-
-    def on_event(event):
-        events.append(event)
-        if stop and stop(event):
-            raise Stopped
-
-    config = dataclasses.replace(config, out=str(out), executor=rest.pop("executor", "inline"))
-    front = run(config, data=rest.pop("data", DIGITS), on_event=on_event, **rest)
-    return front, events
-
-
-DIGITS = load_data("digits")
+from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +36,6 @@ def files(out):
     """The files that must not depend on time or place."""
     names = [out / "front.json", *sorted((out / "models").rglob("*"))]
     return {str(path.relative_to(out)): path.read_bytes() for path in names if path.is_file()}
-
-
-def files_below(folder):
-    """Every file's bytes by name."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
-
-
-def of_kind(events, kind):
-    return [event for event in events if isinstance(event, kind)]
 
 
 def test_the_run_folder_has_what_the_contract_says(whole):
@@ -273,125 +206,6 @@ def test_a_run_that_lost_candidates_says_so_and_goes_on_as_if_it_had_not(
     assert files(tmp_path / "run") == files(whole[0])
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"measure": lambda m: m["speed"]}, "objective mine raises KeyError"),
-        ({"measure": lambda m: float("nan")}, r"objective mine \(=nan\) must be a finite number"),
-        ({"scale": "log10"}, "must have scale linear or log2"),
-        ({"ideal": 5.0}, "an ideal below its reference"),
-        ({"reference": float("inf")}, "an ideal below its reference"),
-        ({"scale": "log2"}, "must be above 0 on a log2 scale"),
-    ],
-)
-def test_an_objective_that_cannot_work_is_refused_before_training(tmp_path, changed, message):
-    mine = Objective("mine", "s", "linear", 0.0, 1.0, lambda m: 0.5)._replace(**changed)
-    error = Objective("error", "share", "linear", 0.0, 1.0, lambda m: m["val_error"])
-    with pytest.raises(InputError, match=message):
-        go(tmp_path / "run", objectives=(error, mine))
-    assert not (tmp_path / "run").exists()
-
-
-def test_targets_cut_the_space_when_a_run_begins_and_stay_when_it_resumes(tmp_path):
-    config = dataclasses.replace(TINY, targets=("fpga",))
-    with pytest.raises(Stopped):
-        go(tmp_path / "run", config=config, stop=lambda event: isinstance(event, Measured))
-    document = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert document["space"]["targets"] == ["fpga"]
-    config, told = dataclasses.replace(TINY, targets=("mcu",)), []
-
-    def stop(event):
-        told.extend([event.text] if isinstance(event, Note) else [])
-        return isinstance(event, GenerationStarted)
-
-    with pytest.raises(Stopped):
-        go(tmp_path / "run", config=config, stop=stop)
-    assert told == [
-        "the search keeps to what it began with (fpga targets): others are for the finished front"
-    ]
-    after = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert after["space"]["targets"] == ["fpga"]
-    with pytest.raises(InputError, match=r"targets \(=fpgaa\) must be among arm, mcu"):
-        go(tmp_path / "run", config=dataclasses.replace(TINY, targets=("fpgaa",)))
-    config = dataclasses.replace(
-        TINY, targets=("fpga",), space=SpaceConfig(only=("activation=silu",))
-    )
-    with pytest.raises(InputError, match=r"targets \(fpga\) can do no network of space deepmaker"):
-        go(tmp_path / "other", config=config)
-    assert not (tmp_path / "other").exists()
-
-
-def test_latency_is_an_objective_that_is_measured_once_and_told_with_its_unit(tmp_path, capsys):
-    search = dataclasses.replace(
-        TINY.search, generations=1, epochs=1, objectives=("error", "latency_ms")
-    )
-    final_settings = dataclasses.replace(TINY.final, members=1, epochs=1, export=False)
-    config = dataclasses.replace(TINY, search=search, final=final_settings)
-    out = tmp_path / "run"
-    front, _ = go(out, config=config)
-    assert front["objectives"][1] == {
-        "name": "latency_ms", "unit": "ms", "scale": "log2", "how": latency.HOW,
-    }  # fmt: skip
-    document = json.loads((out / "config.json").read_text())
-    assert document["reproducible"] is False
-    assert document["reason"] == "objective latency_ms is measured by a clock"
-    records = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
-    kinds = [(r["fidelity"]["name"], r["status"]) for r in records]
-    assert kinds == [("latency", "ok")] * 4 + [("search", "ok")] * 4 + [("final", "ok")]
-    assert all(0 < r["measured"]["latency_ms"] < 1000 for r in records[:4])
-    assert all(0 <= r["measured"]["waiting_share"] < 1 for r in records[:4])
-    assert not (out / "checkpoints").exists()
-    (member,) = front["members"]
-    measured = {r["id"]: r["measured"]["latency_ms"] for r in records[:4]}
-    assert member["objectives"]["latency_ms"] == measured[member["id"]]
-    assert main(["show", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "finished, 4 measurements" in said
-    assert f"latency_ms: {latency.HOW}" in said
-    again, _ = go(out, config=config)
-    assert again == front
-    assert len((out / "ledger.jsonl").read_text().splitlines()) == len(records)
-
-
-def test_a_space_or_objective_that_changed_its_meaning_is_refused_on_resume(tmp_path):
-    error = Objective("error", "share", "linear", 0.0, 1.0, lambda m: m["val_error"])
-
-    def energy(factor):
-        return Objective("energy", "nJ", "log2", 1.0, 1e6, lambda m: factor * m["macs"])
-
-    def chains(kernel):
-        def space(input_shape, num_classes):
-            def to_arch(row):
-                stage = dataclasses.replace(LAST, num_layers=row["layers"], kernel=kernel)
-                return dataclasses.replace(
-                    SMALL, input_shape=input_shape, num_classes=num_classes, stages=(stage,)
-                )
-
-            return Space("chains", (Gene("layers", (1, 2, 3, 4, 5, 6)),), to_arch)
-
-        return space
-
-    config = dataclasses.replace(TINY, space=SpaceConfig(), limits=LimitConfig())
-    search = dataclasses.replace(TINY.search, generations=1, epochs=1)
-    config = dataclasses.replace(config, search=search)
-
-    def start(kernel, factor):
-        return go(
-            tmp_path / "run",
-            config=config,
-            space=chains(kernel),
-            objectives=(error, energy(factor)),
-            stop=lambda event: isinstance(event, Measured) and event.num_done == 4,
-        )
-
-    with pytest.raises(Stopped):
-        start(3, 1.0)
-    with pytest.raises(InputError, match="to another network than when it was measured"):
-        start(5, 1.0)
-    with pytest.raises(InputError, match=r"objective energy of .* was .* and is .* now"):
-        start(3, 2.0)
-
-
 def test_without_export_the_front_has_accuracies_and_no_bundles(tmp_path):
     config = dataclasses.replace(TINY, final=dataclasses.replace(TINY.final, export=False))
     front, _ = go(tmp_path / "run", config=config)
@@ -418,150 +232,3 @@ def test_test_images_decide_nothing(whole, tmp_path):
         for name in ("weights.safetensors", "model_int8.tflite"):
             first = (out / a["bundle"] / name).read_bytes()
             assert first == (tmp_path / "run" / b["bundle"] / name).read_bytes()
-
-
-def test_the_command_line_runs_shows_reports_and_trains_longer(tmp_path, capsys):
-    out = tmp_path / "run"
-    assert digits.main([*ARGS, "--out", str(out), "--executor", "inline"]) == 0
-    said = capsys.readouterr()
-    front = json.loads((out / "front.json").read_text())
-    for member in front["members"]:
-        assert f" {member['id']} mcu: ok, 3 of 4 files" in said.out
-    assert "generation 2 done: 12 candidates" in said.err
-    assert (out / "report.html").stat().st_size > 20_000
-    assert (out / "front.png").exists()
-    assert main(["show", str(out)]) == 0
-    assert front["members"][0]["id"] in capsys.readouterr().out
-    page = (out / "report.html").read_bytes()
-    (out / "report.html").unlink()
-    assert main(["report", str(out)]) == 0
-    assert (out / "report.html").read_bytes() == page
-    best = front["members"][0]["id"]
-    capsys.readouterr()
-    assert main(["train", str(out), best, "--epochs", "2"]) == 0
-    said = capsys.readouterr()
-    assert "epoch 2/2: loss " in said.out
-    assert "model_int8.tflite" in said.out
-    added = out / "longer" / f"{best}-2"
-    longer = load(added / "models" / best)
-    assert longer.logits(DIGITS.test_images).shape == (len(DIGITS.test_labels), 10)
-    before = files_below(added)
-    assert main(["train", str(out), best, "--epochs", "2"]) == 0
-    assert "epoch" not in capsys.readouterr().out  # it was there: nothing is paid again
-    assert files_below(added) == before
-    assert main(["train", str(out), best, "--epochs", "3", "--out", str(added)]) == 2
-    assert "holds another training" in capsys.readouterr().err
-    assert main(["train", str(out), "0" * 12]) == 2
-    assert "must be one of" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "moment", "executor"),
-    [
-        (signal.SIGINT, 130, "generation 0: ", "processes"),  # workers are still importing
-        (signal.SIGTERM, 143, "1/4 ", "inline"),
-        (signal.SIGINT, 130, "final training: ", "processes"),
-    ],
-)
-def test_a_signal_to_the_whole_group_ends_it_cleanly_with_the_command_that_resumes(
-    tmp_path, number, code, moment, executor
-):
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "experiments.digits", *ARGS, "--out", str(out)]
-    # A shell starts background jobs with SIGINT ignored, and children inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [*command, "--executor", executor],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    said, sent = [], False
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith(moment) and not sent:
-            os.killpg(process.pid, number)  # as a terminal does
-            sent = True
-    assert process.wait() == code
-    process.stdout.close()
-    process.stderr.close()
-    assert "python -m experiments.digits demo" in said[-1]
-    assert str(out) in said[-1]
-    assert "Traceback" not in "".join(said)
-    assert len(said) == len(set(said))
-    assert not (out / "checkpoints" / "shared").exists()
-    deadline = time.monotonic() + 20  # Python's own resource tracker takes a moment
-    while _of_session(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert _of_session(process.pid) == []
-
-
-def _of_session(pid):
-    """Processes of the session that `pid` began: none may be left."""
-    found = []
-    for entry in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[3]) == pid:
-            found.append(entry.parent.name)
-    return found
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    """320 noisy pictures of 16x16x3 in 4 classes."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(320) % 4
-    images = rng.integers(0, 120, (320, 16, 16, 3))
-    images[..., 0] += 40 * labels[:, None, None]
-    return make_dataset(
-        "pictures",
-        train_images=images[:240].astype(np.uint8),
-        train_labels=labels[:240].astype(np.int32),
-        test_images=images[240:].astype(np.uint8),
-        test_labels=labels[240:].astype(np.int32),
-        class_names=("a", "b", "c", "d"),
-        source="made here",
-    )
-
-
-@pytest.mark.parametrize(
-    ("preset", "only"),
-    [
-        ("neuropower", ("depth=16", "blocks=2")),
-        ("full", ("stages=1|2", "layers_1=1|2", "layers_2=1|2")),
-    ],
-)
-def test_the_large_presets_run_reduced(preset, only, pictures, tmp_path):
-    """Their space, objectives and recipe; 4 genomes (the least), 2 generations, 1 epoch."""
-    config = cifar10.PRESETS[preset]()
-    config = dataclasses.replace(
-        config,
-        space=dataclasses.replace(config.space, only=only),
-        search=dataclasses.replace(config.search, population=4, generations=2, epochs=1),
-        final=dataclasses.replace(config.final, members=1, epochs=1),
-        train=dataclasses.replace(config.train, batch_size=50),
-    )
-    front, events = go(tmp_path / "run", config=config, data=pictures)
-    assert len(of_kind(events, Measured)) == 8 + 1
-    assert front["members"][0]["status"] == "ok"
-    bundle = read_bundle(tmp_path / "run" / front["members"][0]["bundle"])
-    assert bundle["files"]["model_int8.tflite"]["status"] == "ok"
-
-
-def test_a_board_limits_the_search_in_python_too(tmp_path):
-    def stop(event):
-        raise RuntimeError("enough")
-
-    config = dataclasses.replace(TINY, out=str(tmp_path / "run"), board="pico")
-    with pytest.raises(RuntimeError, match="enough"):
-        run(config, data=DIGITS, on_event=stop)
-    settings = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    limits = {"params": 4_000} | boards.limits("pico")
-    assert {name: value for name, value in settings["limits"].items() if value} == limits
-    with pytest.raises(InputError, match=r"board \(=z80\) must be one of"):
-        run(dataclasses.replace(config, board="z80"), data=DIGITS)

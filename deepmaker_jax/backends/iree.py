@@ -64,8 +64,6 @@ def run_module(
     command: Sequence[str | pathlib.Path],
     module: pathlib.Path,
     images: np.ndarray,
-    *,
-    environment: dict[str, str] | None = None,
 ) -> np.ndarray:
     """Returns the logits, Float32[n, classes], of a module of batch 1, one process an image.
 
@@ -73,19 +71,15 @@ def run_module(
       command: what starts `iree-run-module`, with the device.
       module: the compiled file.
       images: uint8[n, h, w, c].
-      environment: variables to add.
     """
     found = []
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
         for image in images:
             np.save(folder / "image.npy", image[None].astype(np.float32))
-            tool.run(
-                [
-                    *command, f"--module={module.absolute()}", "--function=main",
-                    f"--input=@{folder / 'image.npy'}", f"--output=@{folder / 'logits.npy'}",
-                ],
-                environment=environment,
-            )  # fmt: skip
+            tool.run([
+                *command, f"--module={module.absolute()}", "--function=main",
+                f"--input=@{folder / 'image.npy'}", f"--output=@{folder / 'logits.npy'}",
+            ])  # fmt: skip
             found.append(np.load(folder / "logits.npy")[0])
     return np.stack(found)

@@ -69,7 +69,6 @@ def run(
     command: Sequence[str | pathlib.Path],
     *,
     folder: pathlib.Path | None = None,
-    environment: dict[str, str] | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> tuple[str, str]:
     """Runs a program and returns its (stdout, stderr).
@@ -81,8 +80,8 @@ def run(
     name = pathlib.Path(words[0]).name
     try:
         done = subprocess.run(
-            words, cwd=folder, env=os.environ | (environment or {}), capture_output=True,
-            text=True, errors="replace", timeout=timeout_seconds, check=False,
+            words, cwd=folder, capture_output=True, text=True, errors="replace",
+            timeout=timeout_seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{name} took longer than {timeout_seconds:.0f} s") from None
