@@ -15,11 +15,13 @@ targets: .venv/installed-dev
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
+	@echo 'installing into .venv, mostly TensorFlow: a minute or two'
 	$(BIN)/python -m pip install --quiet --editable '.[mcu]'
 	touch $@
 
 .venv/installed-dev: pyproject.toml
 	$(PYTHON) -m venv .venv
+	@echo 'installing into .venv, mostly TensorFlow: a minute or two'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ .venv/installed
 
