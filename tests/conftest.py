@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 from typing import TextIO
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -20,6 +21,9 @@ CONF = BeartypeConf(
     is_pep484_tower=True,  # an int is a float
 )
 beartype_package("deepmaker_jax", conf=CONF)
+
+# A shell starts background jobs with SIGINT ignored, which all that tests start would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from deepmaker_jax.execute import runtime  # noqa: E402 - after the hook
 

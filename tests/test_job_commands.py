@@ -81,8 +81,6 @@ def test_a_signal_to_the_whole_group_ends_it_cleanly_with_the_command_that_resum
 ):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "experiments.digits", *ARGS, "--out", str(out)]
-    # A shell starts background jobs with SIGINT ignored, and children inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*command, "--executor", executor],
         cwd=ROOT,
