@@ -24,14 +24,14 @@ from benchmarks.record import publish
 from deepmaker_jax import sram
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.backends import mcu, tool
-from deepmaker_jax.backends.litert import open_tflite
 from deepmaker_jax.backends.timing import interleaved
 from deepmaker_jax.config import LimitConfig
 from deepmaker_jax.cost import cost
+from deepmaker_jax.export.litert import open_tflite
 from deepmaker_jax.export.tflite import tool_version
 from deepmaker_jax.feasible import make
 from deepmaker_jax.files import load_json, write_json
-from deepmaker_jax.latency import int8_file
+from deepmaker_jax.latency import BUSY, int8_file
 from deepmaker_jax.spaces import deepmaker
 
 matplotlib.use("Agg")
@@ -126,11 +126,20 @@ def fitted_constants(archs: dict[str, ArchSpec], rows: list[dict[str, Any]]) -> 
 
 
 def latencies(models: list[pathlib.Path]) -> tuple[list[float], float]:
-    """Returns (each file's median milliseconds, in turn with the others; the share of waiting)."""
+    """Returns (each file's median milliseconds, in turn with the others; the share of waiting).
+
+    Raises:
+      SystemExit: others took the processor: the figures would say nothing.
+    """
     calls = {model.stem: open_tflite(model).invoke for model in models}
     began, ran = time.perf_counter(), time.thread_time()
     found = interleaved(calls, num_rounds=NUM_ROUNDS)
     waiting = 1 - (time.thread_time() - ran) / (time.perf_counter() - began)
+    if waiting > BUSY:
+        raise SystemExit(
+            f"error: the timing thread waited for {waiting:.0%} of the time: keep other work "
+            "away, and start again with the same --work"
+        )
     return [found[model.stem].median_ms for model in models], waiting
 
 

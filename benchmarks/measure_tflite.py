@@ -1,4 +1,4 @@
-"""Measures TFLite classifiers side by side on CIFAR-10's test set: bytes, accuracy, latency.
+"""Measures TFLite classifiers side by side on CIFAR-10's test set: bytes, MACs, accuracy, latency.
 
     python -m benchmarks.measure_tflite --data DIR RUN/models/*/model_int8.tflite OTHER.tflite
 
@@ -8,17 +8,42 @@ the machine's speed hits all alike.
 """
 
 import argparse
+import math
 import pathlib
 import statistics
 import time
+from typing import Any
 
 import numpy as np
+import tflite
 
 from benchmarks.record import publish
 from deepmaker_jax import load_data
 from deepmaker_jax.export import run_tflite
 
 TIMED_IMAGES = 1_000
+# Each weight is used once for every output pixel.
+PRODUCTS = (
+    tflite.BuiltinOperator.CONV_2D,
+    tflite.BuiltinOperator.DEPTHWISE_CONV_2D,
+    tflite.BuiltinOperator.FULLY_CONNECTED,
+)
+
+
+def macs(model: bytes) -> int:
+    """Returns the multiply-accumulates of one image in a TFLite file."""
+    root: Any = tflite.Model.GetRootAsModel(model, 0)
+    graph, total = root.Subgraphs(0), 0
+    for i in range(graph.OperatorsLength()):
+        operator = graph.Operators(i)
+        code = root.OperatorCodes(operator.OpcodeIndex())
+        kind = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        if kind not in PRODUCTS:
+            continue
+        weights = graph.Tensors(operator.Inputs(1)).ShapeAsNumpy()
+        pixels = graph.Tensors(operator.Outputs(0)).ShapeAsNumpy()[1:-1]
+        total += math.prod(map(int, (*weights, *pixels)))
+    return total
 
 
 def median_milliseconds(paths: list[pathlib.Path], images: np.ndarray) -> list[float]:
@@ -59,6 +84,7 @@ def main() -> None:
             {
                 "file": name,
                 "bytes": path.stat().st_size,
+                "macs": macs(path.read_bytes()),
                 "test_accuracy": round(float(right.mean()), 4),
                 "median_ms": round(median, 4),
             }

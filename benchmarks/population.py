@@ -1,12 +1,14 @@
 """The networks that measurements look at: drawn by seed, the same everywhere."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from configs import cifar10
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.cost import cost
+from deepmaker_jax.execute import Outcome, Processes, Unit
 from deepmaker_jax.feasible import make
 from deepmaker_jax.spaces import SPACES
 
@@ -39,3 +41,36 @@ def of_small(num: int) -> list[ArchSpec]:
     space = space.narrow({gene: choices.split("|") for gene, choices in genes.items()})
     feasible = make(space, config.limits, spread="flash_bytes")
     return [space.decode(g) for g in feasible.sample(np.random.default_rng(0), num=num)]
+
+
+def train_all(
+    executor: Processes,
+    archs: Sequence[ArchSpec],
+    *,
+    num_epochs: int = 1,
+    longest_first: bool = False,
+) -> tuple[float, list[Outcome]]:
+    """Trains and evaluates networks as a search does; returns (seconds, their outcomes in order).
+
+    Args:
+      executor: its workers are there already.
+      archs: submitted in this order, as a search submits its candidates.
+      num_epochs: that each is trained.
+      longest_first: submit by MACs instead, so that no worker is left alone with
+        a long one at the end.
+
+    Raises:
+      RuntimeError: one failed or diverged.
+    """
+    order = list(range(len(archs)))
+    if longest_first:
+        order.sort(key=lambda i: -cost(archs[i]).macs)
+    began = time.perf_counter()
+    for i in order:
+        executor.submit(Unit(str(i), archs[i], "search", num_epochs))
+    done = {r.id: r for r in executor.results() if isinstance(r, Outcome)}
+    seconds = time.perf_counter() - began
+    bad = [f"network {r.id} {r.status}: {r.reason}" for r in done.values() if r.status != "ok"]
+    if bad or len(done) != len(archs):
+        raise RuntimeError(f"{len(done)} of {len(archs)} networks ended; {'; '.join(bad)}")
+    return seconds, [done[str(i)] for i in range(len(archs))]

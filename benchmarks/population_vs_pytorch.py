@@ -28,14 +28,14 @@ import numpy as np
 import torch
 
 from benchmarks import torch_network
-from benchmarks.population import INPUT_SHAPE, NUM_CLASSES, population
+from benchmarks.population import INPUT_SHAPE, NUM_CLASSES, population, train_all
 from benchmarks.record import conditions
 from deepmaker_jax import program
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import load, split
-from deepmaker_jax.execute import Outcome, Processes, Task, Unit
+from deepmaker_jax.execute import Processes, Task
 from deepmaker_jax.files import write_json
 from deepmaker_jax.lanes import size_class
 from deepmaker_jax.lanes.wiring import choose, fit, lane_macs
@@ -71,18 +71,8 @@ class Ours:
 
     def train(self, archs: list[ArchSpec]) -> tuple[float, list[dict[str, Any]]]:
         """Returns (seconds, one record each)."""
-        began = time.perf_counter()
-        # The longest first, so that no worker is left alone with it at the end.
-        for i in sorted(range(len(archs)), key=lambda i: -cost(archs[i]).macs):
-            self.executor.submit(Unit(str(i), archs[i], "search", 1))
-        done = [r for r in self.executor.results() if isinstance(r, Outcome)]
-        seconds = time.perf_counter() - began
-        records = []
-        for outcome in sorted(done, key=lambda o: int(o.id)):
-            if outcome.status == "failed":
-                raise RuntimeError(f"network {outcome.id} failed: {outcome.reason}")
-            records.append({**outcome.measured, **outcome.seconds, "status": outcome.status})
-        return seconds, records
+        seconds, outcomes = train_all(self.executor, archs, longest_first=True)
+        return seconds, [{**o.measured, **o.seconds, "status": o.status} for o in outcomes]
 
 
 def theirs(archs: list[ArchSpec], task: Task, cores: int) -> tuple[float, list[dict[str, Any]]]:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.population import train_all
 from benchmarks.record import publish
 from deepmaker_jax import arch as architecture
 from deepmaker_jax import program
@@ -32,7 +33,7 @@ from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.config import from_json
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import load
-from deepmaker_jax.execute import Outcome, Processes, Task, Unit
+from deepmaker_jax.execute import Processes, Task
 from deepmaker_jax.files import load_json
 from deepmaker_jax.job import make_task, resolve
 from deepmaker_jax.models import Network, ops
@@ -103,21 +104,6 @@ def _validate(network: Network, state: Any, task: Task) -> float:
     return float(optax.softmax_cross_entropy_with_integer_labels(logits, task.labels[rows]).mean())
 
 
-def as_the_search_does(
-    executor: Processes, archs: list[ArchSpec], num_epochs: int
-) -> tuple[float, list[float]]:
-    """Trains by the executor; returns (seconds, each one's validation loss)."""
-    began = time.perf_counter()
-    for i, arch in enumerate(archs):
-        executor.submit(Unit(str(i), arch, "search", num_epochs))
-    done = {int(r.id): r for r in executor.results() if isinstance(r, Outcome)}
-    seconds = time.perf_counter() - began
-    for outcome in done.values():
-        if outcome.status != "ok":
-            raise RuntimeError(f"candidate {outcome.id}: {outcome.status}, {outcome.reason}")
-    return seconds, [done[i].measured["val_loss"] for i in range(len(archs))]
-
-
 def main() -> None:
     """Trains both ways in turn and publishes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -147,7 +133,8 @@ def main() -> None:
         try:
             for start in range(0, len(chosen), size):
                 some = chosen[start : start + size]
-                ours, our_losses = as_the_search_does(executor, some, num_epochs)
+                ours, outcomes = train_all(executor, some, num_epochs=num_epochs)
+                our_losses = [outcome.measured["val_loss"] for outcome in outcomes]
                 theirs, their_losses = one_at_a_time(some, task, num_epochs)
                 spent[0] += ours
                 spent[1] += theirs

@@ -11,34 +11,18 @@ import argparse
 import os
 import pathlib
 import tempfile
-import time
 
 import numpy as np
 
-from benchmarks.population import population
+from benchmarks.population import population, train_all
 from benchmarks.record import publish
 from deepmaker_jax import program
-from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.cost import cost
 from deepmaker_jax.data import load, split
-from deepmaker_jax.execute import Outcome, Processes, Task, Unit
+from deepmaker_jax.execute import Processes, Task
 
 NETWORKS, EXAMPLES, TURNS = 8, 4_096, 3
 SETTINGS = TrainConfig(batch_size=64, crop=4, flip=True, sgd_learning_rate=0.1)
-
-
-def seconds(executor: Processes, archs: list[ArchSpec]) -> float:
-    """Trains every network once; returns the wall clock, workers being there already."""
-    began = time.perf_counter()
-    # The longest first, so that no worker is left alone with it at the end.
-    for i, arch in enumerate(sorted(archs, key=lambda arch: -cost(arch).macs)):
-        executor.submit(Unit(str(i), arch, "search", 1))
-    done = [r for r in executor.results() if isinstance(r, Outcome)]
-    bad = [f"{r.status}, {r.reason}" for r in done if r.status != "ok"]
-    if bad or len(done) != len(archs):
-        raise RuntimeError(f"{len(done)} of {len(archs)} networks ended; {'; '.join(bad)}")
-    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -61,10 +45,10 @@ def main() -> None:
         executors = {n: Processes(task, num_workers=n, folder=shared / str(n)) for n in spent}
         try:
             for executor in executors.values():
-                seconds(executor, archs)  # compiles, loads, starts
+                train_all(executor, archs, longest_first=True)  # compiles, loads, starts
             for _ in range(TURNS):
                 for n, executor in executors.items():
-                    spent[n].append(seconds(executor, archs))
+                    spent[n].append(train_all(executor, archs, longest_first=True)[0])
                     print(f"{n} workers: {spent[n][-1]:.1f} s", flush=True)
         finally:
             for executor in executors.values():

@@ -140,7 +140,8 @@ def experiment(
         if argv and not argv[0].startswith("-"):
             preset, args = argv[0], argv[1:]
         if preset not in presets:
-            raise InputError(f"preset (={preset}) must be one of {', '.join(presets)}; see --help")
+            known = ", ".join(presets) if len(presets) == 1 else f"one of {', '.join(presets)}"
+            raise InputError(f"preset (={preset}) must be {known}; see --help")
         try:
             config = parse(
                 args,

@@ -14,6 +14,7 @@ from deepmaker_jax.backends import BACKENDS
 from deepmaker_jax.backends.backend import Backend, BackendError, failed
 from deepmaker_jax.backends.worker import (
     LIMIT_SECONDS,
+    StoppedError,
     is_fresh,
     made_from,
     run_backend,
@@ -247,21 +248,19 @@ def _deploy_alone(
         manifest = load_json(bundle / MANIFEST)
         for backend in backends:
             key = made_from(manifest, backend, tools[backend.name])
-            if is_fresh(bundle, manifest, backend, key):
+            if is_fresh(bundle, manifest, backend, tools[backend.name]):
                 done += 1
                 yield _event(manifest, backend, 0.0, done, num_jobs)
             else:
                 waiting.append((bundle, backend, key))
-    # Before anything is built: stopped at any instant, a manifest lists what is there.
-    for bundle, backend, _ in waiting:
-        _record(bundle, backend, {}, None)
-        shutil.rmtree(bundle / backend.name, ignore_errors=True)
+    writing = threading.Lock()  # a manifest is read, changed and written by one thread at a time
     for timed, workers in ((False, num_workers), (True, 1)):
         jobs = [job for job in waiting if job[1].timed == timed]
         stop = threading.Event()
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             running = {
-                pool.submit(_attempt, job[0], job[1], stop, limit_seconds): job for job in jobs
+                pool.submit(_attempt, job[0], job[1], writing, stop, limit_seconds): job
+                for job in jobs
             }
             try:
                 for future in concurrent.futures.as_completed(running):
@@ -269,7 +268,8 @@ def _deploy_alone(
                     done += 1
                     versions = {tool.name: tool.version for tool in tools[backend.name]}
                     target = {"made_from": key, "tools": versions}
-                    manifest = _record(bundle, backend, entries, target)
+                    with writing:
+                        manifest = _record(bundle, backend, entries, target)
                     yield _event(manifest, backend, seconds, done, num_jobs)
             finally:
                 stop.set()  # for jobs that still run when the caller has had enough
@@ -277,13 +277,22 @@ def _deploy_alone(
 
 
 def _attempt(
-    bundle: pathlib.Path, backend: Backend, stop: threading.Event, limit_seconds: float
+    bundle: pathlib.Path,
+    backend: Backend,
+    writing: threading.Lock,
+    stop: threading.Event,
+    limit_seconds: float,
 ) -> tuple[dict[str, Any], float]:
     """Returns (entries, seconds); a backend that dies has one entry, its folder's."""
     began = time.perf_counter()
+    if stop.is_set():
+        raise StoppedError
     try:
+        with writing:  # before anything is built: at any instant a manifest lists what is there
+            _record(bundle, backend, {}, None)
+        shutil.rmtree(bundle / backend.name, ignore_errors=True)
         entries = run_backend(backend, bundle, stop=stop, limit_seconds=limit_seconds)
-    except BackendError as error:
+    except (BackendError, OSError) as error:
         entries = {backend.name: failed(backend.name, backend.name, error)}
     return entries, time.perf_counter() - began
 

@@ -21,6 +21,6 @@ class UnsupportedError(RuntimeError):
 
 def one_line(error: BaseException) -> str:
     """Returns an error as one line that depends on neither time nor place."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     text = re.sub(r"(/[\w.+-]+){2,}", "PATH", text)
     return re.sub(r"\b0x[0-9a-f]+", "ADDRESS", text)[:300]

@@ -65,6 +65,14 @@ class Feasible(NamedTuple):
                     best, best_value, improved = neighbour, found, True
         return best
 
+    def _reached(self, limit: int) -> int:
+        """Returns a limit on the `spread` cost, or the largest network's cost where that is less.
+
+        Sizes drawn up to a limit that no network reaches would leave most draws as they are: large.
+        """
+        largest = self._smallest(lambda genome: -min(limit, self._size(genome)))
+        return min(limit, self._size(largest))
+
     def _neighbours(self, genome: Genome) -> Iterator[Genome]:
         for i, num in enumerate(self.space.num_choices):
             for choice in range(num):
@@ -203,11 +211,14 @@ class Feasible(NamedTuple):
             left = [g for g in self.everything() if self.space.id(g) not in known]
             return [left[i] for i in rng.permutation(len(left))[:num]]
         low = math.log(self._size(self._smallest(self._size)))
+        limit = self.limits.get(self.spread)
+        if limit is not None:
+            limit = self._reached(limit)
         for _ in range(20 * num):
             if len(found) == num:
                 break
             draw = self.space.sample(rng, num=1)[0] if draws is None else next(draws)
-            high = math.log(self.limits.get(self.spread, self._size(draw)))
+            high = math.log(limit or self._size(draw))
             largest = math.exp(rng.uniform(low, max(low, high)))
             genome = self.shrink(rng, draw, largest=largest)
             if genome is None:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
-from deepmaker_jax.backends.litert import open_tflite
 from deepmaker_jax.backends.timing import interleaved
 from deepmaker_jax.errors import one_line
 from deepmaker_jax.execute import Outcome
 from deepmaker_jax.execute.pool import BrokenProcessPool, pooled
+from deepmaker_jax.export.litert import open_tflite
 from deepmaker_jax.ledger import WORKER_DIED
 
 NAME = "latency_ms"

@@ -10,6 +10,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import dump_json, lock
 
 NAME = "ledger.jsonl"
+WAY_OUT = "delete that line, and what it held is measured again"
 WORKER_DIED = "its worker died"  # how the reason of a lost candidate begins
 KEYS = (
     "id", "generation", "genome", "arch", "parents", "fidelity", "objectives", "seconds",
@@ -33,11 +34,11 @@ def _parse(line: str, where: str) -> Record:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        raise InputError(f"{where} is not JSON: restore the file from a copy") from None
+        raise InputError(f"{where} is not JSON: {WAY_OUT}") from None
     if not isinstance(record, dict) or any(name not in record for name in KEYS):
-        raise InputError(f"{where} is not a measurement: restore the file from a copy")
+        raise InputError(f"{where} is not a measurement: {WAY_OUT}")
     if record.get("sum") != checksum(record):
-        raise InputError(f"{where} does not match its checksum: restore the file from a copy")
+        raise InputError(f"{where} does not match its checksum: {WAY_OUT}")
     return record
 
 

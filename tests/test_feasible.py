@@ -38,6 +38,18 @@ def test_samples_spread_over_the_size_axis(feasible):
     assert thirds.min() >= 6
 
 
+def test_a_limit_that_no_network_reaches_spreads_samples_as_one_that_the_largest_meets():
+    draws = [
+        make(WIDE, LimitConfig(params=limit), spread="params").sample(
+            np.random.default_rng(1), num=12
+        )
+        for limit in (10**12, 10**15)
+    ]
+    np.testing.assert_array_equal(*draws)
+    sizes = [cost(WIDE.decode(g)).params for g in draws[0]]
+    assert min(sizes) < 20_000 < np.median(sizes) < 2_000_000 < max(sizes)
+
+
 def test_samples_depend_on_the_generator_alone_and_avoid_the_known(feasible):
     first = feasible.sample(np.random.default_rng(5), num=8)
     again = feasible.sample(np.random.default_rng(5), num=8)

@@ -20,7 +20,7 @@ from deepmaker_jax.backends.backend import (
     measured,
 )  # fmt: skip
 from deepmaker_jax.backends.raspberry import SCRIPT
-from deepmaker_jax.errors import one_line
+from deepmaker_jax.errors import MissingToolError, one_line
 from deepmaker_jax.export.parity import FLOAT32, Expected, compare
 
 NUM_IMAGES = 20  # under emulation
@@ -42,15 +42,17 @@ PACKAGES = "apt-get install qemu-user libc6-arm64-cross libstdc++6-arm64-cross"
 
 
 def probe() -> list[Tool]:
-    """Returns IREE's compiler, the emulator and what runs in it."""
+    """Returns what compiles, what emulates, and what the Raspberry Pi's script needs."""
+    return [iree.compiler(), *_emulation(), instructions.compiler(), tool.litert()]
+
+
+def _emulation() -> list[Tool]:
+    """Returns the emulator and what runs in it."""
     libraries = LIBRARIES / "lib" / "libstdc++.so.6"
     return [
-        iree.compiler(),
         tool.program(EMULATOR, install=PACKAGES),
         Tool("aarch64 libraries", "installed" if libraries.exists() else None, PACKAGES),
         aarch64.runtime(),
-        instructions.compiler(),
-        tool.package("ai-edge-litert", install="pip install 'deepmaker-jax[export]'"),
     ]
 
 
@@ -88,7 +90,7 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 
 
 def _emulate(member: Member, artifact: Artifact) -> Entry:
-    tool.need(*probe()[1:4])
+    tool.need(*_emulation())
     emulator, module = tool.find_program(EMULATOR) or EMULATOR, member.bundle / artifact.path
 
     def run(images: np.ndarray, options: Sequence[str] = ()) -> np.ndarray:
@@ -103,6 +105,8 @@ def _emulate(member: Member, artifact: Artifact) -> Entry:
         executed = instructions.count(emulator, lambda options: run(member.images[:1], options))
         how = "counted by a plugin in qemu-user: the network's own, one image, float32"
         cost["instructions"] = measured(executed, "instructions", how)
+    except MissingToolError as problem:
+        not_counted = {"not_counted": str(problem)}
     except RuntimeError as problem:  # the file ran and agrees all the same
         not_counted = {"not_counted": one_line(problem)}
     return entry(member, artifact, logits=logits, rule=FLOAT32, cost=cost) | not_counted
@@ -110,7 +114,7 @@ def _emulate(member: Member, artifact: Artifact) -> Entry:
 
 def _run_script(member: Member, artifact: Artifact) -> Entry:
     """Runs the script as the Raspberry Pi would, on this machine's processor."""
-    tool.need(probe()[-1])
+    tool.need(tool.litert())
     said, _ = tool.run([sys.executable, (member.bundle / artifact.path).absolute(), "--calls", "5"])
     _check_script(member, said)
     return entry(member, artifact) | {"command": f"python3 models/{member.id}/{PI}"}

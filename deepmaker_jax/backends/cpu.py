@@ -1,7 +1,8 @@
 """Processors: IREE, ONNX Runtime, OpenVINO and TFLite, timed side by side."""
 
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,8 +22,8 @@ from deepmaker_jax.backends.backend import (
 from deepmaker_jax.backends.engine import (
     ENGINES,
     IREE_FILES,
+    ONNX_FILES,
     OPENVINO_FILE,
-    Call,
     Engine,
     run_engine,
 )  # fmt: skip
@@ -33,15 +34,22 @@ from deepmaker_jax.files import write_json
 
 ENGINES_FILE = "cpu/engines.json"  # what was timed; how long it took is in the manifest
 WEIGHTS = str(pathlib.PurePosixPath(OPENVINO_FILE).with_suffix(".bin"))
-NUM_ROUNDS = 50
 BATCH = 64
+# Files for batches, and those of the same runtime for one image.
+BATCHED = {IREE_FILES[BATCH]: IREE_FILES[1], ONNX_FILES[BATCH]: ONNX_FILES[1]}
+NUM_ROUNDS = 50
 # what is measured -> (images a call where a file takes them, timed calls)
 WORK = {"latency": (1, NUM_ROUNDS), "throughput": (BATCH, NUM_ROUNDS // 5)}
 
 
 def probe() -> list[Tool]:
-    """Returns the runtimes."""
-    return list(dict.fromkeys(found for engine in ENGINES for found in engine.tools()))
+    """Returns the runtimes, and what writes the batches of 64."""
+    runtimes = dict.fromkeys(found for engine in ENGINES for found in engine.tools())
+    return [*runtimes, tool.package("jax"), *_onnx_writers()]
+
+
+def _onnx_writers() -> list[Tool]:
+    return [tool.package(name, install=tool.EXPORT) for name in ("jax2onnx", "onnx")]
 
 
 def build(member: Member) -> list[Artifact]:
@@ -56,6 +64,15 @@ def build(member: Member) -> list[Artifact]:
         )
         for batch, path in IREE_FILES.items()
     ]  # fmt: skip
+
+    def batched_onnx() -> None:
+        tool.need(*_onnx_writers())
+        from deepmaker_jax.export.onnx import to_onnx
+
+        (member.bundle / ONNX_FILES[BATCH]).write_bytes(to_onnx(*member.weights(), batch=BATCH))
+
+    by = tool.label(*_onnx_writers())
+    made.append(attempt(member.bundle, ONNX_FILES[BATCH], by, batched_onnx))
     openvino = tool.package("openvino")
 
     def convert() -> None:
@@ -81,9 +98,10 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
             return _time(member, artifact, found)
         if artifact.path == WEIGHTS:
             return entry(member, artifact)
-        if artifact.path == IREE_FILES[BATCH]:
-            tool.need(*ENGINES[0].tools())
-            logits = ENGINES[0].open(member.bundle, BATCH, 1)(_batch(member))
+        if artifact.path in BATCHED:
+            engine = by_file[BATCHED[artifact.path]]
+            tool.need(*engine.tools())
+            logits = engine.open(member.bundle, BATCH, 1)(engine.pixels(_batch(member)))
             return _entry(member, artifact, logits[: len(member.images)])
         outcome = found[by_file[artifact.path]]
         if isinstance(outcome, Exception):
@@ -98,8 +116,8 @@ def _entry(member: Member, artifact: Artifact, logits: np.ndarray) -> Entry:
 
 
 def _batch(member: Member) -> np.ndarray:
-    """Returns Float32[BATCH, h, w, c], the reference images from the first on."""
-    return np.resize(member.images, (BATCH, *member.images.shape[1:])).astype(np.float32)
+    """Returns uint8[BATCH, h, w, c], the reference images from the first on."""
+    return np.resize(member.images, (BATCH, *member.images.shape[1:]))
 
 
 def _logits(engine: Engine, member: Member) -> np.ndarray | Exception:
@@ -152,14 +170,8 @@ def _time(member: Member, artifact: Artifact, found: dict[Engine, np.ndarray | E
     for words, threads in _threads().items():
         figures, sizes = {}, {}
         for kind, (size, rounds) in WORK.items():
-            calls, sizes = _open(engines, member, threads, size, left_out)
-            figures[kind] = interleaved(
-                {
-                    name: lambda call=call, size=sizes[name]: call(batch[:size])
-                    for name, call in calls.items()
-                },
-                num_rounds=rounds,
-            )
+            calls, sizes = _open(engines, member, batch[:size], threads, left_out)
+            figures[kind] = interleaved(calls, num_rounds=rounds)
         cost |= _costs(figures, sizes, words)
     document = {
         "engines": {engine.name: engine.file for engine in engines},
@@ -180,23 +192,25 @@ def _threads() -> dict[str, int | None]:
 def _open(
     engines: Sequence[Engine],
     member: Member,
+    images: np.ndarray,
     threads: int | None,
-    batch: int,
     left_out: dict[str, str],
-) -> tuple[dict[str, Call], dict[str, int]]:
-    """Returns (functions, the batch that each takes) by name; TFLite and ONNX files take one image.
+) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, int]]:
+    """Returns (calls of a batch, its images for each) by name; TFLite files take one image.
 
     A runtime that does not open at this batch is added to `left_out`.
     """
-    calls: dict[str, Call] = {}
+    calls: dict[str, Callable[[], np.ndarray]] = {}
     sizes: dict[str, int] = {}
     for engine in engines:
-        size = min(batch, engine.batch)
+        size = min(len(images), engine.batch)
         try:
-            calls[engine.name] = engine.open(member.bundle, size, threads)
-            sizes[engine.name] = size
+            call = engine.open(member.bundle, size, threads)
         except Exception as error:  # noqa: BLE001 - one runtime's failure is its own
             left_out[f"{engine.name}, batch {size}"] = one_line(error)
+            continue
+        calls[engine.name] = functools.partial(call, engine.pixels(images[:size]))
+        sizes[engine.name] = size
     return calls, sizes
 
 
@@ -208,7 +222,11 @@ def _costs(figures: dict[str, dict[str, Timing]], sizes: dict[str, int], words: 
         cost[f"{name}_latency_{tag}"] = measured(timing.median_ms, "ms", how)
     for name, timing in figures["throughput"].items():
         rate = 1000 * sizes[name] / timing.median_ms
-        how = f"batch {sizes[name]}, {words}, median of {timing.num_calls} in turn"
+        slow = 1000 * sizes[name] / timing.p95_ms
+        how = (
+            f"batch {sizes[name]}, {words}, median of {timing.num_calls} in turn; 95 % of the "
+            f"calls reached {slow:.1f}"
+        )
         cost[f"{name}_throughput_{tag}"] = measured(rate, "images/s", how)
     fastest = min(figures["latency"].items(), key=lambda item: item[1].median_ms)
     how = f"{fastest[0]}, batch 1, {words}"

@@ -11,7 +11,9 @@ from deepmaker_jax.backends import tool
 from deepmaker_jax.backends.backend import Member, Tool
 
 IREE_FILES = {1: "cpu/model_host.vmfb", 64: "cpu/model_host_batch64.vmfb"}
+ONNX_FILES = {1: "model.onnx", 64: "cpu/model_batch64.onnx"}
 OPENVINO_FILE = "cpu/openvino.xml"
+# From what `Engine.pixels` returns to logits [batch, classes], int8 ones of a file in int8.
 Call = Callable[[np.ndarray], np.ndarray]
 
 
@@ -22,8 +24,7 @@ class Engine(NamedTuple):
       name: in the manifest.
       tools: that it needs.
       file: what it reads at batch 1, relative to the bundle.
-      open: from (bundle, batch, threads or None for all) to a function from
-        float32 pixels [batch, h, w, c] to logits [batch, classes].
+      open: from (bundle, batch, threads or None for all) to a `Call`.
       batch: the largest that it takes.
       exact: False where it computes in int8.
     """
@@ -34,6 +35,10 @@ class Engine(NamedTuple):
     open: Callable[[pathlib.Path, int, int | None], Call]
     batch: int = 64
     exact: bool = True
+
+    def pixels(self, images: np.ndarray) -> np.ndarray:
+        """Returns camera bytes, uint8[n, h, w, c], as its calls take them."""
+        return images.astype(np.float32) if self.exact else (images ^ 0x80).view(np.int8)
 
 
 def _open_iree(bundle: pathlib.Path, batch: int, threads: int | None) -> Call:
@@ -60,7 +65,7 @@ def _open_onnx(bundle: pathlib.Path, batch: int, threads: int | None) -> Call:
     # Threads that spin between calls would take the cores from whatever is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
-        str(bundle / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        str(bundle / ONNX_FILES[batch]), options, providers=["CPUExecutionProvider"]
     )
     (entry,) = session.get_inputs()
     return lambda pixels: np.asarray(session.run(None, {entry.name: pixels})[0])
@@ -82,20 +87,16 @@ def _open_openvino(bundle: pathlib.Path, batch: int, threads: int | None) -> Cal
 
 def _open_tflite(name: str) -> Callable[[pathlib.Path, int, int | None], Call]:
     def open(bundle: pathlib.Path, batch: int, threads: int | None) -> Call:
-        from deepmaker_jax.backends import litert
+        from deepmaker_jax.export import litert
 
         del batch  # a file of the bundle takes one image
         interpreter = litert.open_tflite(bundle / name, num_threads=threads or machine.num_cores())
         (entry,), (leave,) = interpreter.get_input_details(), interpreter.get_output_details()
-        scale, zero_point = leave["quantization"]
 
         def call(pixels: np.ndarray) -> np.ndarray:
-            if entry["dtype"] == np.int8:
-                pixels = (pixels - 128).astype(np.int8)
             interpreter.set_tensor(entry["index"], pixels)
             interpreter.invoke()
-            logits = interpreter.get_tensor(leave["index"])
-            return logits if not scale else (logits.astype(np.float32) - zero_point) * scale
+            return interpreter.get_tensor(leave["index"])
 
         return call
 
@@ -106,16 +107,15 @@ def _packages(*names: str, install: str = tool.EXTRA) -> Callable[[], tuple[Tool
     return lambda: tuple(tool.package(name, install=install) for name in names)
 
 
-EXPORT = "pip install 'deepmaker-jax[export]'"
 ENGINES = (
     Engine("iree", _packages("iree-base-compiler", "iree-base-runtime"), IREE_FILES[1], _open_iree),
     Engine(
-        "onnxruntime", _packages("onnxruntime", install=EXPORT), "model.onnx", _open_onnx, batch=1,
+        "onnxruntime", _packages("onnxruntime", install=tool.EXPORT), ONNX_FILES[1], _open_onnx,
     ),
     Engine("openvino", _packages("openvino"), OPENVINO_FILE, _open_openvino),
     *(
         Engine(
-            f"tflite_{kind}", _packages("ai-edge-litert", install=EXPORT), f"model_{kind}.tflite",
+            f"tflite_{kind}", lambda: (tool.litert(),), f"model_{kind}.tflite",
             _open_tflite(f"model_{kind}.tflite"), batch=1, exact=kind == "f32",
         )
         for kind in ("f32", "int8")
@@ -125,5 +125,10 @@ ENGINES = (
 
 def run_engine(engine: Engine, member: Member) -> np.ndarray:
     """Returns what an engine gives for a member's reference images, Float32[n, classes]."""
+    from deepmaker_jax.export import litert
+
     call = engine.open(member.bundle, 1, 1)
-    return np.concatenate([call(image[None]) for image in member.images.astype(np.float32)])
+    found = np.concatenate([call(image[None]) for image in engine.pixels(member.images)])
+    if engine.exact:
+        return found
+    return litert.dequantize(litert.open_tflite(member.bundle / engine.file), found)

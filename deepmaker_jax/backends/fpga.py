@@ -26,13 +26,11 @@ from deepmaker_jax.backends.backend import (
     measured,
 )
 from deepmaker_jax.errors import UnsupportedError
-from deepmaker_jax.export.parity import Rule
 
 PROJECT = "fpga/hls"
 NAME = "network"
 TOP = f"{PROJECT}/firmware/{NAME}.cpp"
 MOST_READERS = 7  # copies of a stream that hls4ml makes
-RULE = Rule(min_agreement=0.9)  # an allowance for fixed point
 SIMULATION_SECONDS = 1200.0
 
 
@@ -55,17 +53,18 @@ def supports(arch: ArchSpec) -> list[str]:
 
 
 def probe() -> list[Tool]:
-    """Returns hls4ml, Keras and the C++ compiler of the simulation."""
-    return [
-        tool.package("hls4ml"),
-        tool.package("keras"),
-        tool.program("g++", install="apt-get install g++"),
-    ]
+    """Returns what writes the project, and the C++ compiler of the simulation."""
+    return [*_writers(), tool.program("g++", install="apt-get install g++")]
+
+
+def _writers() -> list[Tool]:
+    """Returns hls4ml, Keras, and what reads the ranges in the int8 file."""
+    return [tool.package("hls4ml"), tool.package("keras"), tool.litert()]
 
 
 def build(member: Member) -> list[Artifact]:
     """Writes the HLS project, or says why there is none."""
-    words = tool.label(*probe()[:2])
+    words = tool.label(*_writers())
     made = attempt(member.bundle, TOP, words, lambda: _write_project(member))
     if made.problem is not None:
         shutil.rmtree(member.bundle / PROJECT, ignore_errors=True)
@@ -82,7 +81,7 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
             return entry(member, artifact)
         tool.need(*probe())
         logits = _simulate(member)
-        return entry(member, artifact, logits=logits, rule=RULE, cost=_cost(member))
+        return entry(member, artifact, logits=logits, cost=_cost(member))
 
     return measure_each(member, artifacts, run)
 
@@ -131,7 +130,7 @@ def _design(member: Member, network: tuple[Layer, ...], weights: dict[str, Any])
 
 
 def _write_project(member: Member) -> None:
-    tool.need(*probe()[:2])
+    tool.need(*_writers())
     network, weights = _folded(member)
     os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported, in this process alone
     import hls4ml
@@ -198,10 +197,9 @@ def _simulate(member: Member) -> np.ndarray:
 def _cost(member: Member) -> Entry:
     name, _, _, taken = _design(member, *_folded(member))
     part = resource.PARTS[name]
-    there = {"dsps": part.dsps, "luts": part.luts, "bram18s": part.bram18s}
     cost = {}
     for field, value in taken._asdict().items():
-        room = f"; {name} ({part.part}) has {there[field]:,}" if field in there else ""
+        room = f"; {name} ({part.part}) has {part.holds[field]:,}" if field in part.holds else ""
         cost[field] = measured(value, field, f"estimate: {resource.HOW[field]}{room}")
     for name, cycles in (("interval", taken.interval_cycles), ("latency", taken.latency_cycles)):
         how = f"estimate: {resource.HOW[f'{name}_cycles']}; at {resource.CLOCK_MHZ} MHz"

@@ -25,19 +25,22 @@ FLAGS = {
     VULKAN: ("--iree-hal-target-device=vulkan",),
     CUDA: ("--iree-hal-target-device=cuda",),
 }
-DRIVER = "apt-get install mesa-vulkan-drivers"
+DRIVERS = {
+    "vulkan": ("Vulkan driver", "apt-get install mesa-vulkan-drivers"),
+    "cuda": ("CUDA driver", "an NVIDIA GPU and its driver"),
+}
 
 
 def probe() -> list[Tool]:
     """Returns IREE and the drivers that it can run on."""
-    vulkan, cuda = _devices("vulkan"), _devices("cuda")
-    return [
-        iree.compiler(),
-        iree.runtime(),
-        Tool("Vulkan driver", vulkan, DRIVER),
-        Tool("CUDA driver", cuda, "an NVIDIA GPU and its driver"),
-        _jax_cuda(),
-    ]
+    drivers = [_driver(name) for name in DRIVERS]
+    return [iree.compiler(), iree.runtime(), *drivers, tool.package("jax"), _jax_cuda()]
+
+
+def _driver(name: str) -> Tool:
+    """Returns a driver as a tool; its version is the device that IREE finds."""
+    title, install = DRIVERS[name]
+    return Tool(title, _device(name), install)
 
 
 def _jax_cuda() -> Tool:
@@ -70,8 +73,12 @@ def build(member: Member) -> list[Artifact]:
 
 def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
     """Runs each where its device is; a software driver is for parity, so nothing is timed."""
-    _, runtime, vulkan, cuda, jax_cuda = probe()
-    needs = {VULKAN: (vulkan, runtime), CUDA: (cuda, runtime), JAX: (cuda, jax_cuda)}
+    vulkan, cuda = _driver("vulkan"), _driver("cuda")
+    needs = {
+        VULKAN: (vulkan, iree.runtime()),
+        CUDA: (cuda, iree.runtime()),
+        JAX: (cuda, _jax_cuda()),
+    }
 
     def run(artifact: Artifact) -> Entry:
         missing = [found.install for found in needs[artifact.path] if found.version is None]
@@ -103,7 +110,7 @@ def _runner() -> str:
     return tool.find_program("iree-run-module") or "iree-run-module"
 
 
-def _devices(driver: str) -> str | None:
+def _device(driver: str) -> str | None:
     """Returns the name of the first device that IREE finds under a driver, or None."""
     if iree.runtime().version is None:
         return None

@@ -76,6 +76,7 @@ def run_module(
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
         for image in images:
+            (folder / "logits.npy").unlink(missing_ok=True)  # not the last image's
             np.save(folder / "image.npy", image[None].astype(np.float32))
             tool.run([
                 *command, f"--module={module.absolute()}", "--function=main",

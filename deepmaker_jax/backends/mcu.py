@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import platform
 import re
 import sys
 import tempfile
@@ -52,17 +53,31 @@ def supports(arch: ArchSpec) -> list[str]:
 
 
 def probe() -> list[Tool]:
-    """Returns TensorFlow Lite Micro's interpreter and Vela."""
-    return [tool.package(name, install=EXTRA) for name in ("tflite-micro", "ethos-u-vela")]
+    """Returns TensorFlow Lite Micro's interpreter, Vela, and what reads and runs int8 files."""
+    return [_micro(), _vela(), *_readers()]
+
+
+def _micro() -> Tool:
+    found = tool.package("tflite-micro", install=EXTRA)
+    has_wheel = (sys.platform, platform.machine()) == ("linux", "x86_64")
+    return found if has_wheel else found._replace(install="it is for Linux on x86-64: deploy there")
+
+
+def _vela() -> Tool:
+    return tool.package("ethos-u-vela", install=EXTRA)
+
+
+def _readers() -> list[Tool]:
+    return [tool.litert(), tool.package("tflite", install=EXTRA)]
 
 
 def build(member: Member) -> list[Artifact]:
     """Writes the C++ sources, and the file that an Ethos-U runs."""
-    micro, vela = probe()
+    micro, vela = _micro(), _vela()
     model, header, program = (member.bundle / path for path in (MODEL, HEADER, PROGRAM))
 
     def int8() -> pathlib.Path:
-        tool.need(micro)  # without the arena's size the sources are of no use
+        tool.need(micro, *_readers())  # without the arena's size the sources are of no use
         return member.file(INT8)
 
     def arena() -> int:
@@ -98,15 +113,15 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
 
 
 def _measure_model(member: Member, artifact: Artifact) -> Entry:
-    from deepmaker_jax.backends import litert
+    from deepmaker_jax.export import litert
 
     int8 = member.file(INT8)
     steps, arena, activations = run_tflm(int8, member.images)
-    scale, zero_point = litert.logit_quantization(int8)
-    logits = (steps.astype(np.float32) - zero_point) * np.float32(scale)
+    tflite = litert.open_tflite(int8, reference=True)
+    logits = litert.dequantize(tflite, steps)
     flash = int8.stat().st_size
     boards = [name for name in BOARDS if not excess(name, flash_bytes=flash, arena_bytes=arena)]
-    unlike = np.abs(steps.astype(int) - litert.run_int8(int8, member.images))
+    unlike = np.abs(steps.astype(int) - litert.run(tflite, member.images))
     cost = {
         "flash_bytes": measured(flash, "bytes", "the model; the runtime's code comes on top"),
         "arena_bytes": measured(arena, "bytes", ARENA_HOW),
@@ -159,11 +174,9 @@ def cpu_operators(said: str) -> tuple[int, list[str]]:
 
 def run_tflm(int8: pathlib.Path, images: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Returns (int8 logits, arena bytes, those of activations) of a model under tflite-micro."""
-    from deepmaker_jax.backends.litert import int8_pixels
-
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
-        np.save(folder / "images.npy", int8_pixels(images))
+        np.save(folder / "images.npy", (images ^ 0x80).view(np.int8))  # scale 1, zero point -128
         files = (folder / "images.npy", folder / "logits.npy")
         module = "deepmaker_jax.backends.tflm"
         _, said = tool.run([sys.executable, "-m", module, int8.absolute(), *files])

@@ -37,11 +37,17 @@ class Part(NamedTuple):
     luts: int
     bram18s: int
 
+    @property
+    def holds(self) -> dict[str, int]:
+        """What it has, by the names of an `Estimate`."""
+        return {"dsps": self.dsps, "luts": self.luts, "bram18s": self.bram18s}
 
-# The smallest first.
+
+# The smallest first: two boards for embedded work, then the part that hls4ml takes by default.
 PARTS = {
     "pynq-z2": Part("xc7z020clg400-1", 220, 53_200, 280),
     "zcu104": Part("xczu7ev-ffvc1156-2-e", 1_728, 230_400, 624),
+    "vu13p": Part("xcvu13p-flga2577-2-e", 12_288, 1_728_000, 5_376),
 }
 
 
@@ -57,8 +63,7 @@ class Estimate(NamedTuple):
 
 def fits(estimate: Estimate, part: Part) -> bool:
     """Whether a part holds the design and leaves room to route it."""
-    pairs = zip(estimate[:3], part[1:], strict=True)
-    return all(needed <= SHARE * there for needed, there in pairs)
+    return all(getattr(estimate, name) <= SHARE * there for name, there in part.holds.items())
 
 
 def products(layer: Layer) -> int:

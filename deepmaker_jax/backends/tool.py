@@ -14,6 +14,7 @@ from deepmaker_jax.backends.backend import Tool
 from deepmaker_jax.errors import MissingToolError
 
 EXTRA = "pip install 'deepmaker-jax[targets]'"
+EXPORT = "pip install 'deepmaker-jax[export]'"
 TIMEOUT_SECONDS, VERSION_SECONDS = 600.0, 60.0
 
 
@@ -23,6 +24,11 @@ def package(name: str, *, install: str = EXTRA) -> Tool:
         return Tool(name, importlib.metadata.version(name), install)
     except importlib.metadata.PackageNotFoundError:
         return Tool(name, None, install)
+
+
+def litert() -> Tool:
+    """Returns LiteRT, which runs TFLite files."""
+    return package("ai-edge-litert", install=EXPORT)
 
 
 def program(name: str, *, install: str) -> Tool:
@@ -36,7 +42,7 @@ def _version(path: str) -> str | None:
     """Returns what `PATH --version` says; None for what does not run: it is as good as absent."""
     try:
         said, _ = run([path, "--version"], timeout_seconds=VERSION_SECONDS)
-    except (OSError, RuntimeError):
+    except RuntimeError:
         return None
     found = re.search(r"\d+\.\d+[\w.+~-]*", said)
     return found[0] if found else None
@@ -73,8 +79,10 @@ def run(
 ) -> tuple[str, str]:
     """Runs a program and returns its (stdout, stderr).
 
+    What a program that took too long had started itself ends with the backend's own process.
+
     Raises:
-      RuntimeError: it failed, or took longer than the limit.
+      RuntimeError: it cannot be started, failed, or took longer than the limit.
     """
     words = [str(word) for word in command]
     name = pathlib.Path(words[0]).name
@@ -83,6 +91,8 @@ def run(
             words, cwd=folder, capture_output=True, text=True, errors="replace",
             timeout=timeout_seconds, check=False,
         )  # fmt: skip
+    except OSError as error:
+        raise RuntimeError(f"{name} cannot be started: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{name} took longer than {timeout_seconds:.0f} s") from None
     if done.returncode:

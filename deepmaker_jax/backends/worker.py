@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
 import shutil
@@ -65,12 +66,18 @@ def made_from(manifest: dict[str, Any], backend: Backend, tools: list[Tool]) -> 
     return hashlib.sha256(dump_json(key).encode()).hexdigest()[:16]
 
 
-def is_fresh(bundle: pathlib.Path, manifest: dict[str, Any], backend: Backend, key: str) -> bool:
+def is_fresh(
+    bundle: pathlib.Path, manifest: dict[str, Any], backend: Backend, tools: list[Tool]
+) -> bool:
     """Whether a backend's files are there, whole, and made from what is here now.
 
-    A failed one is tried again: a time limit or a full disk may have been why.
+    A tool that is gone since then spoils nothing that it made. A failed file is
+    made again: a time limit or a full disk may have been why.
     """
-    if manifest.get("targets", {}).get(backend.name, {}).get("made_from") != key:
+    then = manifest.get("targets", {}).get(backend.name, {})
+    versions = then.get("tools", {})
+    known = [t._replace(version=t.version or versions.get(t.name)) for t in tools]
+    if then.get("made_from") != made_from(manifest, backend, known):
         return False
     for name, entry in own_entries(manifest, backend.name).items():
         if entry["status"] == "failed":
@@ -151,9 +158,18 @@ def _end(process: Any) -> None:
     process.join()
 
 
+def _end_with_parent() -> None:
+    """Ends this process and its tools once the deployment was killed: nobody else would."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
 def _work(backend: Backend, bundle: pathlib.Path, sender: Any) -> None:
     """The process: sends the entries."""
     os.setpgrp()  # a Ctrl-C is the parent's, and the parent ends the whole group
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # other runtimes need room
     from deepmaker_jax.export.quiet import quiet

@@ -99,7 +99,7 @@ def load_pickle(file: IO[bytes], *, where: str) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
         raise InputError(
             f"{where} is damaged or no CIFAR pickle ({reason}): get the official archive again"
         ) from None

@@ -8,6 +8,8 @@ Source of the indicator: Zitzler and Thiele 1998; of the greedy subset:
 Guerreiro, Fonseca and Paquete 2016.
 """
 
+from collections.abc import Sequence
+
 import moocore
 import numpy as np
 
@@ -35,7 +37,7 @@ def hypervolume(scaled) -> float:
     return float(moocore.hypervolume(points, ref=bound)) if len(points) else 0.0
 
 
-def greedy_subset(scaled, *, num) -> np.ndarray:
+def greedy_subset(scaled, *, num, first: Sequence[int] = ()) -> np.ndarray:
     """Picks rows one by one, each adding the most hypervolume to those before.
 
     The volume of the subset is at least (1 - 1/e) of the best subset's, as the
@@ -45,6 +47,7 @@ def greedy_subset(scaled, *, num) -> np.ndarray:
     Args:
       scaled: Float[n, m], minimised; the reference is 1.
       num: how many rows to pick, >= 0.
+      first: distinct rows that are picked before all others, whatever they add.
 
     Returns:
       int64[min(num, n)], distinct, in the order of picking.
@@ -57,7 +60,9 @@ def greedy_subset(scaled, *, num) -> np.ndarray:
         raise ValueError(f"num={num} must not be negative")
     num = min(num, len(points))
     useful = np.isfinite(points).all(-1) & (points < 1).all(-1)
-    rest, chosen, volume = list(np.flatnonzero(useful)), [], 0.0
+    chosen = list(first)
+    rest = [int(i) for i in np.flatnonzero(useful) if i not in chosen]
+    volume = hypervolume(points[chosen])
     while rest and len(chosen) < num:
         volumes = np.array([hypervolume(points[[*chosen, i]]) for i in rest])
         if volumes.max() - volume <= TIE:

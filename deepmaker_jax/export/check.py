@@ -140,6 +140,9 @@ def check_bundle(bundle: pathlib.Path) -> Iterator[Finding]:
     except InputError as error:
         yield Finding(bundle / MANIFEST, "damaged", str(error))
         return
+    if REFERENCE not in manifest["files"]:
+        text = f"{MANIFEST} does not list it, so that nothing can be run again: export it again"
+        yield Finding(bundle / REFERENCE, "damaged", text)
     expected = _reference(bundle, manifest)
     for name, entry in present(manifest):
         try:
@@ -184,4 +187,5 @@ def _run_again(
     if broken is not None:
         return Finding(path, "disagrees", f"in {runtime.name} {broken}")
     share = f"{now['top1_agreement']:.0%} of {now['images']} images with JAX's class"
-    return Finding(path, "agrees", f"in {runtime.name}: error {error:.2g}, {share}")
+    off = f"logits at most {error / scale:.1e} of their range from JAX's" if scale else "logits"
+    return Finding(path, "agrees", f"in {runtime.name}: {off}, {share}")

@@ -17,16 +17,17 @@ INPUT_NAME, OUTPUT_NAME = "image", "logits"
 OPSET = 21
 
 
-def to_onnx(arch: ArchSpec, variables: dict[str, Any]) -> bytes:
+def to_onnx(arch: ArchSpec, variables: dict[str, Any], *, batch: int = 1) -> bytes:
     """Returns the ONNX file of a trained network; equal bytes for equal arguments.
 
     Args:
       arch: its architecture.
       variables: of the plain `Network(layers(arch))`; folded here.
+      batch: images a call.
 
     Returns:
-      A file that `onnx.checker` has passed, from "image", float32[1, h, w, c],
-      raw pixels 0..255, to "logits", float32[1, classes].
+      A file that `onnx.checker` has passed, from "image", float32[batch, h, w, c],
+      raw pixels 0..255, to "logits", float32[batch, classes].
 
     Raises:
       MissingToolError: onnx or jax2onnx is not installed.
@@ -37,7 +38,7 @@ def to_onnx(arch: ArchSpec, variables: dict[str, Any]) -> bytes:
         warnings.simplefilter("ignore")
         model = convert(
             lambda image: network.apply(weights, image),
-            inputs=[jax.ShapeDtypeStruct((1, *arch.input_shape), np.float32)],
+            inputs=[jax.ShapeDtypeStruct((batch, *arch.input_shape), np.float32)],
             model_name="network",
             opset=OPSET,
             input_names=[INPUT_NAME],

@@ -23,7 +23,7 @@ HEADLINES = {
     "dsps": "DSPs (est.)",
     "reference_accuracy": "accuracy",
 }
-ARENA = "arena_bytes"
+ARENA, ARENA_TARGET = "arena_bytes", "mcu"
 
 
 class Figure(NamedTuple):
@@ -83,9 +83,8 @@ def fastest(found: Standing) -> Figure | None:
 def demand(view: RunView, row: Row) -> Demand | None:
     """Returns what a member takes of a microcontroller; None where its costs are not known."""
     arena = None
-    for found in standings(view, row).values():
-        for name, cost in _costs(found):
-            arena = text.number(cost.get("value")) if name == ARENA else arena
+    if (found := standings(view, row).get(ARENA_TARGET)) is not None:
+        arena = next((text.number(c.get("value")) for n, c in _costs(found) if n == ARENA), None)
     flash = row.flash_bytes if row.int8_bytes is None else row.int8_bytes
     taken = row.arena_bytes if arena is None else arena
     return None if flash is None or taken is None else Demand(flash, taken, arena is not None)

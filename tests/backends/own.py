@@ -1,5 +1,9 @@
 """A backend from outside the package: the logits as a table, for a device that looks them up."""
 
+import os
+import subprocess
+import time
+
 import numpy as np
 
 from deepmaker_jax.backends import Backend, Tool, attempt, entry, measure_each
@@ -30,9 +34,6 @@ def burst(member):
 
 
 def die(member):
-    import os
-    import subprocess
-
     tool = subprocess.Popen(["sleep", "600"])
     (member.bundle / "dying" / "half").write_bytes(b"x")
     (member.bundle.parent / "pid").write_text(str(tool.pid))
@@ -40,8 +41,7 @@ def die(member):
 
 
 def hang(member):
-    import time
-
+    (member.bundle.parent / "pid").write_text(str(os.getpid()))
     time.sleep(600)
 
 

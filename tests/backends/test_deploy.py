@@ -9,18 +9,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from deepmaker_jax import deploy as deploying
 from deepmaker_jax import machine, report
 from deepmaker_jax.backends import BACKENDS, Tool, tool
-from deepmaker_jax.backends.worker import made_from
+from deepmaker_jax.backends.worker import made_from, run_backend
 from deepmaker_jax.cli import main
 from deepmaker_jax.deploy import at_the_end, deploy
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import read_bundle
-from deepmaker_jax.export.manifest import ENTRY_KEYS
+from deepmaker_jax.export.manifest import ENTRY_KEYS, made_entry
 from deepmaker_jax.files import lock
 from tests.backends import own
 from tests.backends.conftest import ID, write_run
@@ -31,7 +32,8 @@ import pathlib, sys
 from deepmaker_jax.cli import guarded
 from deepmaker_jax.deploy import deploy_and_print
 from tests.backends import own
-backends = {"table": own.TABLE, "hanging": own.HANGING}
+late = own.TABLE._replace(name="late", timed=True)
+backends = {"table": own.TABLE, "hanging": own.HANGING, "late": late}
 work = lambda: deploy_and_print(pathlib.Path(sys.argv[1]), backends=backends)
 if __name__ == "__main__":
     sys.exit(guarded(work, resume=lambda: "the same again"))
@@ -44,6 +46,14 @@ def runs(pid):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def ends(pid):
+    """Whether a process that was killed is gone before long."""
+    deadline = time.monotonic() + 60
+    while runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not runs(pid)
 
 
 def manifest_of(run, id=ID):
@@ -71,7 +81,7 @@ def test_a_backend_that_fails_or_dies_loses_nothing_of_the_others(run):
     assert files["broken"]["reason"] == "RuntimeError: no memory left at PATH"
     assert files["dying"]["reason"] == "its process ended with 3"
     assert not any((run / "models" / ID / name).exists() for name in ("broken", "dying"))
-    assert not runs(int((run / "models" / "pid").read_text()))
+    assert ends(int((run / "models" / "pid").read_text()))
     assert {event.num_done for event in events.values()} == {1, 2, 3}
 
 
@@ -113,6 +123,37 @@ def test_only_what_is_missing_stale_or_failed_is_made(run):
     assert event.seconds > 0
 
 
+def numpy_of(version):
+    (found,) = own.probe()
+    return [found._replace(version=version)]
+
+
+def test_a_tool_that_is_gone_spoils_nothing_that_it_made(run):
+    list(deploy(run, backends={"table": own.TABLE}))
+    gone, newer = (
+        own.TABLE._replace(probe=functools.partial(numpy_of, version)) for version in (None, "99")
+    )
+    (event,) = deploy(run, backends={"table": gone})
+    assert (event.status, event.seconds) == ("ok", 0.0)
+    (event,) = deploy(run, backends={"table": newer})
+    assert event.seconds > 0
+
+
+def test_what_cannot_be_started_is_a_failure_of_its_own(run, monkeypatch):
+    def refuse(backend, bundle, **settings):
+        if backend.name == "dying":
+            raise OSError(24, "Too many open files")
+        return run_backend(backend, bundle, **settings)
+
+    monkeypatch.setattr(deploying, "run_backend", refuse)
+    backends = {name: OWN[name] for name in ("table", "dying")}
+    events = {event.target: event for event in deploy(run, backends=backends)}
+    assert {name: event.status for name, event in events.items()} == {
+        "table": "ok", "dying": "failed",
+    }  # fmt: skip
+    assert "Too many open files" in events["dying"].reason
+
+
 @pytest.mark.parametrize("held", ["front.json", "ledger.jsonl"])
 def test_a_run_that_another_process_works_in_is_left_alone(run, held, capsys):
     before = manifest_of(run)
@@ -124,21 +165,42 @@ def test_a_run_that_another_process_works_in_is_left_alone(run, held, capsys):
     assert manifest_of(run) == before
 
 
-def test_a_deployment_that_is_stopped_says_one_line_and_goes_on(run):
-    list(deploy(run, backends={"hanging": own.TABLE._replace(name="hanging")}))
-    manifest = manifest_of(run)
-    manifest["targets"]["hanging"]["made_from"] = "another version"
-    (run / "models" / ID / "manifest.json").write_text(json.dumps(manifest))
+def start_deployment(run):
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    child = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", STOPPED, str(run)], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    assert child.stdout.readline().startswith(f"1/2 {ID} table: ok")
+
+
+def test_a_deployment_that_is_killed_leaves_nothing_that_works_on(run):
+    child = start_deployment(run)
+    written = run / "models" / "pid"
+    deadline = time.monotonic() + 120
+    while not (written.exists() and written.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.kill()
+    child.communicate(timeout=120)
+    assert ends(int(written.read_text()))
+
+
+def test_a_deployment_that_is_stopped_says_one_line_and_goes_on(run):
+    before = manifest_of(run)
+    (run / "models" / ID / "late").mkdir()
+    made = run / "models" / ID / "late" / "older"
+    made.write_bytes(b"of an earlier version")
+    before["files"]["late/older"] = made_entry(made, tool="table 0")
+    before["targets"] = {
+        name: {"made_from": "another version", "tools": {}} for name in ("hanging", "late")
+    }
+    (run / "models" / ID / "manifest.json").write_text(json.dumps(before))
+    child = start_deployment(run)
+    assert child.stdout.readline().startswith(f"1/3 {ID} table: ok")
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does
     _, said = child.communicate(timeout=120)
     assert (child.returncode, said) == (130, "stopped; to go on: the same again\n")
-    assert "hanging" not in manifest_of(run)["targets"]
+    assert set(manifest_of(run)["targets"]) == {"table", "late"}
+    assert manifest_of(run)["files"]["late/older"] == before["files"]["late/older"]
     assert not (run / "models" / ID / "hanging").exists()
     read_bundle(run / "models" / ID)
     (again,) = deploy(run, backends={"table": own.TABLE})

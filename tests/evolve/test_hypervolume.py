@@ -76,6 +76,15 @@ def test_greedy_subset_fills_up_by_index_with_failed_rows_last():
     assert greedy_subset(points, num=9).tolist() == [2, 1, 3, 4, 0]
 
 
+def test_greedy_subset_goes_on_from_the_first():
+    points = np.array([[0.05, 0.97], [0.1, 0.7], [0.7, 0.1], [0.3, 0.3]])
+    assert greedy_subset(points, num=3).tolist() == [3, 1, 2]
+    assert greedy_subset(points, num=3, first=[0]).tolist() == [0, 3, 2]
+    assert greedy_subset(points, num=1, first=[0]).tolist() == [0]
+    failed = np.array([[math.nan, 0.0], [0.5, 0.5]])
+    assert greedy_subset(failed, num=2, first=[0]).tolist() == [0, 1]
+
+
 def test_greedy_subset_of_nothing_is_empty():
     assert greedy_subset(np.zeros((0, 2)), num=3).tolist() == []
     assert greedy_subset([[0.0, 0.0]], num=0).tolist() == []

@@ -114,6 +114,16 @@ def test_damage_is_found(run, capsys, name, damage, text):
     assert said.err.count("\n") == 1
 
 
+def test_a_manifest_that_lists_no_reference_is_damaged(run, capsys):
+    bundle = run / "models" / ID
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    del manifest["files"]["reference.npz"]
+    write_json(bundle / "manifest.json", manifest)
+    code, found, said = check(bundle, capsys)
+    assert (code, found["reference.npz"]) == (1, "damaged")
+    assert said == "error: 1 of 9 files are damaged or disagree\n"
+
+
 @pytest.mark.parametrize("name", ["config.json", "front.json"])
 def test_damage_of_the_runs_own_files_is_found(run, capsys, name):
     (run / name).write_text("{")

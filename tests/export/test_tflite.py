@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tflite as reader
 
+from benchmarks.measure_tflite import macs
 from deepmaker_jax.arch import layers
 from deepmaker_jax.config import LimitConfig
 from deepmaker_jax.cost import cost, flash_bytes, flash_counts
@@ -249,6 +250,12 @@ def test_packing_changes_no_result_and_saves_a_tenth(exported, monkeypatch, kind
     assert same.all()
     assert operators(loose) == operators(packed)
     assert len(packed) < 0.9 * len(loose)
+
+
+@pytest.mark.parametrize("name", ["relu, stem stride", "hard_swish, harmonic, stem pool, 28 to 3"])
+def test_macs_that_are_read_in_a_file_are_the_cost_models(exported, name):
+    case = exported(name)
+    assert macs(case.int8) == macs(case.float32) == cost(case.arch).macs
 
 
 def test_buffers_are_aligned_to_16_bytes(exported):
