@@ -68,7 +68,8 @@ class Feasible(NamedTuple):
     def _reached(self, limit: int) -> int:
         """Returns a limit on the `spread` cost, or the largest network's cost where that is less.
 
-        Sizes drawn up to a limit that no network reaches would leave most draws as they are: large.
+        The largest that changes of one gene at a time lead to. Sizes drawn up to a limit that no
+        network reaches would leave most draws as they are: large.
         """
         largest = self._smallest(lambda genome: -min(limit, self._size(genome)))
         return min(limit, self._size(largest))

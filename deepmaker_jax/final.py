@@ -30,16 +30,19 @@ CALIBRATION_STREAM = 3 << 32  # beside the sampler's and the epochs' (1, 2)
 def choose_members(s: Search, records: list[Record]) -> list[Record]:
     """Returns at most `final.members` of the front: the most accurate, the rest by hypervolume.
 
+    Args:
+      s: the search, whose first objective is the error.
+      records: the front by error, then size, then id; what is returned stays so.
+
+
     With few members for many sizes, greedy choice alone may pass over the most
-    accurate network, which is what a size limit is there for. They stay in the
-    front's order: by error, then size, then id.
+    accurate network, which is what a size limit is there for.
     """
     if not records:
         return []
     values = np.array([objective_values(record, s.objectives) for record in records])
-    best = int(np.lexsort(values.T[::-1])[0])  # by error, then the next objective
     table, num = scaled(values, s.objectives), s.config.final.members
-    chosen = greedy_subset(table, num=num, first=[best])
+    chosen = greedy_subset(table, num=num, first=[0])
     return [records[i] for i in sorted(chosen)]
 
 

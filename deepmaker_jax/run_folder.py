@@ -11,7 +11,7 @@ from typing import Any
 from deepmaker_jax import config as config_module
 from deepmaker_jax.config import FREE_FIELDS, Config
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import load_json, write_json
+from deepmaker_jax.files import load_json, remove_leftovers, write_json
 
 CONFIG = "config.json"
 FRONT = "front.json"
@@ -90,6 +90,8 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
       InputError: the folder's run differs in something that changes results.
     """
     path = out / CONFIG
+    for name in (CONFIG, FRONT):
+        remove_leftovers(out / name)
     if path.exists():
         old = load_json(path)
         if not isinstance(old, dict):
@@ -180,11 +182,18 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_front(out: pathlib.Path, front: dict[str, Any]) -> None:
-    """Writes front.json; an older one that differs is kept beside it under a number."""
+    """Writes front.json; one that differs, or is damaged, is kept beside it under a number."""
     path = out / FRONT
-    if path.exists() and load_json(path) != front:
+    if path.exists() and not _holds(path, front):
         _set_aside(path)
     write_json(path, front)
+
+
+def _holds(path: pathlib.Path, value: Any) -> bool:
+    try:
+        return load_json(path) == value
+    except InputError:
+        return False
 
 
 def _set_aside(path: pathlib.Path) -> None:

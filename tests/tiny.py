@@ -2,22 +2,8 @@
 
 import dataclasses
 
-from deepmaker_jax import (
-    Config,
-    load_data,
-    run,
-)
-from deepmaker_jax.config import FinalConfig, LimitConfig, SearchConfig, SpaceConfig, TrainConfig
-
-TINY = Config(
-    validation_share=0.2,
-    space=SpaceConfig(only=("optimizer=sgd", "activation=relu", "stages=1", "bottleneck=0")),
-    limits=LimitConfig(params=4_000),
-    search=SearchConfig(population=4, generations=3, epochs=2, objectives=("error", "params")),
-    train=TrainConfig(batch_size=64),
-    final=FinalConfig(members=2, epochs=4, calibration_images=64),
-)
-
+from benchmarks.kill import CONFIG as TINY
+from deepmaker_jax import load_data, run
 
 DIGITS = load_data("digits")
 

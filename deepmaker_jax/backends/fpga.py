@@ -81,7 +81,8 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
             return entry(member, artifact)
         tool.need(*probe())
         logits = _simulate(member)
-        return entry(member, artifact, logits=logits, cost=_cost(member))
+        cost, part = _cost(member)
+        return entry(member, artifact, logits=logits, cost=cost) | {"part": part}
 
     return measure_each(member, artifacts, run)
 
@@ -194,17 +195,18 @@ def _simulate(member: Member) -> np.ndarray:
         return np.stack(found)
 
 
-def _cost(member: Member) -> Entry:
+def _cost(member: Member) -> tuple[Entry, str]:
+    """Returns (the costs of a member's design, the part that it is for)."""
     name, _, _, taken = _design(member, *_folded(member))
     part = resource.PARTS[name]
     cost = {}
     for field, value in taken._asdict().items():
         room = f"; {name} ({part.part}) has {part.holds[field]:,}" if field in part.holds else ""
         cost[field] = measured(value, field, f"estimate: {resource.HOW[field]}{room}")
-    for name, cycles in (("interval", taken.interval_cycles), ("latency", taken.latency_cycles)):
-        how = f"estimate: {resource.HOW[f'{name}_cycles']}; at {resource.CLOCK_MHZ} MHz"
-        cost[name] = measured(cycles / (1000 * resource.CLOCK_MHZ), "ms", how)
-    return cost
+    for time, cycles in (("interval", taken.interval_cycles), ("latency", taken.latency_cycles)):
+        how = f"estimate: {resource.HOW[f'{time}_cycles']}; at {resource.CLOCK_MHZ} MHz"
+        cost[time] = measured(cycles / (1000 * resource.CLOCK_MHZ), "ms", how)
+    return cost, f"{name} ({part.part})"
 
 
 BACKEND = Backend(

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
 import shutil
@@ -72,15 +71,17 @@ def is_fresh(
     """Whether a backend's files are there, whole, and made from what is here now.
 
     A tool that is gone since then spoils nothing that it made. A failed file is
-    made again: a time limit or a full disk may have been why.
+    made again, unless that would cost what such a tool made: a time limit or a
+    full disk may have been why.
     """
     then = manifest.get("targets", {}).get(backend.name, {})
     versions = then.get("tools", {})
     known = [t._replace(version=t.version or versions.get(t.name)) for t in tools]
+    is_gone = known != tools
     if then.get("made_from") != made_from(manifest, backend, known):
         return False
     for name, entry in own_entries(manifest, backend.name).items():
-        if entry["status"] == "failed":
+        if entry["status"] == "failed" and not is_gone:
             return False
         if entry.get("sha256") is not None:
             path = bundle / name
@@ -158,22 +159,15 @@ def _end(process: Any) -> None:
     process.join()
 
 
-def _end_with_parent() -> None:
-    """Ends this process and its tools once the deployment was killed: nobody else would."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
 def _work(backend: Backend, bundle: pathlib.Path, sender: Any) -> None:
     """The process: sends the entries."""
     os.setpgrp()  # a Ctrl-C is the parent's, and the parent ends the whole group
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # other runtimes need room
+    from deepmaker_jax.execute import runtime
     from deepmaker_jax.export.quiet import quiet
 
+    runtime.end_with_parent(scratch=pathlib.Path(os.environ["TMPDIR"]))
     folder = bundle / backend.name
     try:
         with quiet():

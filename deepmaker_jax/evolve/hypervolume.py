@@ -40,8 +40,8 @@ def hypervolume(scaled) -> float:
 def greedy_subset(scaled, *, num, first: Sequence[int] = ()) -> np.ndarray:
     """Picks rows one by one, each adding the most hypervolume to those before.
 
-    The volume of the subset is at least (1 - 1/e) of the best subset's, as the
-    hypervolume is submodular. Ties go to the lower index. When no row adds any
+    Without `first`, the volume of the subset is at least (1 - 1/e) of the best
+    subset's, as the hypervolume is submodular. Ties go to the lower index. When no row adds any
     volume, the rest follow by index, failed (NaN or infinite) rows last.
 
     Args:

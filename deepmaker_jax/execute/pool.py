@@ -47,8 +47,9 @@ def _one_pool(
     environment: dict[str, str],
 ) -> Iterator[tuple[str, Any | BaseException]]:
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(num_workers, len(jobs)), mp_context=multiprocessing.get_context("spawn")
-    )
+        min(num_workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"),
+        initializer=runtime.end_with_parent,
+    )  # fmt: skip
     finished = False
     try:
         with runtime.starting_workers(**environment):

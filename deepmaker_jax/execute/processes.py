@@ -28,6 +28,7 @@ class _Worker(NamedTuple):
 
 def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
     """A worker's whole life: READY, then units in, progress and outcomes out, to the pipe's end."""
+    runtime.end_with_parent()
     runtime.keep_programs()
     shared = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r")

@@ -1,11 +1,16 @@
 """What a process needs before JAX computes in it: one XLA thread, memory, a place for programs."""
 
 import contextlib
+import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
+import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 ONE_THREAD = {"NPROC": "1", "PJRT_NPROC": "1"}  # XLA's CPU client sizes its thread pools by these
 # glibc's malloc asks for huge pages: a step allocates its maps anew, and first touches of small
@@ -76,6 +81,29 @@ def _with_huge_pages(tunables: str | None) -> str:
     if not tunables:
         return HUGE_PAGES
     return tunables if HUGE_PAGES.split("=")[0] in tunables else f"{tunables}:{HUGE_PAGES}"
+
+
+def end_with_parent(*, scratch: pathlib.Path | None = None) -> None:
+    """Ends this process, a worker, once its parent is gone: a killed parent cannot do it.
+
+    A worker that leads a process group takes what it started along.
+
+    Args:
+      scratch: a folder that the parent would have removed.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        words = (parent.sentinel, scratch)
+        threading.Thread(target=_await_end, args=words, daemon=True).start()
+
+
+def _await_end(sentinel: Any, scratch: pathlib.Path | None) -> None:
+    multiprocessing.connection.wait([sentinel])
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)  # at once: what it computes is for nobody
 
 
 def keep_programs() -> None:

@@ -40,9 +40,9 @@ EXACT = Rule(max_error=0.0)
 FLOAT32 = Rule(max_error=1e-4)  # what is measured is about 1e-6
 FLOAT16 = Rule(min_agreement=0.995)
 # A bound for files that are broken, not for rounding: the worst int8 file of a CIFAR-10 front has
-# JAX's class for 94.5 % of 10,000 images (benchmarks/results/quantization.json); of 100 images
-# that is 85 % or fewer once in thousands.
-QUANTISED = Rule(min_agreement=0.85)
+# JAX's class for 94.5 % of the images (benchmarks/results/quantization.json), a hundred classes or
+# a network that hardly trained leave less, and devices are compared on 100 images or fewer.
+QUANTISED = Rule(min_agreement=0.5)
 # What each file of a bundle must keep to.
 RULES = {
     "weights.safetensors": EXACT,

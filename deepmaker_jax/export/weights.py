@@ -1,5 +1,6 @@
 """Weights in safetensors files: every array of a network, with its architecture."""
 
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -39,9 +40,9 @@ def to_bytes(arch: ArchSpec, variables: Tree) -> bytes:
     """
     flat = {name: np.asarray(value) for name, value in _flat(variables).items()}
     _check(arch, flat, "the network's variables")
-    header: Tree = {
-        "__metadata__": {"arch": dump_json(architecture.to_json(arch)), "format": FORMAT}
-    }
+    data = b"".join(flat[name].astype("<f4").tobytes() for name in sorted(flat))
+    words = dump_json(architecture.to_json(arch))
+    header: Tree = {"__metadata__": {"arch": words, "format": FORMAT, "sum": _sum(words, data)}}
     end = 0
     for name in sorted(flat):
         start, end = end, end + flat[name].nbytes
@@ -49,8 +50,7 @@ def to_bytes(arch: ArchSpec, variables: Tree) -> bytes:
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
     text = dump_json(header).encode()
     text += b" " * (-len(text) % 8)
-    data = [flat[name].astype("<f4").tobytes() for name in sorted(flat)]
-    return b"".join([len(text).to_bytes(8, "little"), text, *data])
+    return b"".join([len(text).to_bytes(8, "little"), text, data])
 
 
 def load_weights(path: pathlib.Path) -> tuple[ArchSpec, Tree]:
@@ -60,8 +60,9 @@ def load_weights(path: pathlib.Path) -> tuple[ArchSpec, Tree]:
       (arch, variables) for `Network(layers(arch))`, NumPy float32.
 
     Raises:
-      InputError: missing or damaged file, no architecture in it, names or shapes
-        that are not this architecture's, or a value that is not finite.
+      InputError: missing or damaged file, no architecture in it, another sum than
+        it names, names or shapes that are not this architecture's, or a value
+        that is not finite.
     """
     try:
         file = path.read_bytes()
@@ -77,7 +78,8 @@ def from_bytes(file: bytes, path: str = "the file") -> tuple[ArchSpec, Tree]:
 
     try:
         flat = load(file)
-        header = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])
+        end = 8 + int.from_bytes(file[:8], "little")
+        header = json.loads(file[8:end])
     except SafetensorError as error:
         raise InputError(f"{path} cannot be read ({_line(error)}): export it again") from None
     metadata = header.get("__metadata__", {})
@@ -88,6 +90,8 @@ def from_bytes(file: bytes, path: str = "the file") -> tuple[ArchSpec, Tree]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} has a damaged architecture: {_line(error)}") from None
     _check(arch, flat, path)
+    if metadata.get("sum", "") not in ("", _sum(metadata["arch"], file[end:])):
+        raise InputError(f"{path} does not match its checksum: export it again")
     variables: Tree = {}
     for name, value in flat.items():
         *groups, leaf = name.split("/")
@@ -96,6 +100,11 @@ def from_bytes(file: bytes, path: str = "the file") -> tuple[ArchSpec, Tree]:
             node = node.setdefault(group, {})
         node[leaf] = value
     return arch, variables
+
+
+def _sum(arch: str, data: bytes) -> str:
+    """Returns the SHA-256 of architecture and values, hex: one flipped bit is still a network."""
+    return hashlib.sha256(arch.encode() + data).hexdigest()
 
 
 def _flat(tree: Any) -> dict[str, Any]:

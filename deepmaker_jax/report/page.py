@@ -7,7 +7,7 @@ a content policy forbids the rest. All foreign text passes through `markup.escap
 import html
 import pathlib
 
-from deepmaker_jax.files import write_bytes
+from deepmaker_jax.files import remove_leftovers, write_bytes
 from deepmaker_jax.report import tables, text
 from deepmaker_jax.report.account import cost_section, definitions, reproduction_section
 from deepmaker_jax.report.devices import devices_section
@@ -82,6 +82,8 @@ def write_report(run: pathlib.Path) -> pathlib.Path:
         f"<title>{title}</title>\n<style>{CSS}</style></head>\n<body><main>\n{body}\n"
         f"{definitions(view)}</main></body></html>\n"
     )
+    for name in (NAME, "front.png", "hypervolume.png"):
+        remove_leftovers(run / name)
     write_bytes(run / "front.png", front.png)
     write_bytes(run / "hypervolume.png", volume.png)
     write_bytes(run / NAME, page.encode())

@@ -127,8 +127,8 @@ def test_rules_are_those_that_are_documented():
     assert rules == {
         "weights.safetensors": (0.0, None),
         "model_f16.tflite": (None, 0.995),
-        "model_dynamic.tflite": (None, 0.85),
-        "model_int8.tflite": (None, 0.85),
+        "model_dynamic.tflite": (None, 0.5),
+        "model_int8.tflite": (None, 0.5),
     }
 
 

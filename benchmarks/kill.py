@@ -1,0 +1,347 @@
+"""Kills a run at random moments, again and again, and compares what it ends with.
+
+    python -m benchmarks.kill --work DIR [--kills 100] [--seed 0] [--out FILE.json]
+
+The run is a small search on scikit-learn's digits, from the first genome to the exported files and
+the report, inline or in worker processes. It is killed (SIGKILL, to its first process alone or to
+all of them) before one of the operations of any of its processes on a file of the run folder, or
+some time after it began: both drawn by seed. In one of four deaths half a line is left at the
+ledger's end, as by a machine that lost its power. The same command goes on, and is killed again, up
+to MOST_DEATHS times; then it may end. Its files must be those of a run that nobody disturbed, byte
+for byte; the ledger must hold nothing twice; an epoch that was done is done again at most once for
+each death and worker; no process may be left. Anything else ends this program with exit code 1.
+"""
+
+from deepmaker_jax.execute import runtime
+
+runtime.one_thread()  # before JAX starts: the same bits inline as in a worker
+
+import argparse  # noqa: E402
+import collections  # noqa: E402
+import dataclasses  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import pathlib  # noqa: E402
+import signal  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from benchmarks.record import publish  # noqa: E402
+from deepmaker_jax import Config, load_data, report, run  # noqa: E402
+from deepmaker_jax.config import (  # noqa: E402
+    FinalConfig,
+    LimitConfig,
+    SearchConfig,
+    SpaceConfig,
+    TrainConfig,
+)
+from deepmaker_jax.events import Epoch  # noqa: E402
+from deepmaker_jax.export.manifest import MANIFEST  # noqa: E402
+from deepmaker_jax.files import load_json  # noqa: E402
+from deepmaker_jax.ledger import NAME, key, read  # noqa: E402
+
+CONFIG = Config(
+    validation_share=0.2,
+    space=SpaceConfig(only=("optimizer=sgd", "activation=relu", "stages=1", "bottleneck=0")),
+    limits=LimitConfig(params=4_000),
+    search=SearchConfig(population=4, generations=3, epochs=2, objectives=("error", "params")),
+    train=TrainConfig(batch_size=64),
+    final=FinalConfig(members=2, epochs=4, calibration_images=64),
+)
+WORKERS = {"inline": 1, "processes": 2}  # by executor
+MOST_DEATHS = 6  # of one run, so that each gets far
+TORN = 0.25  # share of deaths that leave half a line in the ledger
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree")
+LIMIT_SECONDS = 600.0  # for one life
+WAIT_SECONDS = 60.0  # for what a dead run started
+VARIABLE = "DEEPMAKER_DEATH"  # by which a run's processes know theirs
+
+
+class Death(NamedTuple):
+    """How a run is to end.
+
+    Attributes:
+      kind: "file", "clock" or "age".
+      at: before this operation on a file of the run folder, from 1 on; so many
+        seconds after its work began; nothing for a run that ends of age.
+      all: its workers are killed with it.
+    """
+
+    kind: str
+    at: float = 0.0
+    all: bool = False
+
+
+class Life(NamedTuple):
+    """What was seen of a run until it ended.
+
+    Attributes:
+      code: its exit code.
+      stage: the last event, or "report".
+      operations: on files of the run folder, by all of its processes.
+      epochs: that were trained.
+      seconds: that its work took.
+      problem: the end of what it wrote on stderr.
+    """
+
+    code: int
+    stage: str
+    operations: int
+    epochs: int
+    seconds: float
+    problem: str
+
+
+class Whole(NamedTuple):
+    """A run that nobody disturbed: its life, and its files' bytes."""
+
+    life: Life
+    files: dict[str, bytes]
+
+
+def _append(path: pathlib.Path, text: str = ".") -> int:
+    """Adds to a file that processes share, and returns its length."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(handle, text.encode())
+        return os.fstat(handle).st_size
+    finally:
+        os.close(handle)
+
+
+def _die(all_of_them: bool) -> None:
+    """Kills the run's first process, which leads the group, or the group."""
+    leader = os.getpgrp()
+    if all_of_them:
+        os.killpg(leader, signal.SIGKILL)
+    os.kill(leader, signal.SIGKILL)
+
+
+def _watch(out: str, control: pathlib.Path, death: Death) -> None:
+    """Counts operations on files of the run folder, and dies before the chosen one."""
+
+    def hook(event: str, args: tuple) -> None:
+        writes = event == "open" and isinstance(args[2], int) and args[2] & WRITES
+        if (writes or event in CHANGES) and str(args[0]).startswith(out + os.sep):
+            number = _append(control / "operations")
+            if death.kind == "file" and number == death.at:
+                _die(death.all)
+
+    sys.addaudithook(hook)
+
+
+if VARIABLE in os.environ:  # a process of a run, its workers included: they import this module too
+    OUT, CONTROL, DEATH = json.loads(os.environ[VARIABLE])
+    _watch(OUT, pathlib.Path(CONTROL), Death(*DEATH))
+
+
+def child(executor: str) -> None:
+    """The process that dies: runs, and leaves what it has seen in the control folder."""
+    if not runtime.is_one_thread():
+        raise RuntimeError("JAX started before it could be limited to one thread")
+    control, death = pathlib.Path(CONTROL), Death(*DEATH)
+
+    def on_event(event: Any) -> None:
+        _append(control / "stages", f"{type(event).__name__}\n")
+        if isinstance(event, Epoch):
+            _append(control / "epochs")
+
+    data = load_data("digits")
+    if death.kind == "clock":
+        timer = threading.Timer(death.at, _die, (death.all,))
+        timer.daemon = True
+        timer.start()
+    began = time.perf_counter()
+    run(
+        dataclasses.replace(CONFIG, out=OUT, executor=executor),
+        data=data, command="the same again", on_event=on_event,
+    )  # fmt: skip
+    _append(control / "stages", "report\n")
+    report.write_report(pathlib.Path(OUT))
+    _append(control / "seconds", str(time.perf_counter() - began))
+
+
+def live(out: pathlib.Path, executor: str, death: Death) -> Life:
+    """Runs the child to its end.
+
+    Raises:
+      RuntimeError: it hangs, or left processes behind.
+    """
+    number = len(list(out.parent.glob(f"{out.name}-life*")))
+    control = out.with_name(f"{out.name}-life{number}")
+    control.mkdir(parents=True)
+    environment = os.environ | {VARIABLE: json.dumps([str(out), str(control), list(death)])}
+    with open(control / "said", "wb") as said:  # a pipe would stay open as long as a worker lives
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.kill", "child", executor],
+            stdout=said, stderr=said, env=environment, start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = process.wait(LIMIT_SECONDS)
+            _wait_for_group(process.pid)
+        except (subprocess.TimeoutExpired, RuntimeError) as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise RuntimeError(f"{control.name}: {error}") from None
+    told = {path.name: path.read_text() for path in control.iterdir()}
+    return Life(
+        code, (told.get("stages") or "start").split()[-1], len(told.get("operations", "")),
+        len(told.get("epochs", "")), float(told.get("seconds", 0)), told["said"][-500:],
+    )  # fmt: skip
+
+
+def _wait_for_group(group: int) -> None:
+    """Waits until no process of a group is left.
+
+    Raises:
+      RuntimeError: one lives on.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while left := [pid for pid, of in _processes() if of == group]:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"processes {left} live on {WAIT_SECONDS:.0f} s after its death")
+        time.sleep(0.05)
+
+
+def _processes() -> list[tuple[int, int]]:
+    """Returns (process, its group) of all that are there and not just names nobody asked for."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):
+            continue  # it is gone
+        if state not in "ZX":
+            found.append((int(path.parent.name), int(group)))
+    return found
+
+
+def files(out: pathlib.Path) -> dict[str, bytes]:
+    """Returns what must not depend on time or place: the front and the bundles."""
+    paths = [out / "front.json", *sorted((out / "models").rglob("[!.]*"))]
+    found = {str(path.relative_to(out)): path.read_bytes() for path in paths if path.is_file()}
+    for name in [name for name in found if name.endswith(MANIFEST)]:
+        manifest = load_json(out / name)
+        for entry in manifest["files"].values():
+            entry["cost"] = None  # some of them are measured
+        found[name] = json.dumps(manifest, sort_keys=True).encode()
+    return found
+
+
+def undisturbed(out: pathlib.Path, executor: str) -> Whole:
+    """Runs once to the end.
+
+    Raises:
+      RuntimeError: it failed.
+    """
+    life = live(out, executor, Death("age"))
+    if life.code:
+        raise RuntimeError(f"the undisturbed run ended with {life.code}: {life.problem}")
+    return Whole(life, files(out))
+
+
+def draw(rng: np.random.Generator, whole: Life) -> Death:
+    """Returns a death before an operation or at a time; a resumed run has fewer of both left."""
+    share, together = rng.uniform() * rng.uniform(0.3, 1), bool(rng.integers(2))
+    if rng.uniform() < 0.5:
+        return Death("file", 1 + int(share * whole.operations), together)
+    return Death("clock", round(share * whole.seconds, 3), together)
+
+
+def tear(out: pathlib.Path) -> None:
+    """Leaves half a line at the end of a ledger that has a whole one."""
+    path = out / NAME
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    if lines:
+        with open(path, "ab") as file:
+            file.write(lines[-1][: len(lines[-1]) // 2])
+
+
+def check(out: pathlib.Path, whole: Whole, *, epochs_again: int = 0, allowed: int = 0) -> list[str]:
+    """Returns what is not as in the run that nobody disturbed.
+
+    Args:
+      out: the run folder.
+      whole: that run.
+      epochs_again: that were trained more than there.
+      allowed: how many of them deaths explain.
+    """
+    found = files(out)
+    names = sorted(found.keys() | whole.files.keys())
+    wrong = [f"{n} is another" for n in names if found.get(n) != whole.files.get(n)]
+    measured = collections.Counter(map(key, read(out / NAME)))
+    wrong += [f"{id} was paid {n} times" for (id, _), n in measured.items() if n > 1]
+    left = [*out.rglob(".*"), *out.glob("checkpoints")]
+    wrong += [f"{path.relative_to(out)} was left behind" for path in left]
+    if epochs_again > allowed:
+        wrong.append(f"{epochs_again} epochs were trained again, more than {allowed}")
+    return wrong
+
+
+def torment(
+    out: pathlib.Path, whole: Whole, rng: np.random.Generator, executor: str, most: int
+) -> list[dict[str, Any]]:
+    """Kills one run up to `most` times, lets it end and checks it; returns its deaths.
+
+    Raises:
+      RuntimeError: it ended otherwise than by its death or well, or with other files.
+    """
+    deaths: list[dict[str, Any]] = []
+    epochs = 0
+    while True:
+        death = draw(rng, whole.life) if len(deaths) < most else Death("age")
+        life = live(out, executor, death)
+        epochs += life.epochs
+        if life.code == 0:
+            break
+        if life.code != -signal.SIGKILL or death.kind == "age":
+            raise RuntimeError(f"{out.name} after {deaths} ended with {life.code}: {life.problem}")
+        torn = rng.uniform() < TORN
+        if torn:
+            tear(out)
+        deaths.append(death._asdict() | {"stage": life.stage, "torn": torn, "executor": executor})
+    again, allowed = epochs - whole.life.epochs, WORKERS[executor] * len(deaths)
+    if wrong := check(out, whole, epochs_again=again, allowed=allowed):
+        raise RuntimeError(f"{out.name} after {deaths}: {'; '.join(wrong)}")
+    return deaths
+
+
+def main() -> None:
+    """Kills and publishes."""
+    if sys.argv[1:2] == ["child"]:
+        return child(sys.argv[2])
+    parser = argparse.ArgumentParser(description="Kills a run at random moments.")
+    parser.add_argument("--work", type=pathlib.Path, required=True, help="a new folder for runs")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    work = args.work.absolute()
+    work.mkdir(parents=True)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "programs"))
+    rng, deaths, runs = np.random.default_rng(args.seed), [], 0
+    whole = {executor: undisturbed(work / executor, executor) for executor in WORKERS}
+    if whole["inline"].files != whole["processes"].files:
+        raise RuntimeError("the undisturbed runs of both executors differ")
+    while len(deaths) < args.kills:
+        executor = list(WORKERS)[runs % len(WORKERS)]
+        most = min(MOST_DEATHS, args.kills - len(deaths))
+        deaths += torment(work / f"run{runs}", whole[executor], rng, executor, most)
+        runs += 1
+        print(f"{len(deaths)} deaths, {runs} runs: all ended as they should", flush=True)
+    names = ("kind", "all", "stage", "torn", "executor")
+    counts = {n: dict(collections.Counter(str(death[n]) for death in deaths)) for n in names}
+    undisturbed_runs = {name: of.life._asdict() | {"problem": None} for name, of in whole.items()}
+    publish(
+        {"deaths": len(deaths), "runs": runs, "undisturbed": undisturbed_runs, "by": counts},
+        args.out,
+    )
+
+
+if __name__ == "__main__":
+    main()
