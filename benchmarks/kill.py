@@ -12,24 +12,24 @@ for byte; the ledger must hold nothing twice; an epoch that was done is done aga
 each death and worker; no process may be left. Anything else ends this program with exit code 1.
 """
 
+import argparse
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
 from deepmaker_jax.execute import runtime
 
 runtime.one_thread()  # before JAX starts: the same bits inline as in a worker
-
-import argparse  # noqa: E402
-import collections  # noqa: E402
-import dataclasses  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import pathlib  # noqa: E402
-import signal  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import threading  # noqa: E402
-import time  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import numpy as np  # noqa: E402
 
 from benchmarks.record import publish  # noqa: E402
 from deepmaker_jax import Config, load_data, report, run  # noqa: E402
