@@ -1,6 +1,6 @@
 """Kills a run at random moments, again and again, and compares what it ends with.
 
-    python -m benchmarks.kill --work DIR [--kills 100] [--seed 0] [--out FILE.json]
+    python -m benchmarks.kill --work DIR [--kills 100] [--full 20] [--seed 0] [--out FILE.json]
 
 The run is a small search on scikit-learn's digits, from the first genome to the exported files and
 the report, inline or in worker processes. It is killed (SIGKILL, to its first process alone or to
@@ -10,14 +10,20 @@ ledger's end, as by a machine that lost its power. The same command goes on, and
 to MOST_DEATHS times; then it may end. Its files must be those of a run that nobody disturbed, byte
 for byte; the ledger must hold nothing twice; an epoch that was done is done again at most once for
 each death and worker; no process may be left. Anything else ends this program with exit code 1.
+
+Further runs meet a disk that is full from one of those operations on, or files that cannot grow
+beyond a size: they must end by themselves, with one line, and go on in the same way.
 """
 
 import argparse
 import collections
 import dataclasses
+import errno
 import json
+import math
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -33,6 +39,7 @@ runtime.one_thread()  # before JAX starts: the same bits inline as in a worker
 
 from benchmarks.record import publish  # noqa: E402
 from deepmaker_jax import Config, load_data, report, run  # noqa: E402
+from deepmaker_jax.cli import guarded  # noqa: E402
 from deepmaker_jax.config import (  # noqa: E402
     FinalConfig,
     LimitConfig,
@@ -56,6 +63,8 @@ CONFIG = Config(
 WORKERS = {"inline": 1, "processes": 2}  # by executor
 MOST_DEATHS = 6  # of one run, so that each gets far
 TORN = 0.25  # share of deaths that leave half a line in the ledger
+FULL = ("full", "limit")  # kinds of an end by a disk that takes no more
+SMALLEST_BYTES, LARGEST_BYTES = 500, 400_000  # of the size that files cannot grow beyond
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree")
 LIMIT_SECONDS = 600.0  # for one life
@@ -67,9 +76,10 @@ class Death(NamedTuple):
     """How a run is to end.
 
     Attributes:
-      kind: "file", "clock" or "age".
-      at: before this operation on a file of the run folder, from 1 on; so many
-        seconds after its work began; nothing for a run that ends of age.
+      kind: "file", "clock", "full", "limit" or "age".
+      at: before this operation on a file of the run folder, from 1 on, or from it on
+        ("full"); so many seconds after its work began; a file's largest size in bytes;
+        nothing for a run that ends of age.
       all: its workers are killed with it.
     """
 
@@ -132,6 +142,9 @@ def _watch(out: str, control: pathlib.Path, death: Death) -> None:
             number = _append(control / "operations")
             if death.kind == "file" and number == death.at:
                 _die(death.all)
+            takes_room = event not in ("os.remove", "os.rmdir", "shutil.rmtree")
+            if death.kind == "full" and number >= death.at and takes_room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     sys.addaudithook(hook)
 
@@ -141,8 +154,12 @@ if VARIABLE in os.environ:  # a process of a run, its workers included: they imp
     _watch(OUT, pathlib.Path(CONTROL), Death(*DEATH))
 
 
-def child(executor: str) -> None:
-    """The process that dies: runs, and leaves what it has seen in the control folder."""
+def child(executor: str) -> int:
+    """The process that dies: runs, and leaves what it has seen in the control folder.
+
+    Returns:
+      Its exit code, if it lives on.
+    """
     if not runtime.is_one_thread():
         raise RuntimeError("JAX started before it could be limited to one thread")
     control, death = pathlib.Path(CONTROL), Death(*DEATH)
@@ -157,14 +174,20 @@ def child(executor: str) -> None:
         timer = threading.Timer(death.at, _die, (death.all,))
         timer.daemon = True
         timer.start()
-    began = time.perf_counter()
-    run(
-        dataclasses.replace(CONFIG, out=OUT, executor=executor),
-        data=data, command="the same again", on_event=on_event,
-    )  # fmt: skip
-    _append(control / "stages", "report\n")
-    report.write_report(pathlib.Path(OUT))
-    _append(control / "seconds", str(time.perf_counter() - began))
+    if death.kind == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(death.at), resource.RLIM_INFINITY))
+
+    def work() -> None:
+        began = time.perf_counter()
+        run(
+            dataclasses.replace(CONFIG, out=OUT, executor=executor),
+            data=data, command="the same again", on_event=on_event,
+        )  # fmt: skip
+        _append(control / "stages", "report\n")
+        report.write_report(pathlib.Path(OUT))
+        _append(control / "seconds", str(time.perf_counter() - began))
+
+    return guarded(work)
 
 
 def live(out: pathlib.Path, executor: str, death: Death) -> Life:
@@ -245,10 +268,16 @@ def undisturbed(out: pathlib.Path, executor: str) -> Whole:
     return Whole(life, files(out))
 
 
-def draw(rng: np.random.Generator, whole: Life) -> Death:
-    """Returns a death before an operation or at a time; a resumed run has fewer of both left."""
+def draw(rng: np.random.Generator, whole: Life, *, full: bool = False) -> Death:
+    """Returns a death, or a full disk; a resumed run has fewer operations and less time left."""
     share, together = rng.uniform() * rng.uniform(0.3, 1), bool(rng.integers(2))
-    if rng.uniform() < 0.5:
+    first = rng.uniform() < 0.5
+    if full and first:
+        return Death("full", 1 + int(share * whole.operations))
+    if full:
+        sizes = math.log(SMALLEST_BYTES), math.log(LARGEST_BYTES)
+        return Death("limit", int(math.exp(rng.uniform(*sizes))))
+    if first:
         return Death("file", 1 + int(share * whole.operations), together)
     return Death("clock", round(share * whole.seconds, 3), together)
 
@@ -284,9 +313,23 @@ def check(out: pathlib.Path, whole: Whole, *, epochs_again: int = 0, allowed: in
 
 
 def torment(
-    out: pathlib.Path, whole: Whole, rng: np.random.Generator, executor: str, most: int
+    out: pathlib.Path,
+    whole: Whole,
+    rng: np.random.Generator,
+    executor: str,
+    most: int,
+    *,
+    full: bool = False,
 ) -> list[dict[str, Any]]:
     """Kills one run up to `most` times, lets it end and checks it; returns its deaths.
+
+    Args:
+      out: the run folder.
+      whole: a run that nobody disturbed.
+      rng: draws the deaths.
+      executor: of the run.
+      most: deaths.
+      full: its disk is full instead.
 
     Raises:
       RuntimeError: it ended otherwise than by its death or well, or with other files.
@@ -294,13 +337,15 @@ def torment(
     deaths: list[dict[str, Any]] = []
     epochs = 0
     while True:
-        death = draw(rng, whole.life) if len(deaths) < most else Death("age")
+        death = draw(rng, whole.life, full=full) if len(deaths) < most else Death("age")
         life = live(out, executor, death)
         epochs += life.epochs
-        if life.code == 0:
+        if life.code == 0 and death.kind not in FULL:  # an exporter may have met the full disk
             break
-        if life.code != -signal.SIGKILL or death.kind == "age":
-            raise RuntimeError(f"{out.name} after {deaths} ended with {life.code}: {life.problem}")
+        if not _is_its_end(death, life):
+            raise RuntimeError(
+                f"{out.name} after {deaths} and {death} ended with {life.code}: {life.problem}"
+            )
         torn = rng.uniform() < TORN
         if torn:
             tear(out)
@@ -311,13 +356,23 @@ def torment(
     return deaths
 
 
+def _is_its_end(death: Death, life: Life) -> bool:
+    """Whether a life that did not end well ended as it should."""
+    if death.kind in FULL:
+        said = life.problem.strip().splitlines()
+        one_line = bool(said) and said[-1].startswith("error: ") and "Traceback" not in life.problem
+        return life.code == 0 or (life.code in (1, 2) and one_line)
+    return death.kind != "age" and life.code == -signal.SIGKILL
+
+
 def main() -> None:
     """Kills and publishes."""
     if sys.argv[1:2] == ["child"]:
-        return child(sys.argv[2])
+        sys.exit(child(sys.argv[2]))
     parser = argparse.ArgumentParser(description="Kills a run at random moments.")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="a new folder for runs")
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--full", type=int, default=20, help="full disks")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
@@ -328,12 +383,14 @@ def main() -> None:
     whole = {executor: undisturbed(work / executor, executor) for executor in WORKERS}
     if whole["inline"].files != whole["processes"].files:
         raise RuntimeError("the undisturbed runs of both executors differ")
-    while len(deaths) < args.kills:
-        executor = list(WORKERS)[runs % len(WORKERS)]
-        most = min(MOST_DEATHS, args.kills - len(deaths))
-        deaths += torment(work / f"run{runs}", whole[executor], rng, executor, most)
-        runs += 1
-        print(f"{len(deaths)} deaths, {runs} runs: all ended as they should", flush=True)
+    for full, wanted in ((False, args.kills), (True, args.kills + args.full)):
+        while len(deaths) < wanted:
+            executor = list(WORKERS)[runs % len(WORKERS)]
+            most = min(MOST_DEATHS, wanted - len(deaths))
+            out = work / f"run{runs}"
+            deaths += torment(out, whole[executor], rng, executor, most, full=full)
+            runs += 1
+            print(f"{len(deaths)} deaths, {runs} runs: all ended as they should", flush=True)
     names = ("kind", "all", "stage", "torn", "executor")
     counts = {n: dict(collections.Counter(str(death[n]) for death in deaths)) for n in names}
     undisturbed_runs = {name: of.life._asdict() | {"problem": None} for name, of in whole.items()}

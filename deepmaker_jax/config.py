@@ -110,6 +110,15 @@ class SearchConfig:
     """Training images that the search uses, a stratified subset, at least 1; None for all but the
     validation split."""
 
+    mode: Literal["generational", "asynchronous"] = "generational"
+    """generational waits for the slowest of a generation, and is byte for byte repeatable;
+    asynchronous proposes the next candidate as soon as one ends, so that many workers are never
+    idle, and which it proposes depends on which ended first."""
+
+    time_limit: float | None = None
+    """Seconds that a candidate may train, compiling apart, above 0; what takes longer ranks last.
+    None for no limit: with one, a clock decides, and the run is not repeatable."""
+
 
 @_documented
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +243,10 @@ class Config:
     workers: int = 0
     """Processes that train at once; 0 for one per core."""
 
+    retries: int = 1
+    """Times that a candidate is tried again whose worker process died or hung, or that ran out of
+    memory there: alone, once the others are through; at least 0."""
+
     program: Literal["auto", "plain", "map", "vmap"] = "auto"
     """How networks are compiled: map trains all that fit a size class in one program, vmap many of
     them side by side in it, plain each in a program of its own; auto takes what is faster on a CPU
@@ -251,8 +264,8 @@ class Config:
 
 # What changes no result, so that a resumed run may have it otherwise.
 FREE_FIELDS = (
-    "data", "out", "board", "targets", "executor", "workers", "program", "quiet", "accept_platform",
-    "reference", "experiment", "preset",
+    "data", "out", "board", "targets", "executor", "workers", "retries", "program", "quiet",
+    "accept_platform", "reference", "experiment", "preset",
 )  # fmt: skip
 COSTS = (
     "params", "macs", "peak_activation_bytes", "arena_bytes", "ethos_u_sram_bytes", "flash_bytes",
@@ -319,6 +332,7 @@ def check(config: Config) -> None:
     _whole("seed", config.seed, 0, 2**31 - 1)
     _share("validation_share", config.validation_share, open_low=True)
     _whole("workers", config.workers, 0)
+    _whole("retries", config.retries, 0)
     if config.side is not None:
         _whole("side", config.side, 4, 1024)
     for name in COSTS:
@@ -349,6 +363,8 @@ def _check_search(search: SearchConfig) -> None:
     _whole("search.epochs", search.epochs, 1)
     if search.images is not None:
         _whole("search.images", search.images, 1)
+    if search.time_limit is not None:
+        _above_zero("search.time-limit", search.time_limit)
     _share("search.crossover-rate", search.crossover_rate, closed_high=True)
     if search.mutation_rate is not None:
         _share("search.mutation-rate", search.mutation_rate, closed_high=True)
@@ -366,9 +382,7 @@ def _check_search(search: SearchConfig) -> None:
 def _check_train(train: TrainConfig) -> None:
     _whole("train.batch-size", train.batch_size, 2)
     for name in ("sgd_learning_rate", "adam_learning_rate", "adagrad_learning_rate"):
-        rate = getattr(train, name)
-        if not (_is_number(rate) and rate > 0):
-            raise InputError(f"train.{name.replace('_', '-')} (={rate}) must be above 0")
+        _above_zero(f"train.{name.replace('_', '-')}", getattr(train, name))
     _share("train.momentum", train.momentum)
     _share("train.label-smoothing", train.label_smoothing)
     _share("train.average-decay", train.average_decay)
@@ -385,6 +399,11 @@ def _whole(name: str, value: Any, low: int, high: int | None = None) -> None:
     if type(value) is not int or value < low or (high is not None and value > high):
         rule = f"at least {low}" if high is None else f"in {low}..{high}"
         raise InputError(f"{name} (={value}) must be a whole number, {rule}")
+
+
+def _above_zero(name: str, value: Any) -> None:
+    if not (_is_number(value) and value > 0):
+        raise InputError(f"{name} (={value}) must be above 0")
 
 
 def _is_number(value: Any) -> bool:

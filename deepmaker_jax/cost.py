@@ -170,7 +170,7 @@ _COSTS: dict[str, Callable[[tuple[Layer, ...], tuple[int, ...]], int]] = {
 }
 
 
-@functools.lru_cache(maxsize=262_144)
+@functools.lru_cache(maxsize=32_768)
 def cost_of(arch: ArchSpec, name: str) -> int:
     """Returns one cost of an architecture, by its name in `Cost`."""
     return _COSTS[name](_network(arch), arch.input_shape)

@@ -29,7 +29,7 @@ from deepmaker_jax.export.manifest import (
     read_manifest,
     standing,
 )
-from deepmaker_jax.files import load_json, lock, write_json
+from deepmaker_jax.files import load_json, lock, write_document
 from deepmaker_jax.machine import num_cores
 from deepmaker_jax.run_folder import FRONT
 
@@ -307,7 +307,7 @@ def _record(
     targets = {n: t for n, t in manifest.get("targets", {}).items() if n != backend.name}
     targets |= {} if target is None else {backend.name: target}
     manifest |= {"files": kept | entries, "targets": targets}
-    write_json(bundle / MANIFEST, manifest)
+    write_document(bundle / MANIFEST, manifest)
     return manifest
 
 

@@ -15,6 +15,17 @@ class MissingToolError(InputError):
     """A package or a program that is not installed; the message says what installs it."""
 
 
+class StorageError(RuntimeError):
+    """A disk that is full, read-only or gone.
+
+    It says nothing about a candidate: it ends the run, which goes on once there is room.
+    """
+
+
+class TimeLimitError(RuntimeError):
+    """A candidate has trained longer than it may."""
+
+
 class UnsupportedError(RuntimeError):
     """What cannot be done for a network though nothing went wrong; the message says why."""
 

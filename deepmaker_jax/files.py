@@ -1,6 +1,7 @@
-"""Files that are whole or absent, and JSON that is strict."""
+"""Files that are whole or absent, and JSON that is strict and carries its own sum."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -16,7 +17,11 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, StorageError
+
+SUM = "sum"  # the key of a document's own checksum
+# What a file system says that takes no more, whatever is asked of it.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def _finite(value: Any) -> Any:
@@ -38,18 +43,47 @@ def dump_json(value: Any, *, indent: int | None = None) -> str:
     )
 
 
+def checksum(document: dict[str, Any]) -> str:
+    """Returns 16 hex digits of SHA-256 over a document without its sum, as strict JSON."""
+    rest = {key: value for key, value in document.items() if key != SUM}
+    return hashlib.sha256(dump_json(rest).encode()).hexdigest()[:16]
+
+
 def load_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file; a document comes back without its sum.
 
     Raises:
       InputError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: name a run folder that an experiment wrote") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): restore or remove it") from None
+    if isinstance(value, dict) and SUM in value and value.pop(SUM) != checksum(value):
+        raise InputError(
+            f"{path} does not match its own {SUM}: restore or remove it, or if it was changed on "
+            f"purpose remove its {SUM}"
+        )
+    return value
+
+
+@contextlib.contextmanager
+def storing(path: pathlib.Path, *more: int) -> Iterator[None]:
+    """Turns what a file system refuses while `path` is written into a StorageError.
+
+    Args:
+      path: in the message.
+      *more: error numbers that are refusals here.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*REFUSALS, *more):
+            raise
+        reason = os.strerror(error.errno)
+        raise StorageError(f"{path} cannot be written ({reason})") from None
 
 
 @contextlib.contextmanager
@@ -57,21 +91,27 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path` and moves it there when the block succeeds.
 
     The data are on disk before the name changes, so a reader sees the old file
-    or the new one, whole.
+    or the new one, whole. The file's folder is made, but not the one above: a run
+    whose folder was removed must not bring parts of it back.
+
+    Raises:
+      StorageError: the file system takes no more.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with storing(path, errno.ENOENT):
+        path.parent.mkdir(exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        # mkstemp gives 0600; a result is as readable as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        with storing(path):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            # mkstemp gives 0600; a result is as readable as any other new file.
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -104,6 +144,13 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
     """Writes a file atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_document(path: pathlib.Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Writes a JSON object with its own sum, by which a flipped bit is noticed; returns it."""
+    document = document | {SUM: checksum(document)}
+    write_json(path, document)
+    return document
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

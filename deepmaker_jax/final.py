@@ -12,7 +12,7 @@ from deepmaker_jax import arch as arch_module
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
-from deepmaker_jax.errors import InputError, one_line
+from deepmaker_jax.errors import InputError, StorageError, one_line
 from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
 from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.execute import Outcome, Unit
@@ -22,6 +22,7 @@ from deepmaker_jax.export.worker import do_export
 from deepmaker_jax.files import replacing
 from deepmaker_jax.ledger import Record
 from deepmaker_jax.objective import scaled
+from deepmaker_jax.run_folder import MODELS
 from deepmaker_jax.search import Search, checkpoints, ledger_record, objective_values
 
 CALIBRATION_STREAM = 3 << 32  # beside the sampler's and the epochs' (1, 2)
@@ -48,7 +49,7 @@ def choose_members(s: Search, records: list[Record]) -> list[Record]:
 
 def weights_path(out: pathlib.Path, id: str) -> pathlib.Path:
     """Returns where a member's trained weights are: they are the first file of its bundle."""
-    return out / "models" / id / "weights.safetensors"
+    return out / MODELS / id / "weights.safetensors"
 
 
 def has_weights(out: pathlib.Path, id: str) -> bool:
@@ -159,6 +160,8 @@ def export_members(
     )
     try:
         for id, result in jobs:
+            if isinstance(result, StorageError):
+                raise result
             if isinstance(result, BaseException):
                 result = {"files": {}, "reason": f"not exported: {one_line(result)}"}
                 manifests[id] = result

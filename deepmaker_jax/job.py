@@ -12,6 +12,7 @@ import numpy as np
 
 from deepmaker_jax import config as config_module
 from deepmaker_jax import final, latency, program, run_folder
+from deepmaker_jax.asynchronous import search_asynchronously
 from deepmaker_jax.backends import BACKENDS
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
@@ -108,8 +109,16 @@ def run(
     timed = [o.name for o in chosen if o.timed]
     if timed:
         need(TFLITE, f"objective {timed[0]}", "leave it out")
-        document["reproducible"] = False
-        document["reason"] = f"objective {timed[0]} is measured by a clock"
+        document |= _not_reproducible(f"objective {timed[0]} is measured by a clock")
+    if config.search.time_limit is not None:
+        document |= _not_reproducible("search.time-limit is measured by a clock")
+    if config.search.mode == "asynchronous":
+        if timed:
+            raise InputError(
+                f"search.mode (=asynchronous) never lets the workers rest, in which objective "
+                f"{timed[0]} is measured: leave out one of them"
+            )
+        document |= _not_reproducible("an asynchronous search depends on what ends first")
     if config.final.export:
         need_exporters()
     algorithm = factory(
@@ -163,7 +172,7 @@ def run(
 def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, None, None]:
     """Search, full training, test and export, one after the other."""
     settings = s.config.search
-    num_known, num_workers = len(s.ledger.records), s.executor.num_workers
+    num_known, num_workers = len(s.ledger), s.executor.num_workers
     yield Started(str(out), settings.generations, settings.population, num_known, num_workers)
     began_with = set(s.feasible.targets)
     if num_known and set(named(s.config.targets)) != began_with:
@@ -171,7 +180,8 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
             f"the search keeps to what it began with ({', '.join(sorted(began_with)) or 'no'} "
             "targets): others are for the finished front"
         )
-    records = yield from search(s)
+    is_asynchronous = s.config.search.mode == "asynchronous"
+    records = yield from (search_asynchronously if is_asynchronous else search)(s)
     members = final.choose_members(s, records)
     if not members:
         yield Note("no candidate could be trained: see the reasons in the ledger")
@@ -182,12 +192,12 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     manifests = yield from final.export_members(
         trained, out, data, config=s.config, num_workers=workers
     )
-    if lost := len(s.ledger.lost()):
+    if lost := s.ledger.num_lost():
         reason = f"{lost} measurements were lost with their workers: run it again to make them"
         run_folder.not_reproducible(out, reason)
         yield Note(reason)
     front = final.front_document(s, members, finals, manifests)
-    run_folder.write_front(out, front)
+    front = run_folder.write_front(out, front)
     shutil.rmtree(checkpoints(out), ignore_errors=True)  # the bundles hold all that it held
     yield Finished(str(out), front)
 
@@ -270,6 +280,10 @@ def _choice(text: str) -> int | str:
         return text
 
 
+def _not_reproducible(reason: str) -> dict[str, Any]:
+    return {"reproducible": False, "reason": reason}
+
+
 def _name_of(factory: Any) -> str:
     """Returns a strategy's name, the same in every process."""
     if isinstance(factory, functools.partial):
@@ -282,7 +296,9 @@ def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Execu
     if name != "processes":
         return Lanes(task) if name == "lanes" else Inline(task)
     num_workers = config.workers or program.num_cores()
-    return Processes(task, num_workers=num_workers, folder=checkpoints(out) / "shared")
+    return Processes(
+        task, num_workers=num_workers, folder=checkpoints(out) / "shared", retries=config.retries
+    )
 
 
 def need_exporters() -> None:

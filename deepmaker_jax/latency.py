@@ -4,6 +4,7 @@ A network's int8 TFLite file is timed before the network is trained: latency
 depends on the architecture, hardly on what the weights are.
 """
 
+import errno
 import pathlib
 import shutil
 import time
@@ -14,10 +15,11 @@ import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.backends.timing import interleaved
-from deepmaker_jax.errors import one_line
+from deepmaker_jax.errors import StorageError, one_line
 from deepmaker_jax.execute import Outcome
 from deepmaker_jax.execute.pool import BrokenProcessPool, pooled
 from deepmaker_jax.export.litert import open_tflite
+from deepmaker_jax.files import storing
 from deepmaker_jax.ledger import WORKER_DIED
 
 NAME = "latency_ms"
@@ -83,7 +85,8 @@ def measure(
       folder: for the files while they are needed.
       num_workers: files that are made at once.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with storing(folder, errno.ENOENT):
+        folder.mkdir(exist_ok=True)
     paths = {id: folder / f"{id}.tflite" for id in archs}
     begun = time.perf_counter()
     making = pooled(
@@ -115,6 +118,8 @@ def measure(
 
 
 def _failed(id: str, error: BaseException) -> Outcome:
+    if isinstance(error, StorageError):
+        raise error
     if isinstance(error, BrokenProcessPool):
         reason = f"{WORKER_DIED} while its latency was measured"
     else:
@@ -137,7 +142,9 @@ def int8_file(arch: ArchSpec, *, seed: int = 0) -> bytes:
 
 
 def _make(arch: ArchSpec, path: str) -> None:
-    pathlib.Path(path).write_bytes(int8_file(arch))
+    data = int8_file(arch)
+    with storing(pathlib.Path(path), errno.ENOENT):
+        pathlib.Path(path).write_bytes(data)
 
 
 def _time(path: str) -> Latency:

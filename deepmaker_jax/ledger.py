@@ -1,17 +1,19 @@
 """The ledger: an append-only record of every measurement that a run paid for."""
 
-import hashlib
+import errno
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
-from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import dump_json, lock
+from deepmaker_jax.errors import InputError, StorageError
+from deepmaker_jax.files import SUM, checksum, dump_json, lock, storing
 
 NAME = "ledger.jsonl"
 WAY_OUT = "delete that line, and what it held is measured again"
-WORKER_DIED = "its worker died"  # how the reason of a lost candidate begins
+# How the reason of a lost candidate begins.
+WORKER_DIED, OUT_OF_MEMORY = "its worker died", "out of memory"
 KEYS = (
     "id", "generation", "genome", "arch", "parents", "fidelity", "objectives", "seconds",
     "status", "reason",
@@ -19,27 +21,29 @@ KEYS = (
 Record = dict[str, Any]
 
 
-def checksum(record: Record) -> str:
-    """Returns 16 hex digits of SHA-256 over the record without its `sum`."""
-    rest = {key: value for key, value in record.items() if key != "sum"}
-    return hashlib.sha256(dump_json(rest).encode()).hexdigest()[:16]
-
-
 def key(record: Record) -> tuple[str, str]:
     """Returns what a measurement is filed under: (id, fidelity as JSON)."""
     return record["id"], dump_json(record["fidelity"])
 
 
-def _parse(line: str, where: str) -> Record:
+def _parse(line: bytes, where: str) -> Record:
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8", errors="replace"))
     except (ValueError, RecursionError):
         raise InputError(f"{where} is not JSON: {WAY_OUT}") from None
     if not isinstance(record, dict) or any(name not in record for name in KEYS):
         raise InputError(f"{where} is not a measurement: {WAY_OUT}")
-    if record.get("sum") != checksum(record):
+    if record.get(SUM) != checksum(record):
         raise InputError(f"{where} does not match its checksum: {WAY_OUT}")
     return record
+
+
+def _scan(path: pathlib.Path) -> Iterator[tuple[int, Record]]:
+    """Yields (bytes, measurement) of every whole line, as `read`."""
+    with open(path, "rb") as file:
+        for i, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                yield len(line), _parse(line[:-1], f"{path} line {i}")
 
 
 def read(path: pathlib.Path) -> list[Record]:
@@ -52,11 +56,9 @@ def read(path: pathlib.Path) -> list[Record]:
       InputError: any other line is damaged.
     """
     try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        return [record for _, record in _scan(path)]
     except FileNotFoundError:
         return []
-    lines = text.split("\n")[:-1]
-    return [_parse(line, f"{path} line {i}") for i, line in enumerate(lines, 1)]
 
 
 def lost(record: Record) -> bool:
@@ -64,16 +66,15 @@ def lost(record: Record) -> bool:
 
     A worker is killed for want of memory, for example: the next may well live.
     """
-    return record["status"] == "failed" and str(record["reason"]).startswith(WORKER_DIED)
+    told = str(record["reason"]).startswith((WORKER_DIED, OUT_OF_MEMORY))
+    return record["status"] == "failed" and told
 
 
 class Ledger:
     """The open ledger of a run: a cache of measurements that writes every new one through.
 
-    A candidate that was lost may be measured again: the last record counts.
-
-    Attributes:
-      records: every measurement, oldest first.
+    A candidate that was lost may be measured again: the last record counts. In memory
+    is where each measurement stands, not what it says: a run may be long.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -82,44 +83,79 @@ class Ledger:
         Raises:
           InputError: the file is damaged, or another process has it open.
         """
-        self._file = open(path, "ab")  # noqa: SIM115 - it stays open
+        self.path = path
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - it stays open
+        self._places: dict[tuple[str, str], tuple[int, int]] = {}  # (offset, bytes) by key
+        self._lost: set[tuple[str, str]] = set()
+        self._asked: set[tuple[str, str]] = set()
+        self._end = self._num_records = 0
         try:
             lock(self._file, path.parent)
-            self.records = read(path)
+            for length, record in _scan(path):
+                self._note(record, length)
         except InputError:
             self._file.close()
             raise
-        self._by_key = {key(record): record for record in self.records}
-        self._asked: set[tuple[str, str]] = set()
-        whole = path.read_bytes().rfind(b"\n") + 1
-        if self._file.tell() > whole:
-            self._file.truncate(whole)
+        if self._file.tell() > self._end:
+            self._file.truncate(self._end)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yields every measurement, oldest first."""
+        return (record for _, record in _scan(self.path))
+
+    def __len__(self) -> int:
+        """Returns how many measurements it holds."""
+        return self._num_records
+
+    def _note(self, record: Record, length: int) -> None:
+        """Takes note of a line at the end."""
+        name = key(record)
+        self._places[name] = self._end, length
+        (self._lost.add if lost(record) else self._lost.discard)(name)
+        self._end += length
+        self._num_records += 1
 
     def find(self, id: str, fidelity: Record) -> Record | None:
         """Returns the measurement of (id, fidelity), or None."""
-        self._asked.add((id, dump_json(fidelity)))
-        return self._by_key.get((id, dump_json(fidelity)))
+        name = id, dump_json(fidelity)
+        self._asked.add(name)
+        if name not in self._places:
+            return None
+        offset, length = self._places[name]
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            return _parse(file.read(length), f"{self.path} at byte {offset}")
 
-    def lost(self) -> list[Record]:
-        """Returns the measurements that were lost, of those that `find` was asked for.
+    def num_lost(self) -> int:
+        """Returns how many measurements were lost, of those that `find` was asked for.
 
         Others are of no consequence: a run that resumes with a lost candidate
         measured may leave its former children behind.
         """
-        found = (self._by_key.get(key) for key in sorted(self._asked))
-        return [record for record in found if record is not None and lost(record)]
+        return len(self._lost & self._asked)
 
     def append(self, record: Record) -> Record:
-        """Writes one measurement to disk and returns it as it will be read back."""
+        """Writes one measurement to disk and returns it as it will be read back.
+
+        Raises:
+          StorageError: the disk takes no more, or the file is gone; no part of the line stays.
+        """
         record = json.loads(dump_json(record))
-        record["sum"] = checksum(record)
-        self._file.write((dump_json(record) + "\n").encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.records.append(record)
-        self._by_key[key(record)] = record
+        record[SUM] = checksum(record)
+        line = (dump_json(record) + "\n").encode()
+        with storing(self.path):
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                raise StorageError(f"{self.path} was removed while the run went on")
+            try:
+                if self._file.write(line) < len(line):  # a disk that fills up takes a part
+                    raise OSError(errno.ENOSPC, "")
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._file.truncate(self._end)
+                raise
+        self._note(record, len(line))
         return record
 
     def close(self) -> None:
-        """Closes the file; the records stay readable."""
+        """Closes the file; what it holds can still be found."""
         self._file.close()

@@ -12,11 +12,11 @@ from deepmaker_jax.data import Dataset
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Epoch, Note
 from deepmaker_jax.execute import Inline, Outcome, Unit
-from deepmaker_jax.files import load_json, write_json
+from deepmaker_jax.files import load_json, write_document
 from deepmaker_jax.final import export_members, has_weights, weights_path
 from deepmaker_jax.job import need_exporters
 from deepmaker_jax.ledger import NAME, Ledger
-from deepmaker_jax.run_folder import CONFIG, FRONT, claim, read_config
+from deepmaker_jax.run_folder import CHECKPOINTS, CONFIG, FRONT, claim, make_folders, read_config
 from deepmaker_jax.task import make_task
 
 
@@ -83,7 +83,7 @@ def _train(
         arch=from_json(arch),
         stage="final",
         num_epochs=num_epochs,
-        checkpoint=out / "checkpoints" / "state.msgpack",
+        checkpoint=out / CHECKPOINTS / "state.msgpack",
         weights=weights,
         start=weights_path(run, member),
     )
@@ -107,7 +107,7 @@ def _train(
             break
         if isinstance(event, Note):
             print(event.text)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     if not files:
         raise RuntimeError(f"{member} was not exported: run the same command again")
     for name, file in files.items():
@@ -128,7 +128,8 @@ def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> Ite
         path = out / CONFIG
         if path.exists() and load_json(path) != document:
             raise InputError(f"out (={out}) holds another training: name a new one with --out")
-        write_json(path, document)
+        write_document(path, document)
+        make_folders(out)
         yield
 
 

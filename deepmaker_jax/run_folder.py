@@ -11,10 +11,11 @@ from typing import Any
 from deepmaker_jax import config as config_module
 from deepmaker_jax.config import FREE_FIELDS, Config
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import load_json, remove_leftovers, write_json
+from deepmaker_jax.files import load_json, remove_leftovers, write_document
 
 CONFIG = "config.json"
 FRONT = "front.json"
+CHECKPOINTS, MODELS = "checkpoints", "models"
 SPARE_BYTES = 64 << 20  # weights, bundles and the report of a small run
 
 
@@ -110,20 +111,28 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
         before = old["config"]["search"]["generations"]
         if config.search.generations > before and (out / FRONT).exists():
             _set_aside(out / FRONT)  # the front of the shorter search
-    write_json(path, document)
+    write_document(path, document)
+    make_folders(out)
     return document
+
+
+def make_folders(out: pathlib.Path) -> None:
+    """Makes the folders that a run writes into; nothing else makes them, see `files.replacing`."""
+    for name in (CHECKPOINTS, MODELS):
+        (out / name).mkdir(exist_ok=True)
 
 
 def program_changed(out: pathlib.Path, reason: str) -> None:
     """Writes into config.json that candidates train in another program from here on, and why."""
     changes = [*load_json(out / CONFIG).get("program_changes", []), reason]
-    write_json(out / CONFIG, load_json(out / CONFIG) | {"program_changes": changes})
+    write_document(out / CONFIG, load_json(out / CONFIG) | {"program_changes": changes})
     not_reproducible(out, reason)
 
 
 def not_reproducible(out: pathlib.Path, reason: str) -> None:
     """Writes into config.json that a run again may end otherwise, and why."""
-    write_json(out / CONFIG, load_json(out / CONFIG) | {"reproducible": False, "reason": reason})
+    document = load_json(out / CONFIG) | {"reproducible": False, "reason": reason}
+    write_document(out / CONFIG, document)
 
 
 def _platform(document: dict[str, Any]) -> dict[str, Any]:
@@ -181,12 +190,15 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_front(out: pathlib.Path, front: dict[str, Any]) -> None:
-    """Writes front.json; one that differs, or is damaged, is kept beside it under a number."""
+def write_front(out: pathlib.Path, front: dict[str, Any]) -> dict[str, Any]:
+    """Writes and returns front.json's object, with its sum.
+
+    A file that differs, or is damaged, is kept beside it under a number.
+    """
     path = out / FRONT
     if path.exists() and not _holds(path, front):
         _set_aside(path)
-    write_json(path, front)
+    return write_document(path, front)
 
 
 def _holds(path: pathlib.Path, value: Any) -> bool:

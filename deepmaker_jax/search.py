@@ -2,7 +2,7 @@
 
 import itertools
 import pathlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from deepmaker_jax.feasible import Feasible
 from deepmaker_jax.latency import Timer
 from deepmaker_jax.ledger import Ledger, Record, lost
 from deepmaker_jax.objective import scaled
+from deepmaker_jax.run_folder import CHECKPOINTS
 from deepmaker_jax.types import Genome, Objective
 
 MAX_ASKS = 8  # times that a strategy is asked again for what was a duplicate or infeasible
@@ -72,42 +73,104 @@ def search(s: Search) -> Generator[Event, None, list[Record]]:
     theirs there, and goes on where it stopped. So the ledger is all that resume
     needs.
     """
-    size, settings = s.config.search.population, s.config.search
-    known: dict[str, Record] = {}  # every candidate of this run so far, in order
-    genomes = s.feasible.sample(_rng(s.config.seed, 0), num=size)
-    candidates = [Candidate(s.feasible.space.id(g), g, ()) for g in genomes]
-    if not candidates:
+    num_generations, tally = s.config.search.generations, Tally(s.objectives)
+    candidates = first_candidates(s)
+    records = yield from _measure(s, candidates, 0)
+    tally.add(records)
+    yield tally.summary(0)
+    teller = Teller(s, records)
+    for generation in range(1, num_generations):
+        candidates = teller.propose(generation, known=tally.known, num=s.config.search.population)
+        if not candidates:
+            yield exhausted(s, f"{generation} of {num_generations} generations")
+            break
+        records = yield from _measure(s, candidates, generation)
+        tally.add(records)
+        teller.tell(generation, records)
+        yield tally.summary(generation)
+    return tally.front
+
+
+def exhausted(s: Search, so_far: str) -> Note:
+    """Returns what a person is told once every network within the limits was measured."""
+    return Note(
+        f"space {s.feasible.space.name} has no network left within the limits that was not "
+        f"measured: the search ends after {so_far}"
+    )
+
+
+def first_candidates(s: Search, *, at_least: int = 0) -> list[Candidate]:
+    """Returns the population that a search begins with, or more, drawn by its seed.
+
+    Raises:
+      InputError: no network within the limits was found.
+    """
+    num = max(s.config.search.population, at_least)
+    genomes = s.feasible.sample(_rng(s.config.seed, 0), num=num)
+    if not len(genomes):
         raise InputError(
             f"no network of space {s.feasible.space.name} within the limits was found by sampling: "
             "raise the limits"
         )
-    records = yield from _measure(s, candidates, 0)
-    known |= {record["id"]: record for record in records}
-    yield _summary(s, 0, known)
-    params = _params(s)
-    key = jax.random.key(s.config.seed)
-    population, fitness = _told(s, records, size)
-    state = s.strategy.init(jax.random.fold_in(key, 0), population, fitness, params)
-    for generation in range(1, settings.generations):
-        key_ask, key_tell = jax.random.split(jax.random.fold_in(key, generation))
-        candidates = _propose(s, state, params, key_ask, generation, known)
-        if not candidates:
-            yield Note(
-                f"space {s.feasible.space.name} has no network left within the limits that was "
-                f"not measured: the search ends after {generation} of {settings.generations} "
-                "generations"
-            )
-            break
-        records = yield from _measure(s, candidates, generation)
-        known |= {record["id"]: record for record in records}
-        population, fitness = _told(s, records, size)
-        state, _ = s.strategy.tell(key_tell, population, fitness, state, params)
-        yield _summary(s, generation, known)
-    return front_records(list(known.values()), s.objectives)
+    return [Candidate(s.feasible.space.id(g), g, ()) for g in genomes]
 
 
-def _rng(seed: int, generation: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, SAMPLE_STREAM + generation]))
+class Tally:
+    """What a search has found so far: who was measured, and the best of them.
+
+    The front of everything is that of the last front and of what is new, so the others'
+    records are not kept: a search may be long.
+
+    Attributes:
+      known: ids of every candidate of this run so far.
+      front: ledger records of the best so far, sorted by error.
+    """
+
+    def __init__(self, objectives: tuple[Objective, ...]):
+        self.known: set[str] = set()
+        self.front: list[Record] = []
+        self._objectives = objectives
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Takes note of new measurements."""
+        self.known.update(record["id"] for record in records)
+        self.front = front_records([*self.front, *records], self._objectives)
+
+    def summary(self, generation: int) -> GenerationDone:
+        """Returns what is told at a generation's end."""
+        values = [objective_values(record, self._objectives) for record in self.front]
+        points = np.array(values, np.float64).reshape(-1, len(self._objectives))
+        volume = hypervolume(scaled(points, self._objectives))
+        return GenerationDone(generation, len(self.known), volume, self.front)
+
+
+class Teller:
+    """A strategy at work: told what was measured, asked for what to measure next."""
+
+    def __init__(self, s: Search, records: Sequence[Record]):
+        """Begins with the first population's measurements."""
+        self._s, self._params = s, _params(s)
+        self._key = jax.random.key(s.config.seed)
+        key = jax.random.fold_in(self._key, 0)
+        self._state = s.strategy.init(key, *_told(s, records), self._params)
+
+    def _keys(self, turn: int) -> jax.Array:
+        """Returns the keys of asking and of telling, of a turn from 1 on."""
+        return jax.random.split(jax.random.fold_in(self._key, turn))
+
+    def propose(self, turn: int, *, known: Collection[str], num: int) -> list[Candidate]:
+        """Returns up to `num` networks that are not among the `known`; see `_propose`."""
+        return _propose(self._s, self._state, self._params, self._keys(turn)[0], turn, known, num)
+
+    def tell(self, turn: int, records: Sequence[Record]) -> None:
+        """Tells the strategy up to a population of measurements."""
+        population, fitness = _told(self._s, records)
+        key = self._keys(turn)[1]
+        self._state, _ = self._s.strategy.tell(key, population, fitness, self._state, self._params)
+
+
+def _rng(seed: int, turn: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, SAMPLE_STREAM + turn]))
 
 
 def _params(s: Search) -> Any:
@@ -120,7 +183,7 @@ def _params(s: Search) -> Any:
     return params.replace(**{k: v for k, v in wanted.items() if hasattr(params, k)})
 
 
-def _told(s: Search, records: Sequence[Record], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _told(s: Search, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
     """Returns (genomes int32[size, g], fitness Float32[size, m]) for the strategy.
 
     Failed candidates, and the rows that a short generation lacks, have infinite
@@ -128,7 +191,7 @@ def _told(s: Search, records: Sequence[Record], size: int) -> tuple[np.ndarray, 
     """
     genomes = [record["genome"] for record in records]
     fitness = [objective_values(record, s.objectives) for record in records]
-    for _ in range(size - len(records)):
+    for _ in range(s.config.search.population - len(records)):
         genomes.append(genomes[0])
         fitness.append([np.inf] * len(s.objectives))
     return np.array(genomes, np.int32), np.array(fitness, np.float32)
@@ -153,18 +216,23 @@ def front_records(records: list[Record], objectives: Sequence[Objective]) -> lis
 
 
 def _propose(
-    s: Search, state: Any, params: Any, key: jax.Array, generation: int, known: dict[str, Record]
+    s: Search,
+    state: Any,
+    params: Any,
+    key: jax.Array,
+    turn: int,
+    known: Collection[str],
+    num: int,
 ) -> list[Candidate]:
-    """Returns the next generation: up to `population` networks that were never measured.
+    """Returns what to measure next: up to `num` networks that are not known.
 
     The strategy is asked a bounded number of times; a child that breaks a limit
     is shrunk until it fits; what is still missing is sampled.
     """
-    space, size = s.feasible.space, s.config.search.population
-    rng = _rng(s.config.seed, generation)
+    space, rng = s.feasible.space, _rng(s.config.seed, turn)
     if getattr(s.strategy, "samples_only", False):
         draws = _asked(s, state, params, key)
-        genomes = s.feasible.sample(rng, num=size, known=known.keys(), draws=draws)
+        genomes = s.feasible.sample(rng, num=num, known=known, draws=draws)
         return [Candidate(space.id(g), g, ()) for g in genomes]
     chosen: dict[str, Candidate] = {}
     population = np.asarray(state.population)
@@ -172,17 +240,19 @@ def _propose(
         children, asked = s.strategy.ask(jax.random.fold_in(key, attempt), state, params)
         rows = np.asarray(getattr(asked, "parents", np.full((len(children), 1), -1)))
         for child, parents in zip(np.asarray(children), np.asarray(rows), strict=True):
+            if len(chosen) == num:
+                break
             genome = s.feasible.shrink(rng, child)
-            if genome is None or len(chosen) == size:
+            if genome is None:
                 continue
             name = space.id(genome)
             if name not in known and name not in chosen:
                 lineage = [space.id(population[i]) for i in parents if i >= 0]
                 chosen[name] = Candidate(name, genome, tuple(dict.fromkeys(lineage)))
-        if len(chosen) == size:
+        if len(chosen) == num:
             break
-    missing = size - len(chosen)
-    sampled = s.feasible.sample(rng, num=missing, known=known.keys() | chosen.keys())
+    missing = num - len(chosen)
+    sampled = s.feasible.sample(rng, num=missing, known={*known, *chosen}) if missing else []
     return [*chosen.values(), *(Candidate(space.id(g), g, ()) for g in sampled)]
 
 
@@ -197,7 +267,7 @@ def _measure(
     s: Search, candidates: list[Candidate], generation: int
 ) -> Generator[Event, None, list[Record]]:
     """Trains what the ledger does not hold; returns the records in the candidates' order."""
-    found = {c.id: _known(s, c) for c in candidates}
+    found = {c.id: _known(s, c.id) for c in candidates}
     new = {c.id: c for c in candidates if found[c.id] is None}
     yield GenerationStarted(generation, len(candidates), len(new))
     if s.timer is not None:
@@ -207,16 +277,15 @@ def _measure(
         timed = s.ledger.find(candidate.id, latency.FIDELITY) if s.timer else None
         if timed is not None and timed["status"] != "ok":
             lacking = Outcome(candidate.id, "search", "failed", timed["reason"], {}, {})
-            record = s.ledger.append(_record(s, candidate, generation, lacking))
+            record = s.ledger.append(new_record(s, candidate, generation, lacking))
             found[candidate.id] = record
             num_done += 1
             yield Measured("search", record, num_done, len(candidates))
             continue
-        arch = s.feasible.space.decode(candidate.genome)
-        s.executor.submit(Unit(candidate.id, arch, "search", s.config.search.epochs))
+        s.executor.submit(as_unit(s, candidate))
     for result in s.executor.results():
         if isinstance(result, Outcome):
-            record = s.ledger.append(_record(s, new[result.id], generation, result))
+            record = s.ledger.append(new_record(s, new[result.id], generation, result))
             found[result.id] = record
             num_done += 1
             yield Measured("search", record, num_done, len(candidates))
@@ -238,7 +307,7 @@ def _time(
     waiting = 0.0
     for i, outcome in enumerate(s.timer(archs) if archs else (), 1):
         candidate = candidates[outcome.id]
-        record = s.ledger.append(_record(s, candidate, generation, outcome))
+        record = s.ledger.append(new_record(s, candidate, generation, outcome))
         waiting = max(waiting, outcome.measured.get("waiting_share", 0.0))
         yield Measured("latency", record, i, len(archs))
     if waiting > latency.BUSY:
@@ -248,33 +317,43 @@ def _time(
         )
 
 
-def _known(s: Search, candidate: Candidate) -> Record | None:
-    """Returns what the ledger holds of a candidate; nothing, if it was lost there.
+def as_unit(s: Search, candidate: Candidate) -> Unit:
+    """Returns what an executor is given to measure a candidate."""
+    arch = s.feasible.space.decode(candidate.genome)
+    return Unit(candidate.id, arch, "search", s.config.search.epochs)
+
+
+def _known(s: Search, id: str) -> Record | None:
+    """Returns what the ledger holds of a candidate; nothing, if it was lost there."""
+    record = s.ledger.find(id, s.fidelity)
+    return None if record is None or lost(record) else check_known(s, record)
+
+
+def check_known(s: Search, record: Record) -> Record:
+    """Returns a measurement of an earlier run, if it would be the same now.
 
     Raises:
       InputError: it was measured when the space or an objective meant something else.
     """
-    record = s.ledger.find(candidate.id, s.fidelity)
-    if record is None or lost(record):
-        return None
-    arch = arch_module.to_json(s.feasible.space.decode(candidate.genome))
-    if record["arch"] != arch:
+    space, id = s.feasible.space, record["id"]
+    genome = np.array(record["genome"], np.int32)
+    if space.id(genome) != id or record["arch"] != arch_module.to_json(space.decode(genome)):
         raise InputError(
-            f"space {s.feasible.space.name} decodes {candidate.id} to another network than when it "
-            "was measured: name a new --out, or the space anew"
+            f"space {space.name} decodes {id} to another network than when it was measured: name a "
+            "new --out, or the space anew"
         )
     if record["status"] == "ok":
         values = measure(s.objectives, record["costs"] | record["measured"])
         for name, value in values.items():
             if value != record["objectives"].get(name):
                 raise InputError(
-                    f"objective {name} of {candidate.id} was {record['objectives'].get(name)} when "
-                    f"it was measured and is {value} now: name a new --out"
+                    f"objective {name} of {id} was {record['objectives'].get(name)} when it was "
+                    f"measured and is {value} now: name a new --out"
                 )
     return record
 
 
-def _record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) -> Record:
+def new_record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) -> Record:
     """Returns the ledger line of a training in the search, or of a latency measured before it."""
     arch = s.feasible.space.decode(candidate.genome)
     costs: dict[str, float] = cost(arch)._asdict()
@@ -337,13 +416,6 @@ def ledger_record(id: str, *, outcome: Outcome, **rest: Any) -> Record:
     }
 
 
-def _summary(s: Search, generation: int, known: dict[str, Record]) -> GenerationDone:
-    records = list(known.values())
-    values = np.array([objective_values(record, s.objectives) for record in records])
-    volume = hypervolume(scaled(values, s.objectives))
-    return GenerationDone(generation, len(records), volume, front_records(records, s.objectives))
-
-
 def strategy_scale(objectives: tuple[Objective, ...]) -> Callable[[jax.Array], jax.Array]:
     """Returns the traced form of `scaled` that a strategy measures crowding on."""
     return lambda fitness: scaled(fitness, objectives, jnp)
@@ -351,4 +423,4 @@ def strategy_scale(objectives: tuple[Objective, ...]) -> Callable[[jax.Array], j
 
 def checkpoints(out: pathlib.Path) -> pathlib.Path:
     """Returns the folder of a run that holds what resume needs beside the ledger."""
-    return out / "checkpoints"
+    return out / CHECKPOINTS

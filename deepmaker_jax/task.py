@@ -60,6 +60,7 @@ def make_task(config: Config, data: Dataset) -> Task:
         input_scale=_input_scale(config, data.train_images),
         settings=config.train,
         seed=config.seed,
+        limit_seconds=config.search.time_limit,
     )
 
 

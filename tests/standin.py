@@ -1,20 +1,10 @@
 """A stand-in trainer: a formula instead of training, behind the executor's interface."""
 
-import hashlib
-
+from benchmarks.cluster import answer
 from deepmaker_jax.cost import cost
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute import Outcome
 from deepmaker_jax.latency import Latency
-
-
-def accuracy(arch) -> float:
-    """More parameters help, less and less; some choices are better; a hash stands for luck."""
-    luck = hashlib.sha256(repr(arch).encode()).digest()[0] / 25_500
-    taste = {"relu": 0.0, "relu6": 0.02, "hard_swish": 0.05, "silu": 0.06}.get(arch.activation, 0.1)
-    taste += {"none": 0.0, "stride": 0.05, "pool": 0.1}[arch.stem_reduction]
-    taste += 0.05 * (arch.stages[0].kernel == 5) + 0.03 * abs(len(arch.stages) - 2)
-    return max(0.0, 1 - 0.8 * (500 / (500 + cost(arch).params)) ** 0.3 - taste / 2 - luck)
 
 
 class StandIn:
@@ -36,7 +26,11 @@ class StandIn:
         self.units.append(unit)
 
     def results(self):
-        units, self.units = list(self._order(self.units)), []
+        while self.units:
+            units, self.units = list(self._order(self.units)), []
+            yield from self._do(units)
+
+    def _do(self, units):
         for unit in units:
             if self._stop_after is not None and len(self.done) >= self._stop_after:
                 raise KeyboardInterrupt
@@ -45,10 +39,7 @@ class StandIn:
             if unit.id in self._failing:
                 yield Outcome(unit.id, unit.stage, *self._failure, {}, {})
                 continue
-            right = accuracy(unit.arch)
-            measured = {"val_accuracy": right, "val_loss": 1 - right, "train_loss": 0.1}
-            seconds = {"compile": 1.0, "train": 2.0, "eval": 0.5}
-            yield Outcome(unit.id, unit.stage, "ok", None, measured, seconds)
+            yield answer(unit)
 
     def close(self):
         pass

@@ -1,7 +1,6 @@
 """Killed at any instant, or damaged in any file, a run ends as one that nobody disturbed.
 
-The long form of the first is `benchmarks/kill.py`. A flipped bit inside a JSON document can be
-another document: those have no sum of their own, and are cut, emptied and deleted here.
+The long form of the first is `benchmarks/kill.py`.
 """
 
 import dataclasses
@@ -37,14 +36,12 @@ DAMAGES = {
     "emptied": lambda data: b"",
     "deleted": None,
 }
-# A flipped bit in a document may make another one; a bundle's other files are held to their sums,
-# for which being cut or empty is nothing else.
+# A bundle's other files are held to their sums, for which being cut or empty is nothing else.
 CASES = [
     (name, damage)
     for name in NAMES
     for damage in DAMAGES
-    if not (name.endswith(".json") and damage == "flipped")
-    and (damage in ("flipped", "deleted") or name.endswith((".json", ".jsonl")))
+    if damage in ("flipped", "deleted") or name.endswith((".json", ".jsonl"))
 ]
 
 
@@ -60,6 +57,15 @@ def test_a_killed_run_in_worker_processes_ends_with_the_bytes_of_an_inline_one(f
     _, whole = finished
     deaths = kill.torment(tmp_path / "run", whole, np.random.default_rng(1), "processes", most=1)
     assert len(deaths) == 1
+
+
+@pytest.mark.parametrize(("seed", "kind"), [(0, "full"), (1, "limit")])
+def test_a_run_that_met_a_full_disk_ends_with_one_line_and_then_with_the_same_bytes(
+    finished, tmp_path, seed, kind
+):
+    rng = np.random.default_rng(seed)
+    (death,) = kill.torment(tmp_path / "run", finished[1], rng, "inline", most=1, full=True)
+    assert death["kind"] == kind
 
 
 def test_what_a_killed_run_did_otherwise_is_noticed(finished, tmp_path):

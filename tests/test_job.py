@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -10,7 +11,7 @@ from deepmaker_jax import (
     make_dataset,
 )
 from deepmaker_jax.cli import main
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.events import (
     Exported,
     FinalStarted,
@@ -156,6 +157,44 @@ def test_two_runs_on_one_folder_are_refused(tmp_path):
 
     with pytest.raises(Stopped):
         go(tmp_path / "run", stop=second)
+
+
+def test_a_run_whose_folder_is_removed_stops_and_brings_nothing_back(tmp_path):
+    def remove(event):
+        if isinstance(event, Measured):
+            shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(StorageError, match=r"ledger\.jsonl was removed while the run went on"):
+        go(tmp_path / "run", stop=remove)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_asynchronous_run_says_what_it_is_and_a_finished_one_does_nothing_again(tmp_path):
+    search = dataclasses.replace(TINY.search, mode="asynchronous")
+    config = dataclasses.replace(TINY, search=search)
+    front, events = go(tmp_path / "run", config=config)
+    assert [e.num_candidates for e in of_kind(events, GenerationDone)] == [4, 8, 12]
+    assert len(of_kind(events, Measured)) == 12 + len(front["members"])
+    document = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert document["reproducible"] is False
+    assert document["reason"] == "an asynchronous search depends on what ends first"
+    before = files(tmp_path / "run")
+    again, events = go(tmp_path / "run", config=config)
+    assert again == front
+    assert of_kind(events, Measured) == []
+    assert files(tmp_path / "run") == before
+
+
+def test_a_time_limit_for_candidates_is_recorded_as_what_is_not_repeatable(tmp_path):
+    search = dataclasses.replace(TINY.search, time_limit=60.0)
+    with pytest.raises(Stopped):
+        go(
+            tmp_path / "run",
+            config=dataclasses.replace(TINY, search=search),
+            stop=lambda event: isinstance(event, Started),
+        )
+    document = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert document["reason"] == "search.time-limit is measured by a clock"
 
 
 def test_a_run_in_which_everything_fails_ends_with_an_empty_front(tmp_path):

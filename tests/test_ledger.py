@@ -7,6 +7,7 @@ import pytest
 
 from deepmaker_jax import ledger
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.files import checksum
 
 
 def record(name="a" * 12, epochs=1, **rest):
@@ -52,16 +53,16 @@ def test_of_a_lost_measurement_that_was_made_again_the_last_counts(path):
     died = record(status="failed", reason="its worker died (signal 9)")
     write(path, died, record("b" * 12, status="failed", reason="ValueError: its worker died"))
     book = ledger.Ledger(path)
-    assert book.lost() == []
+    assert book.num_lost() == 0
     for name in ("a", "b", "c"):
         book.find(name * 12, died["fidelity"])
-    assert [item["id"] for item in book.lost()] == ["a" * 12]
+    assert book.num_lost() == 1
     book.append(record())
-    assert book.lost() == []
+    assert book.num_lost() == 0
     book.close()
     book = ledger.Ledger(path)
     assert book.find("a" * 12, died["fidelity"])["status"] == "ok"
-    assert book.lost() == []
+    assert book.num_lost() == 0
     book.close()
 
 
@@ -74,7 +75,7 @@ def test_lines_are_strict_json_with_sorted_keys_and_a_checksum(path):
     write(path, record())
     line = json.loads(path.read_text())
     assert list(line) == sorted(line)
-    assert line["sum"] == ledger.checksum(line)
+    assert line["sum"] == checksum(line)
     assert len(line["sum"]) == 16
 
 

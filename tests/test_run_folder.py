@@ -12,6 +12,7 @@ from deepmaker_jax import config as config_module
 from deepmaker_jax import run_folder
 from deepmaker_jax.config import Config
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.files import load_json
 
 DOCUMENT = {
     "config": config_module.to_json(Config()),
@@ -66,7 +67,7 @@ def test_a_full_disk_is_refused_and_leaves_no_folder(tmp_path):
 def test_the_same_run_is_accepted_again(tmp_path):
     run_folder.begin(tmp_path, DOCUMENT, Config())
     run_folder.begin(tmp_path, copy.deepcopy(DOCUMENT), Config())
-    assert json.loads((tmp_path / "config.json").read_text()) == DOCUMENT
+    assert load_json(tmp_path / "config.json") == DOCUMENT
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_what_changes_results_is_refused_with_the_field(tmp_path, path, value, m
     run_folder.begin(tmp_path, DOCUMENT, Config())
     with pytest.raises(InputError, match=message):
         run_folder.begin(tmp_path, changed(path, value), Config())
-    assert json.loads((tmp_path / "config.json").read_text()) == DOCUMENT
+    assert load_json(tmp_path / "config.json") == DOCUMENT
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_an_accepted_platform_is_recorded_for_good(tmp_path):
     new, accept = changed("versions/jax", "0.11.0"), Config(accept_platform=True)
     run_folder.begin(tmp_path, new, accept)
     run_folder.begin(tmp_path, new, Config())
-    document = json.loads((tmp_path / "config.json").read_text())
+    document = load_json(tmp_path / "config.json")
     assert document["reproducible"] is False
     assert document["accepted_platforms"] == [
         {"versions": {"jax": "0.10.2"}, "platform": {"machine": "x86_64"}}

@@ -11,7 +11,7 @@ from deepmaker_jax.cost import cost
 from deepmaker_jax.events import GenerationDone, GenerationStarted, Measured, Note
 from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.feasible import make
-from deepmaker_jax.ledger import Ledger
+from deepmaker_jax.ledger import Ledger, read
 from deepmaker_jax.objective import built_in
 from deepmaker_jax.search import Search, front_records, search, strategy_scale
 from deepmaker_jax.spaces import deepmaker, neuropower
@@ -47,7 +47,7 @@ def prepare_timed(path, executor, timer, **rest):
     return prepare(path, executor, **rest)._replace(objectives=objectives, timer=timer)
 
 
-def finish(s):
+def finish(s, search=search):
     """Runs the search to its end; returns (events, front)."""
     events, loop = [], search(s)
     with contextlib.closing(s.ledger):
@@ -72,7 +72,7 @@ def test_every_candidate_is_new_feasible_and_measured_once(tmp_path):
     ids = [event.record["id"] for event in of_kind(events, Measured)]
     assert len(ids) == len(set(ids)) == 5 * 8
     assert [e.num_new for e in of_kind(events, GenerationStarted)] == [8] * 5
-    for record in s.ledger.records:
+    for record in read(s.ledger.path):
         assert cost(s.feasible.space.decode(record["genome"])).params <= 50_000
         assert s.feasible.space.id(record["genome"]) == record["id"]
         assert record["objectives"]["error"] == pytest.approx(
@@ -84,7 +84,9 @@ def test_every_candidate_is_new_feasible_and_measured_once(tmp_path):
 def test_the_front_is_the_non_dominated_set_of_everything_measured(tmp_path):
     s = prepare(tmp_path / "ledger.jsonl", StandIn())
     _, front = finish(s)
-    points = {r["id"]: (r["objectives"]["error"], r["costs"]["params"]) for r in s.ledger.records}
+    points = {
+        r["id"]: (r["objectives"]["error"], r["costs"]["params"]) for r in read(s.ledger.path)
+    }
     best = {
         i
         for i, (e, p) in points.items()
@@ -97,9 +99,9 @@ def test_the_front_is_the_non_dominated_set_of_everything_measured(tmp_path):
 def test_children_name_parents_of_earlier_generations(tmp_path):
     s = prepare(tmp_path / "ledger.jsonl", StandIn())
     finish(s)
-    generation = {record["id"]: record["generation"] for record in s.ledger.records}
-    assert all(r["parents"] == [] for r in s.ledger.records if r["generation"] == 0)
-    children = [r for r in s.ledger.records if r["generation"] > 0 and r["parents"]]
+    generation = {record["id"]: record["generation"] for record in read(s.ledger.path)}
+    assert all(r["parents"] == [] for r in read(s.ledger.path) if r["generation"] == 0)
+    children = [r for r in read(s.ledger.path) if r["generation"] > 0 and r["parents"]]
     assert len(children) > 20
     for record in children:
         assert 1 <= len(record["parents"]) <= 2
@@ -152,7 +154,7 @@ def test_failed_candidates_are_recorded_with_their_reason_and_never_in_the_front
     failing = {record["id"] for record in front[:2]}
     s = prepare(tmp_path / "b", StandIn(failing=failing))
     _, other = finish(s)
-    failed = [r for r in s.ledger.records if r["id"] in failing]
+    failed = [r for r in read(s.ledger.path) if r["id"] in failing]
     assert failed
     assert {(r["status"], r["reason"]) for r in failed} == {("diverged", "loss nan")}
     assert all(r["objectives"] == {"error": None, "params": None} for r in failed)
@@ -166,7 +168,7 @@ def test_a_candidate_lost_with_its_worker_is_measured_again_on_resume(tmp_path):
     died = StandIn(failing=failing, failure=("failed", "its worker died (signal 9)"))
     s = prepare(tmp_path / "run", died)
     _, without = finish(s)
-    assert {r["id"] for r in s.ledger.lost()} == failing
+    assert s.ledger.num_lost() == len(failing)
     assert not failing & {record["id"] for record in without}
     resumed = StandIn()
     s = prepare(tmp_path / "run", resumed)
@@ -174,7 +176,7 @@ def test_a_candidate_lost_with_its_worker_is_measured_again_on_resume(tmp_path):
     assert resumed.done[0] == (whole[0]["id"], "search")
     # Not `bare`: a child that both searches asked for has its first one's generation and parents.
     assert [(r["id"], r["measured"]) for r in front] == [(r["id"], r["measured"]) for r in whole]
-    assert s.ledger.lost() == []
+    assert s.ledger.num_lost() == 0
 
 
 def test_a_search_in_which_everything_fails_ends_with_an_empty_front(tmp_path):
@@ -227,10 +229,10 @@ def test_random_search_is_asked_and_its_draws_are_spread_over_the_sizes(tmp_path
     s = prepare(tmp_path / "a", StandIn(), strategy=RandomSearch, generations=4, population=16)
     finish(s)
     assert len(asked) >= 3
-    ids = [record["id"] for record in s.ledger.records]
+    ids = [record["id"] for record in read(s.ledger.path)]
     assert len(set(ids)) == len(ids) == 4 * 16
-    assert all(record["parents"] == [] for record in s.ledger.records)
-    sizes = np.sort([r["costs"]["params"] for r in s.ledger.records if r["generation"] > 0])
+    assert all(record["parents"] == [] for record in read(s.ledger.path))
+    sizes = np.sort([r["costs"]["params"] for r in read(s.ledger.path) if r["generation"] > 0])
     assert sizes[-1] <= LIMITS.params
     assert np.median(sizes) < 0.3 * LIMITS.params  # of uniform draws half are at the limit
     assert sizes[0] < 0.05 * LIMITS.params
@@ -239,8 +241,8 @@ def test_random_search_is_asked_and_its_draws_are_spread_over_the_sizes(tmp_path
 def test_the_front_of_records_ranks_by_error_then_size_then_id(tmp_path):
     s = prepare(tmp_path / "a", StandIn())
     finish(s)
-    twin = dict(s.ledger.records[0], id="0" * 12)
-    records = front_records([*s.ledger.records, twin], OBJECTIVES)
+    twin = dict(read(s.ledger.path)[0], id="0" * 12)
+    records = front_records([*read(s.ledger.path), twin], OBJECTIVES)
     keys = [(r["objectives"]["error"], r["objectives"]["params"], r["id"]) for r in records]
     assert keys == sorted(keys)
 
@@ -257,12 +259,12 @@ def test_latency_is_measured_once_before_training_and_kept(tmp_path):
     assert set(timer.timed) == {id for id, _ in executor.done}
     stages = [(e.stage, e.record["generation"]) for e in of_kind(events, Measured)]
     assert stages == [x for g in range(3) for x in [("latency", g)] * 8 + [("search", g)] * 8]
-    clock = {r["id"]: r["measured"]["latency_ms"] for r in latencies(s.ledger.records)}
-    trained = [r for r in s.ledger.records if r["fidelity"]["name"] == "search"]
+    clock = {r["id"]: r["measured"]["latency_ms"] for r in latencies(read(s.ledger.path))}
+    trained = [r for r in read(s.ledger.path) if r["fidelity"]["name"] == "search"]
     assert {r["id"]: r["objectives"]["latency_ms"] for r in trained} == clock
     assert {r["id"]: r["costs"]["latency_ms"] for r in trained} == clock
     assert len(front) > 1
-    for record in latencies(s.ledger.records):
+    for record in latencies(read(s.ledger.path)):
         assert record["objectives"] == {"error": None, "latency_ms": None}
 
 
@@ -276,7 +278,7 @@ def test_a_search_that_was_stopped_reads_latencies_back(tmp_path):
         s = prepare_timed(path, StandIn(), second, generations=3)
         _, front = finish(s)
         assert not set(first.timed) & set(second.timed)
-        assert len(latencies(s.ledger.records)) == len(first.timed) + len(second.timed) == 24
+        assert len(latencies(read(s.ledger.path))) == len(first.timed) + len(second.timed) == 24
         third = StandInTimer(drift=1.0)
         _, again = finish(prepare_timed(path, StandIn(), third, generations=3))
         assert again == front
@@ -291,7 +293,7 @@ def test_a_candidate_without_a_latency_is_not_trained_and_says_why(tmp_path):
     _, other = finish(s)
     assert not failing & {record["id"] for record in other}
     assert not failing & {id for id, _ in executor.done}
-    failed = [r for r in s.ledger.records if r["id"] in failing]
+    failed = [r for r in read(s.ledger.path) if r["id"] in failing]
     assert [r["fidelity"]["name"] for r in failed] == ["latency", "search"]
     assert {(r["status"], r["reason"]) for r in failed} == {("failed", "no latency: RuntimeError")}
 
@@ -299,14 +301,14 @@ def test_a_candidate_without_a_latency_is_not_trained_and_says_why(tmp_path):
 def test_a_latency_lost_with_its_worker_is_measured_again_on_resume(tmp_path):
     s = prepare_timed(tmp_path / "a", StandIn(), StandInTimer(), generations=1)
     finish(s)
-    ids = {s.ledger.records[0]["id"]}
+    ids = {read(s.ledger.path)[0]["id"]}
     died = StandInTimer(failing=ids, reason="its worker died while its latency was measured")
     finish(prepare_timed(tmp_path / "b", StandIn(), died, generations=1))
     timer, executor = StandInTimer(), StandIn()
     s = prepare_timed(tmp_path / "b", executor, timer, generations=1)
     finish(s)
     assert set(timer.timed) == {id for id, _ in executor.done} == ids
-    assert s.ledger.lost() == []
+    assert s.ledger.num_lost() == 0
 
 
 def test_a_busy_machine_is_told(tmp_path):

@@ -1,6 +1,5 @@
 """Units in this process, one after the other, in a thread beside the host loop."""
 
-import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -28,16 +27,27 @@ class Inline:
         keep_programs()
         self._task = task
         self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[Epoch | ProgramChanged | Outcome] = queue.SimpleQueue()
+        # The exception is what ended the thread.
+        self._results: queue.SimpleQueue[Epoch | ProgramChanged | Outcome | BaseException] = (
+            queue.SimpleQueue()
+        )
         self._num_open = 0
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
+    def _live(self) -> None:
+        try:
+            self._work()
+        except Closed:
+            return
+        except BaseException as error:  # noqa: BLE001 - `results` raises it, in the host loop
+            self._results.put(error)
+
     def _work(self) -> None:
-        while (unit := self._units.get()) is not None and not self._closed.is_set():
-            with contextlib.suppress(Closed):
-                self._results.put(do_unit(unit, self._task, self._results.put, self._go_on))
+        while (unit := self._units.get()) is not None:
+            self._go_on()
+            self._results.put(do_unit(unit, self._task, self._results.put, self._go_on))
 
     def _go_on(self) -> None:
         if self._closed.is_set():
@@ -52,6 +62,8 @@ class Inline:
         """Yields progress and outcomes until no submitted unit is left."""
         while self._num_open:
             result = self._results.get()
+            if isinstance(result, BaseException):
+                raise result
             self._num_open -= isinstance(result, Outcome)
             yield result
 

@@ -1,13 +1,13 @@
 """Units side by side in the lanes of their size classes' programs, in a thread of this process."""
 
-import contextlib
 import heapq
 import itertools
 
 import jax
 
+from deepmaker_jax.errors import StorageError
 from deepmaker_jax.events import ProgramChanged
-from deepmaker_jax.execute.inline import Closed, Inline
+from deepmaker_jax.execute.inline import Inline
 from deepmaker_jax.execute.unit import StageName, Task, Unit
 from deepmaker_jax.execute.work import do_unit, job_of, on_device, outcome_of
 from deepmaker_jax.lanes.size_class import SizeClass
@@ -40,16 +40,14 @@ class Lanes(Inline):
         super().__init__(task)
 
     def _work(self) -> None:
-        with contextlib.suppress(Closed):
-            while True:
-                self._sort(wait=not any(self._waiting.values()))
-                (stage, of), units = max(self._waiting.items(), key=lambda item: len(item[1]))
-                if of is not None:
-                    self._side_by_side(stage, of, units)
-                else:
-                    *_, unit = heapq.heappop(units)
-                    tell = self._results.put
-                    self._results.put(do_unit(unit, self._task, tell, self._go_on))
+        while True:
+            self._sort(wait=not any(self._waiting.values()))
+            (stage, of), units = max(self._waiting.items(), key=lambda item: len(item[1]))
+            if of is not None:
+                self._side_by_side(stage, of, units)
+            else:
+                *_, unit = heapq.heappop(units)
+                self._results.put(do_unit(unit, self._task, self._results.put, self._go_on))
 
     def _sort(self, *, wait: bool) -> None:
         """Puts what was submitted into the queue of its size class; waits for the first one."""
@@ -96,6 +94,8 @@ class Lanes(Inline):
             for job, trained in population.train(next_job, self._go_on):
                 doing.remove(job.key)
                 self._results.put(outcome_of(job.key, trained))
+        except StorageError:
+            raise
         except Exception as error:  # noqa: BLE001 - a program that fails must not end a run
             lost = doing or [unit for *_, unit in units]
             if is_out_of_memory(error):

@@ -5,20 +5,26 @@ import multiprocessing
 import multiprocessing.connection
 import pathlib
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute import runtime
 from deepmaker_jax.execute.unit import Outcome, Task, Unit, arrays
 from deepmaker_jax.execute.work import do_unit
 from deepmaker_jax.files import replacing
-from deepmaker_jax.ledger import WORKER_DIED
+from deepmaker_jax.ledger import OUT_OF_MEMORY, WORKER_DIED
 
 READY = "ready"  # a worker's first word: its imports worked, so what kills it now is its unit
+ALIVE = "alive"
+ALIVE_SECONDS = 5.0  # between two signs of life of a worker that trains
+# Without one for so long, a worker is taken for hung: compiling, which gives none, takes a minute.
+PATIENCE_SECONDS = 600.0
+TICK_SECONDS = 10.0
 
 
 class _Worker(NamedTuple):
@@ -30,16 +36,24 @@ def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
     """A worker's whole life: READY, then units in, progress and outcomes out, to the pipe's end."""
     runtime.end_with_parent()
     runtime.keep_programs()
-    shared = {
-        name: np.load(folder / f"{name}.npy", mmap_mode="r")
-        for name, value in task._asdict().items()
-        if value is None
-    }
+    shared = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     task = task._replace(**shared)
+    told = time.monotonic()
+
+    def on_steps() -> None:
+        nonlocal told
+        if time.monotonic() - told > ALIVE_SECONDS:
+            connection.send(ALIVE)
+            told = time.monotonic()
+
     try:
         connection.send(READY)
         while True:
-            connection.send(do_unit(connection.recv(), task, connection.send))
+            unit = connection.recv()
+            try:
+                connection.send(do_unit(unit, task, connection.send, on_steps))
+            except StorageError as error:
+                connection.send(error)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone: so is the reason to work
 
@@ -47,19 +61,38 @@ def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
 class Processes:
     """The executor for CPUs: `num_workers` processes, started with spawn.
 
-    A worker that dies is replaced and its unit is done once more; when that
-    worker dies too, the unit comes back as failed. Only workers that die before
-    they are ready, whatever they were to do, end the run.
+    A worker that dies, or hangs and is killed, is replaced. Its unit, and one that ran
+    out of memory, is done again once the others are through: alone, with all the memory
+    there is. Only workers that die before they are ready, whatever they were to do, end
+    the run.
     """
 
-    def __init__(self, task: Task, *, num_workers: int, folder: pathlib.Path):
-        """Starts nothing yet: the first unit writes the data into `folder` and starts workers."""
+    def __init__(
+        self,
+        task: Task,
+        *,
+        num_workers: int,
+        folder: pathlib.Path,
+        retries: int = 1,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ):
+        """Starts nothing yet: the first unit writes the data into `folder` and starts workers.
+
+        Args:
+          task: what units share.
+          num_workers: units at once.
+          folder: for the data, as long as the executor is open.
+          retries: times that a unit is done again.
+          patience_seconds: without a sign of life, after which a worker is killed.
+        """
         self.num_workers = num_workers
-        self._folder = folder
-        self._task = task
+        self._folder, self._task = folder, task
+        self._retries, self._patience = retries, patience_seconds
         self._waiting: collections.deque[Unit] = collections.deque()
+        self._again: collections.deque[Unit] = collections.deque()  # alone, after those that wait
+        self._num_tries: collections.Counter[Unit] = collections.Counter()
         self._doing: dict[_Worker, Unit | None] = {}
-        self._repeated: set[Unit] = set()
+        self._silent: dict[_Worker, float] = {}  # seconds without a word
         self._starting: set[_Worker] = set()
         self._num_unready = 0  # workers in a row that died while they were starting
 
@@ -83,7 +116,7 @@ class Processes:
             process.start()
         theirs.close()
         worker = _Worker(process, mine)
-        self._doing[worker] = None
+        self._doing[worker], self._silent[worker] = None, 0.0
         self._starting.add(worker)
 
     def submit(self, unit: Unit) -> None:
@@ -95,37 +128,73 @@ class Processes:
 
     def _hand_out(self) -> None:
         for worker, unit in list(self._doing.items()):
-            if unit is None and self._waiting:
-                self._doing[worker] = self._waiting.popleft()
+            if unit is None and (next_unit := self._next()) is not None:
+                self._doing[worker], self._silent[worker] = next_unit, 0.0
                 try:
-                    worker.connection.send(self._doing[worker])
+                    worker.connection.send(next_unit)
                 except (BrokenPipeError, ConnectionResetError):
                     continue  # `results` finds the dead worker and reports its unit
 
+    def _next(self) -> Unit | None:
+        if self._waiting:
+            return self._waiting.popleft()
+        return self._again.popleft() if self._again and not any(self._doing.values()) else None
+
     def results(self) -> Iterator[Epoch | Outcome]:
         """Yields progress and outcomes until no submitted unit is left."""
-        while self._waiting or any(self._doing.values()):
+        while self._waiting or self._again or any(self._doing.values()):
             by_connection = {worker.connection: worker for worker in self._doing}
-            ready: list[Any] = multiprocessing.connection.wait(list(by_connection))
+            began = time.monotonic()
+            ready: list[Any] = multiprocessing.connection.wait(list(by_connection), TICK_SECONDS)
+            self._mind(min(time.monotonic() - began, TICK_SECONDS))
             for connection in ready:
                 worker = by_connection[connection]
                 try:
                     result = connection.recv()
+                    self._silent[worker] = 0.0
                 except (EOFError, ConnectionResetError):
                     result = self._bury(worker)
+                if isinstance(result, StorageError):
+                    raise result
                 if result == READY:
                     self._starting.discard(worker)
                     self._num_unready = 0
-                    continue
                 if isinstance(result, Outcome) and worker in self._doing:
-                    self._doing[worker] = None
+                    result = self._finish(worker, result)
                 self._hand_out()
-                if result is not None:
+                if isinstance(result, Epoch | Outcome):
                     yield result
+
+    def _mind(self, seconds: float) -> None:
+        """Kills workers that have hung; `results` then finds them dead.
+
+        Args:
+          seconds: that have passed, those in which this process was stopped left out.
+        """
+        for worker, unit in self._doing.items():
+            if unit is not None or worker in self._starting:
+                self._silent[worker] += seconds
+                if self._silent[worker] > self._patience:
+                    worker.process.kill()
+
+    def _finish(self, worker: _Worker, outcome: Outcome) -> Outcome | None:
+        """Frees a worker; returns its outcome, or None if its unit is done again."""
+        unit, self._doing[worker] = self._doing[worker], None
+        assert unit is not None
+        is_lost = outcome.status == "failed" and str(outcome.reason).startswith(OUT_OF_MEMORY)
+        return None if is_lost and self._is_done_again(unit) else outcome
+
+    def _is_done_again(self, unit: Unit) -> bool:
+        """Whether a unit that was lost has a try left; if so, it waits for that."""
+        self._num_tries[unit] += 1
+        if self._num_tries[unit] > self._retries:
+            return False
+        self._again.append(unit)
+        return True
 
     def _bury(self, worker: _Worker) -> Outcome | None:
         """Replaces a dead worker; returns what became of its unit."""
-        unit = self._doing.pop(worker)
+        unit, silent = self._doing.pop(worker), self._silent.pop(worker)
         worker.process.join()
         was_ready = worker not in self._starting
         self._starting.discard(worker)
@@ -139,22 +208,24 @@ class Processes:
         self._start()
         if unit is None:
             return None
-        if unit not in self._repeated or not was_ready:
-            if was_ready:
-                self._repeated.add(unit)
+        if not was_ready:
             self._waiting.appendleft(unit)
+            return None
+        if self._is_done_again(unit):
             return None
         code = worker.process.exitcode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if silent > self._patience:
+            how = f"no sign of life for {self._patience:g} s"
         return Outcome(unit.id, unit.stage, "failed", f"{WORKER_DIED} ({how})", {}, {})
 
     def close(self) -> None:
         """Ends the workers at once and removes the shared data."""
         for worker in self._doing:
             worker.connection.close()
-            worker.process.terminate()
+            worker.process.kill()
         for worker in self._doing:
             worker.process.join()
-        self._doing.clear()
-        self._starting.clear()
+        for held in (self._doing, self._silent, self._starting):
+            held.clear()
         shutil.rmtree(self._folder, ignore_errors=True)

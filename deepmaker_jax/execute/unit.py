@@ -28,6 +28,7 @@ class Task(NamedTuple):
       size_classes: whose programs train the networks that fit, in the stages named by `in_class`.
       in_class: stages; in others each network has a program of its own.
       lanes: for stages whose candidates train side by side, the lanes of each size class's program.
+      limit_seconds: that a candidate may train in the search; None for no limit.
     """
 
     images: np.ndarray
@@ -40,6 +41,7 @@ class Task(NamedTuple):
     size_classes: tuple[SizeClass, ...] = ()
     in_class: tuple[StageName, ...] = ()
     lanes: Mapping[StageName, tuple[int, ...]] = {}
+    limit_seconds: float | None = None
 
 
 class Unit(NamedTuple):
@@ -70,7 +72,7 @@ class Outcome(NamedTuple):
 
     id: str
     stage: Literal["latency", "search", "final"]
-    status: Literal["ok", "diverged", "failed"]
+    status: Literal["ok", "diverged", "failed", "timeout"]
     reason: str | None
     measured: dict[str, float]
     seconds: dict[str, float]
@@ -87,7 +89,11 @@ class Executor(Protocol):
         ...
 
     def results(self) -> Iterator[Epoch | ProgramChanged | Outcome]:
-        """Yields progress and outcomes as they come, until no submitted unit is left."""
+        """Yields progress and outcomes as they come, until no submitted unit is left.
+
+        Raises:
+          StorageError: a worker cannot write what the run needs.
+        """
         ...
 
     def close(self) -> None:

@@ -8,13 +8,15 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from deepmaker_jax.errors import one_line
+from deepmaker_jax.errors import StorageError, TimeLimitError, one_line
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute.unit import Outcome, Task, Unit
 from deepmaker_jax.export.weights import load_weights, save_weights
 from deepmaker_jax.lanes.wiring import choose
+from deepmaker_jax.ledger import OUT_OF_MEMORY
 from deepmaker_jax.train.candidate import Split, Trained, train_alone
 from deepmaker_jax.train.course import Job
+from deepmaker_jax.train.memory import is_out_of_memory
 
 
 def do_unit(
@@ -31,6 +33,9 @@ def do_unit(
       on_epoch: called after each epoch.
       on_steps: called after every few steps; what it raises leaves the training,
         and this function unless it is an Exception.
+
+    Raises:
+      StorageError: the disk takes no more, which is not the candidate's failure.
     """
     try:
         trained = train_alone(
@@ -68,20 +73,32 @@ def job_of(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Job:
         start=load_weights(unit.start)[1] if unit.start else None,
         checkpoint=unit.checkpoint,
         on_epoch=tell,
+        limit_seconds=None if final else task.limit_seconds,
         key=unit,
     )
 
 
 def outcome_of(unit: Unit, trained: Trained | Exception) -> Outcome:
-    """Writes the trained weights and returns what became of a unit."""
+    """Writes the trained weights and returns what became of a unit.
+
+    Raises:
+      StorageError: they cannot be written, or training could not write.
+    """
     try:
         if isinstance(trained, Exception):
             raise trained
         return _outcome(unit, trained)
+    except StorageError:
+        raise
+    except TimeLimitError as error:
+        return Outcome(unit.id, unit.stage, "timeout", str(error), {}, {})
     except Exception as error:  # noqa: BLE001 - one candidate must not end a run
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{pathlib.Path(where.filename).name}:{where.lineno}"
-        return Outcome(unit.id, unit.stage, "failed", f"{one_line(error)} ({place})", {}, {})
+        reason = f"{one_line(error)} ({place})"
+        if is_out_of_memory(error):
+            reason = f"{OUT_OF_MEMORY}: {reason}"
+        return Outcome(unit.id, unit.stage, "failed", reason, {}, {})
 
 
 def _outcome(unit: Unit, trained: Trained) -> Outcome:

@@ -12,7 +12,7 @@ import numpy as np
 
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.arch import ArchSpec
-from deepmaker_jax.errors import InputError, MissingToolError, one_line
+from deepmaker_jax.errors import InputError, MissingToolError, StorageError, one_line
 from deepmaker_jax.export import weights
 from deepmaker_jax.export.formats import FORMATS, Format, Material
 from deepmaker_jax.export.manifest import (
@@ -28,7 +28,7 @@ from deepmaker_jax.export.manifest import (
 )
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.parity import Expected, compare
-from deepmaker_jax.files import remove_leftovers, write_bytes, write_json
+from deepmaker_jax.files import remove_leftovers, storing, write_bytes, write_document
 
 FILES = (*(format.path for format in FORMATS), REFERENCE)
 NUM_REFERENCE_IMAGES = 100
@@ -71,6 +71,7 @@ def export_bundle(
     Raises:
       InputError: weights that are not the architecture's or not finite, or
         images and labels that do not fit.
+      StorageError: `out` takes no more; what is there is whole, but no manifest names it yet.
     """
     _check_images(arch, "calibration_images", calibration_images)
     _check_images(arch, "test_images", test_images)
@@ -80,6 +81,7 @@ def export_bundle(
             f"[{len(test_images)}]"
         )
     weight_bytes = weights.to_bytes(arch, variables)
+    out.mkdir(parents=True, exist_ok=True)
     for name in (*FILES, MANIFEST):
         remove_leftovers(out / name)
     made_from = _digest(
@@ -114,7 +116,7 @@ def export_bundle(
         "targets": targets,
         "files": files,
     }
-    write_json(out / MANIFEST, manifest)
+    write_document(out / MANIFEST, manifest)
     return manifest
 
 
@@ -211,7 +213,10 @@ def _of_same_weights(
 def _attempt(path: pathlib.Path, make: Callable[[], Manifest]) -> Manifest:
     """Returns the file's entry; of a file that could not be made, the status and the reason."""
     try:
-        return make()
+        with storing(path):  # converters write too, in temporary files
+            return make()
+    except StorageError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a converter raises is this file's alone
         if path.name != WEIGHTS:  # they cost a training
             path.unlink(missing_ok=True)

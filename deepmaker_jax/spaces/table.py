@@ -17,7 +17,7 @@ Choice = int | str
 Row = dict[str, Choice]
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(maxsize=8192)
 def _checked(arch: ArchSpec) -> ArchSpec:
     check(arch)
     return arch

@@ -12,7 +12,7 @@ import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, TimeLimitError
 from deepmaker_jax.files import write_bytes
 from deepmaker_jax.train.step import TrainState
 
@@ -33,6 +33,7 @@ class Job(NamedTuple):
         then within; resumed from if it is there and whole, else the training
         starts over, to the same bits.
       on_epoch: called with (epochs done, mean loss) after each epoch.
+      limit_seconds: that it may train, compiling apart; None for no limit.
       key: what the caller tells its jobs apart by.
     """
 
@@ -43,6 +44,7 @@ class Job(NamedTuple):
     start: dict[str, Any] | None = None
     checkpoint: pathlib.Path | None = None
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None
+    limit_seconds: float | None = None
     key: Any = None
 
 
@@ -78,7 +80,7 @@ class Course:
         self.num_total = self._num_steps * job.num_epochs
         self.num_done, self.loss = 0, math.nan
         self._order: np.ndarray | None = None
-        self._saved = time.perf_counter()
+        self._began = self._saved = time.perf_counter()
 
     def resume(self, state: TrainState) -> TrainState:
         """Returns the checkpoint's state if there is one, else `state`, which is fresh."""
@@ -86,6 +88,7 @@ class Course:
         if found is not None:
             state, self.loss = found
         self.num_done = int(state.step)
+        self._began = self._saved = time.perf_counter()
         return state
 
     @property
@@ -115,6 +118,10 @@ class Course:
           num: steps.
           loss_sum: of the state behind them.
           state: gives that state, if it is wanted.
+
+        Raises:
+          StorageError: the state cannot be saved.
+          TimeLimitError: it has trained too long, and is not over.
         """
         self.num_done += num
         if self.begins_epoch:
@@ -125,6 +132,9 @@ class Course:
             self._saved = time.perf_counter()
         if self.begins_epoch:
             self._job.on_epoch(self.num_done // self._num_steps, self.loss)
+        limit = self._job.limit_seconds
+        if limit is not None and not self.is_over and time.perf_counter() - self._began > limit:
+            raise TimeLimitError(f"trained longer than {limit:g} s")
 
     def diverged(self, variables: dict[str, Any]) -> bool:
         """Whether the training that led to these variables got lost."""

@@ -58,8 +58,9 @@ def num_lanes(size_class: SizeClass, settings: TrainConfig, *, data_bytes: int, 
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether XLA refused a program or a buffer for want of memory."""
-    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    """Whether Python, or XLA for a program or a buffer, had no memory left."""
+    refused = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    return refused or isinstance(error, MemoryError)
 
 
 def _bytes(tree: Any) -> int:

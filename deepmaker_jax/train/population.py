@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, StorageError, TimeLimitError
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import fit
 from deepmaker_jax.train.candidate import Score, Split, Trained
@@ -128,7 +128,7 @@ class Population:
 
         Yields:
           (job, what became of it) in the order in which they end; an exception
-          if a job could not even begin, or its checkpoint not be written.
+          if a job could not even begin, took too long, or its checkpoint not be written.
         """
         while True:
             for i in range(self.num_lanes):
@@ -219,7 +219,7 @@ class Population:
                 state = functools.partial(self._state, i)
                 try:
                     slot.course.advance(int(num_steps[i]), float(sums[i]), state)
-                except OSError as error:  # its checkpoint's: the others can do without
+                except (OSError, StorageError, TimeLimitError) as error:  # its own, not the others'
                     slot.error = error
             else:
                 slot.sums += measured[i]
@@ -253,13 +253,13 @@ class _Slot:
         self.sums = np.zeros(2)  # correct answers, and the sum of the losses
         self.variables: Tree | None = None
         self.diverged = False
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self.seconds = [seconds, 0.0, 0.0]  # compile, train, evaluate
 
     def took(self, seconds: float) -> None:
         self.seconds[1 if self.variables is None else 2] += seconds
 
-    def result(self) -> Trained | OSError:
+    def result(self) -> Trained | Exception:
         if self.error is not None:
             return self.error
         score, num = None, 0 if self.job.held_out is None else len(self.job.held_out)

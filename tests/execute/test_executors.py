@@ -13,9 +13,9 @@ import pytest
 
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data import load, stratified
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.events import Epoch, ProgramChanged
-from deepmaker_jax.execute import Inline, Outcome, Processes, Task, Unit, lanes
+from deepmaker_jax.execute import Inline, Outcome, Processes, Task, Unit, lanes, processes, work
 from deepmaker_jax.execute.lanes import Lanes
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.lanes.size_class import table
@@ -156,25 +156,110 @@ def test_a_unit_that_raises_or_diverges_is_an_outcome_and_the_next_goes_on(task,
     assert not (tmp_path / "unit0.safetensors").exists()
 
 
-@pytest.mark.parametrize(("deaths", "status"), [(1, "ok"), (2, "failed")])
-def test_the_unit_of_a_worker_that_dies_is_tried_once_more(task, tmp_path, deaths, status):
-    runner = Processes(task, num_workers=1, folder=tmp_path / "shared")
+@pytest.mark.parametrize(
+    ("deaths", "retries", "kind"),
+    [(1, 1, signal.SIGKILL), (2, 1, signal.SIGSEGV), (1, 0, signal.SIGKILL)],
+)
+def test_the_unit_of_a_worker_that_dies_is_tried_again_as_often_as_is_wanted_and_last(
+    task, tmp_path, deaths, retries, kind
+):
+    runner = Processes(task, num_workers=1, folder=tmp_path / "shared", retries=retries)
+    begun, found = [], {}
     try:
         for unit in units(tmp_path, 2):
             runner.submit(unit)
-        results = []
         for result in runner.results():
-            results.append(result)
-            if isinstance(result, Epoch) and len(results) <= deaths:
-                (worker,) = multiprocessing.active_children()
-                os.kill(worker.pid, signal.SIGKILL)
-        found = outcomes(results)
+            if isinstance(result, Outcome):
+                found[result.id] = result
+            elif result.num_done == 1:
+                begun.append(result.id)
+                if result.id == "unit0" and begun.count("unit0") <= deaths:
+                    (worker,) = multiprocessing.active_children()
+                    os.kill(worker.pid, kind)
     finally:
         runner.close()
-    assert found["unit0"].status == status
-    if status == "failed":
-        assert found["unit0"].reason == "its worker died (signal 9)"
+    assert begun == ["unit0", "unit1", *["unit0"] * retries]
     assert found["unit1"].status == "ok"
+    if deaths <= retries:
+        assert found["unit0"].status == "ok"
+    else:
+        assert found["unit0"].status == "failed"
+        assert found["unit0"].reason == f"its worker died (signal {int(kind)})"
+
+
+@pytest.mark.parametrize("name", ["inline", "lanes2", "processes1"])
+def test_a_candidate_that_trains_too_long_is_timed_out_and_the_next_goes_on(task, tmp_path, name):
+    """The limit is none at all: the last step of a training is never too late."""
+    long, short = units(tmp_path, 2)
+    settings = dataclasses.replace(task.settings, batch_size=len(task.search_rows))
+    task = task._replace(settings=settings, limit_seconds=1e-9)
+    short = short._replace(num_epochs=1)
+    found = outcomes(do(name, task, tmp_path, [long, short._replace(stage="final"), short]))
+    assert found["unit0"].status == "timeout"
+    assert found["unit0"].reason == "trained longer than 1e-09 s"
+    assert not long.weights.exists()
+    assert found["unit1"].status == "ok"
+
+
+class Hanging:
+    """Stops the process that unpickles it, as a driver that waits for a device does."""
+
+    def __reduce__(self):
+        return time.sleep, (3600,)
+
+
+def test_a_worker_that_gives_no_sign_of_life_is_killed_and_its_unit_recorded(
+    task, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(processes, "TICK_SECONDS", 0.2)
+    runner = Processes(
+        task, num_workers=2, folder=tmp_path / "shared", retries=0, patience_seconds=20
+    )
+    (good,) = units(tmp_path, 1)
+    try:
+        runner.submit(good._replace(id="bad", arch=Hanging()))
+        runner.submit(good)
+        found = outcomes(runner.results())
+    finally:
+        runner.close()
+    assert found["unit0"].status == "ok"
+    assert found["bad"].status == "failed"
+    assert found["bad"].reason == "its worker died (no sign of life for 20 s)"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory: 9 bytes")],
+)
+def test_out_of_memory_is_told_apart_and_tried_again_alone(task, tmp_path, monkeypatch, error):
+    """XLA's own message counts as Python's exception does."""
+
+    def greedy(*args, **rest):
+        raise error
+
+    monkeypatch.setattr(work, "train_alone", greedy)
+    unit, other = units(tmp_path, 2)
+    (lost,) = outcomes(do("inline", task, tmp_path, [unit])).values()
+    assert lost.status == "failed"
+    assert lost.reason.startswith(f"out of memory: {type(error).__name__}")
+    runner = Processes(task, num_workers=2, folder=tmp_path / "shared")
+    worker, another = processes._Worker("first", None), processes._Worker("second", None)
+    runner._doing = {worker: unit, another: other}
+    assert runner._finish(worker, lost) is None
+    assert runner._next() is None  # the other one still trains
+    assert runner._finish(another, lost._replace(id=other.id, status="ok")).id == other.id
+    assert runner._next() == unit
+    runner._doing[worker] = unit
+    assert runner._finish(worker, lost) == lost  # it has no more tries
+
+
+@pytest.mark.parametrize("name", ["inline", "lanes2", "processes1"])
+def test_a_run_folder_that_is_gone_ends_the_run_and_fails_no_candidate(task, tmp_path, name):
+    (unit,) = units(tmp_path, 1)
+    gone = unit._replace(checkpoint=tmp_path / "removed" / "run" / "state.msgpack")
+    with pytest.raises(StorageError, match=r"state\.msgpack cannot be written \(No such file"):
+        do(name, task, tmp_path, [gone])
+    assert not (tmp_path / "removed").exists()
 
 
 class Deadly:

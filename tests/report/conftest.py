@@ -148,6 +148,7 @@ def write_run(
     front: dict[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes a run folder; with `front`, finals and one bundle's manifest as well."""
+    (folder / "models").mkdir(parents=True)
     write_json(folder / "config.json", config)
     ledger = Ledger(folder / "ledger.jsonl")
     for record in records:

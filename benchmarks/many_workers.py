@@ -1,0 +1,127 @@
+"""What the host loop can feed: results a second, and the share of many workers that stands idle.
+
+    python -m benchmarks.many_workers --run RUN --out benchmarks/results/many_workers.json
+
+First 50 stand-in workers with units of 0.1 s, in real time: what the host loop handles a second.
+Then a simulation: how long a unit takes is fitted to the ledger of a real run, seconds over
+multiply-accumulates with what the fit leaves as noise; 10, 100 and 1,000 workers do populations of
+45, 300 and 2,000, generational and asynchronous. The search, the ledger with its fsync, the space
+and the strategy are the real ones, and what they need is part of the simulated time.
+"""
+
+import argparse
+import functools
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cluster import Cluster
+from benchmarks.record import publish
+from deepmaker_jax.asynchronous import search_asynchronously
+from deepmaker_jax.config import Config, LimitConfig, SearchConfig
+from deepmaker_jax.cost import cost
+from deepmaker_jax.evolve import NSGA2
+from deepmaker_jax.execute import Unit
+from deepmaker_jax.feasible import make
+from deepmaker_jax.ledger import Ledger
+from deepmaker_jax.objective import built_in
+from deepmaker_jax.report import read_run
+from deepmaker_jax.search import Search, search, strategy_scale
+from deepmaker_jax.spaces import deepmaker
+
+LIMITS = LimitConfig(params=200_000)
+FIDELITY = {"name": "search", "epochs": 1, "images": 1, "side": 32}
+GENERATIONS = 6
+MODES = {"generational": search, "asynchronous": search_asynchronously}
+
+
+@functools.cache
+def algorithm(population: int) -> NSGA2:
+    """Returns a strategy; each population compiles anew."""
+    space = deepmaker((32, 32, 3), 10)
+    genome = np.zeros(len(space.genes), np.int32)
+    scale = strategy_scale(_objectives())
+    return NSGA2(population, genome, num_choices=space.num_choices, scale=scale)
+
+
+def _objectives():
+    return built_in("error", LIMITS), built_in("params", LIMITS)
+
+
+def prepare(cluster: Cluster, path: pathlib.Path, *, population: int, generations: int) -> Search:
+    """Returns a search of the default space whose candidates the cluster answers for."""
+    config = Config(
+        limits=LIMITS, search=SearchConfig(population=population, generations=generations)
+    )
+    feasible = make(deepmaker((32, 32, 3), 10), LIMITS, spread="params")
+    strategy = algorithm(population)
+    return Search(config, feasible, _objectives(), strategy, cluster, Ledger(path), FIDELITY)
+
+
+def seconds_like(run: pathlib.Path) -> Callable[[Unit], float]:
+    """Returns how long units take, fitted to what a run's ledger says: a line, and noise around."""
+    records = [r for r in read_run(run).records if r["status"] == "ok"]
+    macs = np.array([r["costs"]["macs"] for r in records], float)
+    seconds = np.array([sum(r["seconds"].values()) for r in records])
+    line = np.polynomial.Polynomial.fit(macs, seconds, 1)
+    noise = np.log(seconds / np.maximum(line(macs), seconds.min()))
+
+    def seconds_of(unit: Unit) -> float:
+        drawn = noise[int(unit.id, 16) % len(noise)]
+        return float(max(line(cost(unit.arch).macs), seconds.min()) * np.exp(drawn))
+
+    return seconds_of
+
+
+def go(cluster: Cluster, mode: str, *, population: int, generations: int) -> dict[str, Any]:
+    """Returns what a whole search on the cluster came to."""
+    with tempfile.TemporaryDirectory() as folder:
+        s = prepare(
+            cluster, pathlib.Path(folder) / "ledger.jsonl",
+            population=population, generations=generations,
+        )  # fmt: skip
+        for _ in MODES[mode](s):
+            pass
+        s.ledger.close()
+    return {
+        "workers": cluster.num_workers,
+        "population": population,
+        "mode": mode,
+        "results": cluster.num_done,
+        "idle_share": round(cluster.idle_share, 4),
+        "host_results_per_second": round(cluster.num_done / cluster.host_seconds, 1),
+    }
+
+
+def main() -> None:
+    """Measures, simulates and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=pathlib.Path, required=True, help="whose unit times are used")
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    seconds_of, fed, simulated = seconds_like(args.run), [], []
+    for population in (45, 300, 2000):  # compiled before anything is timed
+        for mode in MODES:
+            go(Cluster(1000, lambda _: 1.0), mode, population=population, generations=2)
+    for mode in MODES:
+        began = time.perf_counter()
+        cluster = Cluster(50, lambda _: 0.1, is_real=True)
+        row = go(cluster, mode, population=300, generations=GENERATIONS)
+        fed.append(row | {"results_per_second": row["results"] / (time.perf_counter() - began)})
+        print(fed[-1], flush=True)
+    for num_workers in (10, 100, 1000):
+        for population in (45, 300, 2000):
+            for mode in MODES:
+                cluster = Cluster(num_workers, seconds_of)
+                row = go(cluster, mode, population=population, generations=GENERATIONS)
+                simulated.append(row)
+                print(row, flush=True)
+    publish({"units_of_0.1_seconds": fed, "simulated": simulated}, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The search without generations: no worker waits, and the ledger replays what happened."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from benchmarks.cluster import Cluster
+from deepmaker_jax.asynchronous import search_asynchronously
+from deepmaker_jax.events import GenerationDone, GenerationStarted, Measured, Note
+from deepmaker_jax.feasible import make
+from deepmaker_jax.ledger import read
+from deepmaker_jax.spaces import neuropower
+from tests.standin import StandIn
+from tests.test_search import LIMITS, finish, of_kind, prepare
+
+TOTAL = 5 * 8  # of `prepare`
+
+
+def go(path, executor, **rest):
+    """Returns (events, front) of an asynchronous search."""
+    return finish(prepare(path, executor, **rest), search_asynchronously)
+
+
+class Workers(Cluster):
+    """Workers whose units take a time that the id decides; `ids` are of what they were given."""
+
+    def __init__(self, num_workers=3):
+        super().__init__(num_workers, lambda unit: 1 + int(unit.id, 16) % 97)
+        self.ids = []
+
+    def submit(self, unit):
+        super().submit(unit)
+        self.ids.append(unit.id)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Returns (ledger, events, front, workers) of a search that nobody disturbed."""
+    path, workers = tmp_path_factory.mktemp("whole") / "ledger.jsonl", Workers()
+    return path, *go(path, workers), workers
+
+
+def test_every_evaluation_is_of_a_new_candidate_and_no_worker_waits(whole):
+    path, events, front, workers = whole
+    ids = [event.record["id"] for event in of_kind(events, Measured)]
+    assert len(ids) == len(set(ids)) == TOTAL
+    assert ids == [record["id"] for record in read(path)]
+    assert sorted(ids) == sorted(workers.ids)
+    assert workers.idle_share < 0.1  # the last ones, that have nobody to wait for
+    assert {record["id"] for record in front} <= set(ids)
+    assert all(record["costs"]["params"] <= LIMITS.params for record in front)
+
+
+def test_children_come_from_what_had_ended_by_then(whole):
+    path, *_ = whole
+    order = {record["id"]: i for i, record in enumerate(read(path))}
+    children = [record for record in read(path) if record["parents"]]
+    assert len(children) > 20
+    for child in children:
+        assert all(order[parent] < order[child["id"]] for parent in child["parents"])
+
+
+def test_generations_are_counted_by_what_ended(whole):
+    path, events, *_ = whole
+    assert [e.generation for e in of_kind(events, GenerationStarted)] == list(range(5))
+    done = of_kind(events, GenerationDone)
+    assert [(e.generation, e.num_candidates) for e in done] == [(g, 8 * g + 8) for g in range(5)]
+    assert [e.hypervolume for e in done] == sorted(e.hypervolume for e in done)
+    assert [record["generation"] for record in read(path)] == [i // 8 for i in range(TOTAL)]
+    told = [(e.num_done, e.num_total) for e in of_kind(events, Measured)]
+    assert told == [(i, 8) for i in range(1, 9)] * 5
+
+
+def test_its_ledger_replays_it(whole, tmp_path):
+    path, events, front, _ = whole
+    copy = tmp_path / "ledger.jsonl"
+    copy.write_bytes(path.read_bytes())
+    again, same = go(copy, StandIn())
+    assert same == front
+    assert copy.read_bytes() == path.read_bytes()
+    assert of_kind(again, GenerationDone) == of_kind(events, GenerationDone)
+    assert of_kind(again, Measured) == []
+
+
+def test_one_worker_goes_on_from_any_line_as_if_nothing_had_been(tmp_path):
+    """With one worker the order is known, so that what was cut off comes back to the byte."""
+    path = tmp_path / "whole"
+    _, front = go(path, Workers(1))
+    lines = path.read_bytes().splitlines(keepends=True)
+    for kept in (0, 3, 8, 9, 25, 39):
+        cut = tmp_path / f"cut-{kept}"
+        cut.write_bytes(b"".join(lines[:kept]))
+        workers = Workers(1)
+        _, same = go(cut, workers)
+        assert len(workers.ids) == TOTAL - kept
+        assert same == front
+        assert cut.read_bytes() == path.read_bytes()
+
+
+def test_what_was_lost_with_its_worker_is_measured_again(whole, tmp_path):
+    lost, path = whole[3].ids[0], tmp_path / "ledger.jsonl"
+    died = ("failed", "its worker died (signal 9)")
+    s = prepare(path, StandIn(order=list, failing={lost}, failure=died))
+    finish(s, search_asynchronously)
+    assert [r["status"] for r in read(path) if r["id"] == lost] == ["failed"]
+    resumed = StandIn()
+    go(path, resumed)
+    assert [id for id, _ in resumed.done] == [lost]
+    assert [r["status"] for r in read(path) if r["id"] == lost] == ["failed", "ok"]
+
+
+def test_a_strategy_that_only_samples_works_too(tmp_path):
+    from deepmaker_jax.evolve import RandomSearch
+
+    path = tmp_path / "ledger.jsonl"
+    go(path, Workers(), strategy=RandomSearch)
+    ids = [record["id"] for record in read(path)]
+    assert len(set(ids)) == TOTAL
+
+
+def test_a_space_with_nothing_left_ends_the_search_and_says_so(tmp_path):
+    space = neuropower((16, 16, 3), 10).narrow(
+        {"optimizer": ("adam",), "depth": (16,), "activation_negative": ("relu",), "blocks": (2,)}
+    )
+    s = prepare(tmp_path / "a", StandIn(), space=space, population=4)
+    s = s._replace(feasible=make(space, type(LIMITS)(), spread="params"))
+    events, _ = finish(s, search_asynchronously)
+    (note,) = of_kind(events, Note)
+    num_networks = len(read(s.ledger.path))
+    assert 4 < num_networks < 20
+    assert f"the search ends after {num_networks} of 20 candidates" in note.text
+
+
+def test_it_ends_no_later_and_idles_less_than_with_generations(tmp_path):
+    from deepmaker_jax.search import search
+
+    idle = {}
+    for name, (loop, seed) in enumerate(itertools.product((search, search_asynchronously), (0, 1))):
+        workers = Workers(4)
+        finish(prepare(tmp_path / str(name), workers, seed=seed), loop)
+        idle.setdefault(loop, []).append(workers.idle_share)
+    assert np.mean(idle[search_asynchronously]) < np.mean(idle[search])
