@@ -48,8 +48,7 @@ from deepmaker_jax.config import (  # noqa: E402
     TrainConfig,
 )
 from deepmaker_jax.events import Epoch  # noqa: E402
-from deepmaker_jax.export.manifest import MANIFEST  # noqa: E402
-from deepmaker_jax.files import load_json  # noqa: E402
+from deepmaker_jax.export.manifest import MANIFEST, load_manifest  # noqa: E402
 from deepmaker_jax.ledger import NAME, key, read  # noqa: E402
 
 CONFIG = Config(
@@ -249,7 +248,7 @@ def files(out: pathlib.Path) -> dict[str, bytes]:
     paths = [out / "front.json", *sorted((out / "models").rglob("[!.]*"))]
     found = {str(path.relative_to(out)): path.read_bytes() for path in paths if path.is_file()}
     for name in [name for name in found if name.endswith(MANIFEST)]:
-        manifest = load_json(out / name)
+        manifest = load_manifest((out / name).parent)
         for entry in manifest["files"].values():
             entry["cost"] = None  # some of them are measured
         found[name] = json.dumps(manifest, sort_keys=True).encode()

@@ -21,15 +21,16 @@ from deepmaker_jax.backends.worker import (
 )
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export.manifest import (
-    MANIFEST,
     check_sum,
+    load_manifest,
     own_entries,
     portable_entries,
     present,
     read_manifest,
     standing,
+    write_manifest,
 )
-from deepmaker_jax.files import load_json, lock, write_document
+from deepmaker_jax.files import load_json, lock
 from deepmaker_jax.machine import num_cores
 from deepmaker_jax.run_folder import FRONT
 
@@ -245,7 +246,7 @@ def _deploy_alone(
     num_jobs, done = len(bundles) * len(backends), 0
     waiting: list[tuple[pathlib.Path, Backend, str]] = []
     for bundle in bundles:
-        manifest = load_json(bundle / MANIFEST)
+        manifest = load_manifest(bundle)
         for backend in backends:
             key = made_from(manifest, backend, tools[backend.name])
             if is_fresh(bundle, manifest, backend, tools[backend.name]):
@@ -301,14 +302,13 @@ def _record(
     bundle: pathlib.Path, backend: Backend, entries: dict[str, Any], target: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Replaces a backend's part of the manifest; returns the whole."""
-    manifest = load_json(bundle / MANIFEST)
+    manifest = load_manifest(bundle)
     own = own_entries(manifest, backend.name)
     kept = {name: entry for name, entry in manifest["files"].items() if name not in own}
     targets = {n: t for n, t in manifest.get("targets", {}).items() if n != backend.name}
     targets |= {} if target is None else {backend.name: target}
     manifest |= {"files": kept | entries, "targets": targets}
-    write_document(bundle / MANIFEST, manifest)
-    return manifest
+    return write_manifest(bundle, manifest)
 
 
 def _event(

@@ -9,7 +9,7 @@ import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 try:
@@ -49,11 +49,15 @@ def checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(dump_json(rest).encode()).hexdigest()[:16]
 
 
-def load_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file; a document comes back without its sum.
+def load_json(path: pathlib.Path, *, sum_of: Callable[[dict[str, Any]], str] = checksum) -> Any:
+    """Reads a JSON file.
+
+    Args:
+      path: of the file.
+      sum_of: what its sum is, if it has one.
 
     Raises:
-      InputError: it is missing or damaged.
+      InputError: it is missing, damaged, or does not match its own sum, if it has one.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -61,7 +65,7 @@ def load_json(path: pathlib.Path) -> Any:
         raise InputError(f"{path} is missing: name a run folder that an experiment wrote") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): restore or remove it") from None
-    if isinstance(value, dict) and SUM in value and value.pop(SUM) != checksum(value):
+    if isinstance(value, dict) and SUM in value and value[SUM] != sum_of(value):
         raise InputError(
             f"{path} does not match its own {SUM}: restore or remove it, or if it was changed on "
             f"purpose remove its {SUM}"
@@ -146,9 +150,14 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_document(path: pathlib.Path, document: dict[str, Any]) -> dict[str, Any]:
+def write_document(
+    path: pathlib.Path,
+    document: dict[str, Any],
+    *,
+    sum_of: Callable[[dict[str, Any]], str] = checksum,
+) -> dict[str, Any]:
     """Writes a JSON object with its own sum, by which a flipped bit is noticed; returns it."""
-    document = document | {SUM: checksum(document)}
+    document = document | {SUM: sum_of(document)}
     write_json(path, document)
     return document
 

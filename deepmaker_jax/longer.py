@@ -16,7 +16,15 @@ from deepmaker_jax.files import load_json, write_document
 from deepmaker_jax.final import export_members, has_weights, weights_path
 from deepmaker_jax.job import need_exporters
 from deepmaker_jax.ledger import NAME, Ledger
-from deepmaker_jax.run_folder import CHECKPOINTS, CONFIG, FRONT, claim, make_folders, read_config
+from deepmaker_jax.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    FRONT,
+    claim,
+    holds,
+    make_folders,
+    read_config,
+)
 from deepmaker_jax.task import make_task
 
 
@@ -126,7 +134,7 @@ def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> Ite
     claim(out, needed_bytes=needed_bytes)
     with contextlib.closing(Ledger(out / NAME)):  # empty: it is the lock that a run's folder has
         path = out / CONFIG
-        if path.exists() and load_json(path) != document:
+        if path.exists() and not holds(path, document):
             raise InputError(f"out (={out}) holds another training: name a new one with --out")
         write_document(path, document)
         make_folders(out)

@@ -11,7 +11,7 @@ from typing import Any
 from deepmaker_jax import config as config_module
 from deepmaker_jax.config import FREE_FIELDS, Config
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import load_json, remove_leftovers, write_document
+from deepmaker_jax.files import checksum, load_json, remove_leftovers, write_document
 
 CONFIG = "config.json"
 FRONT = "front.json"
@@ -196,16 +196,18 @@ def write_front(out: pathlib.Path, front: dict[str, Any]) -> dict[str, Any]:
     A file that differs, or is damaged, is kept beside it under a number.
     """
     path = out / FRONT
-    if path.exists() and not _holds(path, front):
+    if path.exists() and not holds(path, front):
         _set_aside(path)
     return write_document(path, front)
 
 
-def _holds(path: pathlib.Path, value: Any) -> bool:
+def holds(path: pathlib.Path, document: dict[str, Any]) -> bool:
+    """Whether a file is whole and holds this document; its sum is its own."""
     try:
-        return load_json(path) == value
+        found = load_json(path)
     except InputError:
         return False
+    return isinstance(found, dict) and checksum(found) == checksum(document)
 
 
 def _set_aside(path: pathlib.Path) -> None:

@@ -67,7 +67,7 @@ def test_a_full_disk_is_refused_and_leaves_no_folder(tmp_path):
 def test_the_same_run_is_accepted_again(tmp_path):
     run_folder.begin(tmp_path, DOCUMENT, Config())
     run_folder.begin(tmp_path, copy.deepcopy(DOCUMENT), Config())
-    assert load_json(tmp_path / "config.json") == DOCUMENT
+    assert run_folder.holds(tmp_path / "config.json", DOCUMENT)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_changes_results_is_refused_with_the_field(tmp_path, path, value, m
     run_folder.begin(tmp_path, DOCUMENT, Config())
     with pytest.raises(InputError, match=message):
         run_folder.begin(tmp_path, changed(path, value), Config())
-    assert load_json(tmp_path / "config.json") == DOCUMENT
+    assert run_folder.holds(tmp_path / "config.json", DOCUMENT)
 
 
 @pytest.mark.parametrize(

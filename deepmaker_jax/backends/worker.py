@@ -25,8 +25,8 @@ from deepmaker_jax.backends.backend import (
     failed,
     unsupported,
 )
-from deepmaker_jax.export.manifest import MANIFEST, REFERENCE, own_entries, portable_entries
-from deepmaker_jax.files import dump_json, load_json, sha256
+from deepmaker_jax.export.manifest import REFERENCE, load_manifest, own_entries, portable_entries
+from deepmaker_jax.files import dump_json, sha256
 
 LIMIT_SECONDS = 1800.0
 POLL_SECONDS = 0.2
@@ -39,7 +39,7 @@ class StoppedError(Exception):
 
 def read_member(bundle: pathlib.Path) -> Member:
     """Returns a bundle as backends see it."""
-    manifest = load_json(bundle / MANIFEST)
+    manifest = load_manifest(bundle)
     with np.load(bundle / REFERENCE) as reference:
         arrays = {name: reference[name] for name in ("images", "labels", "logits")}
     arch = architecture.from_json(manifest["arch"])

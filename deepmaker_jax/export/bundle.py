@@ -25,10 +25,11 @@ from deepmaker_jax.export.manifest import (
     missing_entry,
     read_bundle,
     read_manifest,
+    write_manifest,
 )
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.parity import Expected, compare
-from deepmaker_jax.files import remove_leftovers, storing, write_bytes, write_document
+from deepmaker_jax.files import remove_leftovers, storing, write_bytes
 
 FILES = (*(format.path for format in FORMATS), REFERENCE)
 NUM_REFERENCE_IMAGES = 100
@@ -116,8 +117,7 @@ def export_bundle(
         "targets": targets,
         "files": files,
     }
-    write_document(out / MANIFEST, manifest)
-    return manifest
+    return write_manifest(out, manifest)
 
 
 def load(bundle: str | pathlib.Path) -> Model:

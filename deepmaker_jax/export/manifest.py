@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import load_json, sha256
+from deepmaker_jax.files import SUM, checksum, load_json, sha256, write_document
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -30,6 +30,49 @@ def missing_entry(status: str, reason: str) -> Manifest:
     return dict.fromkeys(ENTRY_KEYS) | {"status": status, "reason": reason}
 
 
+def write_manifest(bundle: pathlib.Path, manifest: Manifest) -> Manifest:
+    """Writes a bundle's manifest and returns it as it will be read.
+
+    Its sum leaves the costs out, as measured ones differ where all else is the same; each
+    cost has a sum of its own.
+    """
+    files = {
+        name: entry | {"cost": _with_sums(entry["cost"])} if entry.get("cost") else entry
+        for name, entry in manifest["files"].items()
+    }
+    return write_document(bundle / MANIFEST, manifest | {"files": files}, sum_of=_sum)
+
+
+def _with_sums(costs: dict[str, Any]) -> dict[str, Any]:
+    return {name: cost | {SUM: checksum(cost)} for name, cost in costs.items()}
+
+
+def _sum(manifest: Manifest) -> str:
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        return checksum(manifest)
+    bare = {n: e | {"cost": None} if isinstance(e, dict) else e for n, e in files.items()}
+    return checksum(manifest | {"files": bare})
+
+
+def load_manifest(bundle: pathlib.Path) -> Any:
+    """Returns what a bundle's manifest holds, whatever that is.
+
+    Raises:
+      InputError: it is missing, not JSON, or does not match its sums.
+    """
+    manifest = load_json(bundle / MANIFEST, sum_of=_sum)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    for name, entry in files.items() if isinstance(files, dict) else ():
+        costs = entry.get("cost") if isinstance(entry, dict) else None
+        for cost in costs.values() if isinstance(costs, dict) else ():
+            if isinstance(cost, dict) and SUM in cost and cost[SUM] != checksum(cost):
+                raise InputError(
+                    f"{bundle / MANIFEST}: a cost of {name} does not match its sum: make it again"
+                )
+    return manifest
+
+
 def read_manifest(bundle: pathlib.Path) -> Manifest:
     """Returns a bundle's manifest; its files are not looked at.
 
@@ -44,7 +87,7 @@ def read_manifest(bundle: pathlib.Path) -> Manifest:
 def read_entries(bundle: pathlib.Path) -> Manifest:
     """Returns a bundle's manifest, as `read_manifest`, whatever its architecture is."""
     source = bundle / MANIFEST
-    manifest = load_json(source)
+    manifest = load_manifest(bundle)
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or not isinstance(manifest.get("id"), str):
         raise InputError(f"{source} is not a bundle's manifest: export it again")

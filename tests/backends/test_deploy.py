@@ -21,7 +21,7 @@ from deepmaker_jax.cli import main
 from deepmaker_jax.deploy import at_the_end, deploy
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import read_bundle
-from deepmaker_jax.export.manifest import ENTRY_KEYS, made_entry
+from deepmaker_jax.export.manifest import ENTRY_KEYS, made_entry, write_manifest
 from deepmaker_jax.files import lock
 from tests.backends import own
 from tests.backends.conftest import ID, write_run
@@ -118,7 +118,7 @@ def test_only_what_is_missing_stale_or_failed_is_made(run):
     manifest = manifest_of(run)
     manifest["files"]["model_int8.tflite"] = manifest["files"]["reference.npz"]  # exported anew
     shutil.copy(path.parents[1] / "reference.npz", path.parents[1] / "model_int8.tflite")
-    (run / "models" / ID / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(run / "models" / ID, manifest)
     (event,) = deploy(run, backends={"table": own.TABLE})
     assert event.seconds > 0
 
@@ -193,7 +193,7 @@ def test_a_deployment_that_is_stopped_says_one_line_and_goes_on(run):
     before["targets"] = {
         name: {"made_from": "another version", "tools": {}} for name in ("hanging", "late")
     }
-    (run / "models" / ID / "manifest.json").write_text(json.dumps(before))
+    write_manifest(run / "models" / ID, before)
     child = start_deployment(run)
     assert child.stdout.readline().startswith(f"1/3 {ID} table: ok")
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does

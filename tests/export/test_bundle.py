@@ -20,6 +20,7 @@ from deepmaker_jax.export import bundle as bundling
 from deepmaker_jax.export import run as runtime
 from deepmaker_jax.export.bundle import FILES
 from deepmaker_jax.export.formats import FORMATS
+from deepmaker_jax.export.manifest import write_manifest
 from deepmaker_jax.export.operators import operators
 from deepmaker_jax.files import sha256, write_json
 from tests.export.networks import CASES, random_images, random_variables
@@ -85,7 +86,7 @@ def test_manifest_holds_what_the_contract_says(made):
         assert entry["bytes"] == len(data)
         assert entry["sha256"] == hashlib.sha256(data).hexdigest()
         for cost in (entry["cost"] or {}).values():
-            assert set(cost) == {"value", "unit", "how"}
+            assert set(cost) == {"value", "unit", "how", "sum"}
 
 
 def run_again(path, images):
@@ -245,7 +246,7 @@ def test_the_folder_of_a_backend_that_failed_as_a_whole_goes_with_the_weights(co
     add_file(copied, "mcu/model.h")
     manifest = json.loads((copied / "manifest.json").read_text())
     manifest["files"]["mcu"] = manifest["files"].pop("mcu/model.h") | {"sha256": None}
-    (copied / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(copied, manifest)
     other = arguments() | {"variables": random_variables(ARCH, seed=5)}
     assert "mcu" not in export_bundle(copied, **other)["files"]
     assert not (copied / "mcu").exists()
@@ -299,7 +300,7 @@ def add_file(bundle, name):
     manifest = json.loads((bundle / "manifest.json").read_text())
     entry = dict.fromkeys(ENTRY_KEYS) | {"status": "ok", "bytes": 12, "sha256": sha256(path)}
     manifest["files"][name] = entry
-    write_json(bundle / "manifest.json", manifest)
+    write_manifest(bundle, manifest)
     return entry
 
 
@@ -354,8 +355,9 @@ def edited(change):
     def damage(path):
         manifest = json.loads((path / "manifest.json").read_text())
         again = copy.deepcopy(manifest)
+        del again["sum"]
         change(again)
-        (path / "manifest.json").write_text(json.dumps(again))
+        write_json(path / "manifest.json", again)
 
     return damage
 

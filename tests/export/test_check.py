@@ -13,7 +13,8 @@ import pytest
 from deepmaker_jax import cli
 from deepmaker_jax.export import check as checking
 from deepmaker_jax.export import export_bundle
-from deepmaker_jax.files import sha256, write_json
+from deepmaker_jax.export.manifest import write_manifest
+from deepmaker_jax.files import sha256, write_document
 from tests.export.networks import CASES, random_images, random_variables
 
 ID = "0123456789ab"
@@ -43,8 +44,8 @@ def made(tmp_path_factory):
         test_labels=np.arange(30) % 10,
     )  # fmt: skip
     assert {entry["status"] for entry in manifest["files"].values()} == {"ok"}
-    write_json(run / "config.json", {})
-    write_json(run / "front.json", {"members": [{"bundle": f"models/{ID}"}]})
+    write_document(run / "config.json", {})
+    write_document(run / "front.json", {"members": [{"bundle": f"models/{ID}"}]})
     return run
 
 
@@ -58,7 +59,7 @@ def resum(bundle, name):
     manifest = json.loads((bundle / "manifest.json").read_text())
     path = bundle / name
     manifest["files"][name] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_json(bundle / "manifest.json", manifest)
+    write_manifest(bundle, manifest)
 
 
 def check(path, capsys):
@@ -118,7 +119,7 @@ def test_a_manifest_that_lists_no_reference_is_damaged(run, capsys):
     bundle = run / "models" / ID
     manifest = json.loads((bundle / "manifest.json").read_text())
     del manifest["files"]["reference.npz"]
-    write_json(bundle / "manifest.json", manifest)
+    write_manifest(bundle, manifest)
     code, found, said = check(bundle, capsys)
     assert (code, found["reference.npz"]) == (1, "damaged")
     assert said == "error: 1 of 9 files are damaged or disagree\n"
@@ -167,7 +168,7 @@ def test_it_needs_no_more_of_a_manifest_than_the_contract_promises(run, capsys, 
             entry["parity"] = None
         elif entry["parity"]:
             change(entry["parity"])
-    write_json(bundle / "manifest.json", manifest)
+    write_manifest(bundle, manifest)
     code, found, said = check(bundle, capsys)
     assert (code, said) == (0, "")
     assert sum(verdict == "agrees" for verdict in found.values()) == RUN_AGAIN
@@ -179,7 +180,7 @@ def test_a_file_without_a_rule_is_judged_by_its_name(run, capsys, exported):
     resum(bundle, name)
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["files"][name]["parity"] = None
-    write_json(bundle / "manifest.json", manifest)
+    write_manifest(bundle, manifest)
     code, found, _ = check(bundle, capsys)
     assert (code, found[name]) == (1, "disagrees")
 
@@ -209,7 +210,7 @@ def test_what_is_not_installed_is_said_in_a_line_and_sums_still_count(run, capsy
         (lambda p: None, "is not a folder"),
         (lambda p: p.write_text(""), "is not a folder"),
         (lambda p: p.mkdir(), "is neither a run folder"),
-        (lambda p: write_json(p / "config.json", {}), "has no bundles"),
+        (lambda p: write_document(p / "config.json", {}), "has no bundles"),
     ],
 )
 def test_other_places_are_bad_input(tmp_path, capsys, prepare, text):

@@ -11,7 +11,7 @@ import pytest
 
 from deepmaker_jax.backends.boards import BOARDS, limits
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import write_json
+from deepmaker_jax.files import write_document, write_json
 from deepmaker_jax.report import devices, read_run, tables, write_report
 from deepmaker_jax.report.plots import plot_front
 from deepmaker_jax.report.view import front_records
@@ -259,7 +259,7 @@ def test_a_damaged_arch_is_said_not_drawn(make_run):
     run = make_run(9)
     front = json.loads((run / "front.json").read_text())
     front["members"][0]["arch"] = {"stages": SCRIPT}
-    write_json(run / "front.json", front)
+    write_document(run / "front.json", front)
     assert "Not drawn: not an architecture" in words(read_page(run))
 
 

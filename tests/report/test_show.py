@@ -7,7 +7,7 @@ from rich.console import Console
 
 from deepmaker_jax.backends.boards import BOARDS, excess
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import write_json
+from deepmaker_jax.files import write_document
 from deepmaker_jax.report import print_finished, read_run, show, tables
 from tests.report.conftest import ERROR, HOSTILE, LATENCY, MARKUP
 
@@ -83,7 +83,7 @@ def test_nothing_measured_yet_is_said(make_run, finished):
 def test_hostile_text_is_harmless(make_run, terminal):
     run = make_run(9, hostile=True)
     front = {"objectives": [], "members": [{"id": HOSTILE, "arch": {}, "params": 5}]}
-    write_json(run / "front.json", front)
+    write_document(run / "front.json", front)
     said = printed(show, run, terminal=terminal)
     assert "\x1b]0" not in said
     assert "\x1b[31m" not in said

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deepmaker_jax.files import write_json
+from deepmaker_jax.files import write_document
 from deepmaker_jax.report import read_run, tables
 from tests.report.conftest import ERROR, FLASH, LATENCY, REFERENCES
 
@@ -24,7 +24,7 @@ def view_of(make_run):
 
     def make(*members, **changes):
         run = make_run(9, **changes)
-        write_json(run / "front.json", {"objectives": [], "members": list(members)})
+        write_document(run / "front.json", {"objectives": [], "members": list(members)})
         return read_run(run)
 
     return make
@@ -114,7 +114,7 @@ def test_int8_figures_come_from_the_manifest_where_front_json_has_none(make_run)
     run = make_run(9)
     front = json.loads((run / "front.json").read_text())
     front["members"][0] |= {"int8_bytes": None, "int8_accuracy": None}
-    write_json(run / "front.json", front)
+    write_document(run / "front.json", front)
     row = tables.rows(read_run(run))[0]
     assert (row.int8_bytes, row.int8_accuracy) == (53208, 0.8512)
 
