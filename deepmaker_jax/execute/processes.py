@@ -62,9 +62,11 @@ class Processes:
         self._repeated: set[Unit] = set()
         self._starting: set[_Worker] = set()
         self._num_unready = 0  # workers in a row that died while they were starting
+        self._opened = False
 
     def _open(self) -> None:
         """Writes the data once and starts the workers."""
+        self._opened = True
         shared = arrays(self._task)
         for name, value in shared.items():
             with replacing(self._folder / f"{name}.npy") as path, open(path, "wb") as file:
@@ -157,4 +159,5 @@ class Processes:
             worker.process.join()
         self._doing.clear()
         self._starting.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._opened:  # else it may be another run's, and this one be refused
+            shutil.rmtree(self._folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.events import Epoch, ProgramChanged
+from deepmaker_jax.events import Epoch, Note, ProgramChanged
 from deepmaker_jax.lanes.size_class import SizeClass
 
 StageName = Literal["search", "final"]
@@ -86,7 +86,7 @@ class Executor(Protocol):
         """Takes a unit; it starts when a worker is free."""
         ...
 
-    def results(self) -> Iterator[Epoch | ProgramChanged | Outcome]:
+    def results(self) -> Iterator[Epoch | Note | ProgramChanged | Outcome]:
         """Yields progress and outcomes as they come, until no submitted unit is left."""
         ...
 
@@ -96,5 +96,5 @@ class Executor(Protocol):
 
 
 def arrays(task: Task) -> dict[str, Any]:
-    """Returns the task's arrays by field name: what `processes` shares by memory map."""
+    """Returns the task's arrays by field name: what processes share by memory map."""
     return {name: value for name, value in task._asdict().items() if isinstance(value, np.ndarray)}
