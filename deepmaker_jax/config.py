@@ -235,13 +235,18 @@ class Config:
     do (mcu no elu, fpga only relu). light for those that take seconds a network (mcu), as far as
     their tools are installed, the search as it is; none for none."""
 
-    executor: Literal["auto", "inline", "processes"] = "auto"
+    executor: Literal["auto", "inline", "processes", "ray"] = "auto"
     """Where candidates train that do not train side by side (see --program): one after the other in
-    this process, or in one process per core; auto takes processes on a CPU and inline on an
-    accelerator."""
+    this process, in one process per core, or on the processors of a Ray cluster; auto takes
+    processes on a CPU and inline on an accelerator."""
+
+    address: str | None = None
+    """Ray cluster for --executor ray: HOST:PORT, or auto for the one that this machine is a node
+    of; None starts one here for this run alone."""
 
     workers: int = 0
-    """Processes that train at once; 0 for one per core."""
+    """Processes that train at once; 0 for one per core, on a cluster as many as it has, also as
+    nodes join and leave."""
 
     retries: int = 1
     """Times that a candidate is tried again whose worker process died or hung, or that ran out of
@@ -256,7 +261,8 @@ class Config:
     """Print only the final front, and what must not be missed."""
 
     accept_platform: bool = False
-    """Resume a run that other package versions or another processor began; it is recorded."""
+    """Resume a run that other package versions or another processor began, or go on with nodes of a
+    cluster that have such; it is recorded."""
 
     experiment: Annotated[str, Hidden] = "custom"
     preset: Annotated[str, Hidden] = "default"
@@ -264,7 +270,8 @@ class Config:
 
 # What changes no result, so that a resumed run may have it otherwise.
 FREE_FIELDS = (
-    "data", "out", "board", "targets", "executor", "workers", "retries", "program", "quiet",
+    "data", "out", "board", "targets", "executor", "address", "workers", "retries", "program",
+    "quiet",
     "accept_platform", "reference", "experiment", "preset",
 )  # fmt: skip
 COSTS = (
@@ -333,6 +340,7 @@ def check(config: Config) -> None:
     _share("validation_share", config.validation_share, open_low=True)
     _whole("workers", config.workers, 0)
     _whole("retries", config.retries, 0)
+    _check_address(config)
     if config.side is not None:
         _whole("side", config.side, 4, 1024)
     for name in COSTS:
@@ -355,6 +363,15 @@ def check_reference(config: Config, references: Sequence[Mapping[str, Any]]) -> 
             f"reference (={wanted}) must be a member's id, 12 hex digits, or the name of a "
             f"published network: {published}"
         )
+
+
+def _check_address(config: Config) -> None:
+    if config.address is None:
+        return
+    if not re.fullmatch(r"auto|[^/\s]+:\d+", str(config.address)):
+        raise InputError(f"address (={config.address}) must be auto, or HOST:PORT of a Ray cluster")
+    if config.executor != "ray":
+        raise InputError(f"address (={config.address}) is a Ray cluster's: add --executor ray")
 
 
 def _check_search(search: SearchConfig) -> None:

@@ -70,7 +70,7 @@ class Note(NamedTuple):
 class ProgramChanged(NamedTuple):
     """From here on candidates train in another program than config.json's: one line that says why.
 
-    The run is not reproducible any more.
+    Or on another kind of machine. The run is not reproducible any more.
     """
 
     text: str

@@ -9,8 +9,8 @@ import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any, Protocol, runtime_checkable
 
 try:
     import fcntl
@@ -160,6 +160,56 @@ def write_document(
     document = document | {SUM: sum_of(document)}
     write_json(path, document)
     return document
+
+
+@runtime_checkable
+class Files(Protocol):
+    """What reads and writes a training's files, wherever they are kept; raises OSError."""
+
+    def read(self, path: pathlib.Path) -> bytes:
+        """Returns a file's bytes."""
+        ...
+
+    def write(self, path: pathlib.Path, data: bytes) -> None:
+        """Writes a file, whole or not at all."""
+        ...
+
+
+class OnDisk:
+    """The files of this machine."""
+
+    def read(self, path: pathlib.Path) -> bytes:
+        """Returns a file's bytes."""
+        return path.read_bytes()
+
+    def write(self, path: pathlib.Path, data: bytes) -> None:
+        """Writes a file atomically."""
+        write_bytes(path, data)
+
+
+ON_DISK = OnDisk()
+
+
+class InMemory:
+    """Files of another machine: those that came along can be read, what is written is kept."""
+
+    def __init__(self, given: Mapping[pathlib.Path, bytes]):
+        self._given = given
+        self._written: dict[pathlib.Path, bytes] = {}
+
+    def read(self, path: pathlib.Path) -> bytes:
+        """Returns the bytes of a file that came along."""
+        if path not in self._given:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return self._given[path]
+
+    def write(self, path: pathlib.Path, data: bytes) -> None:
+        """Keeps a file's bytes until they are taken."""
+        self._written[path] = data
+
+    def take(self) -> dict[pathlib.Path, bytes]:
+        """Returns what was written since the last time, whichever thread wrote it."""
+        return {path: self._written.pop(path) for path in list(self._written)}
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -24,6 +24,7 @@ from deepmaker_jax.events import Event, Finished, Note, ProgramChanged, Started
 from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.execute import Executor, Inline, Processes, Task
 from deepmaker_jax.execute.lanes import Lanes
+from deepmaker_jax.execute.ray import Ray
 from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.ledger import NAME, Ledger
 from deepmaker_jax.objective import built_in
@@ -91,6 +92,8 @@ def run(
     task = make_task(config, data)
     feasible.check(config.search.population)
     name = program.executor(config)
+    if name == "ray":
+        need(("ray",), "executor (=ray)", "take --executor processes", extra="ray")
     factory = strategy or STRATEGIES[config.search.strategy]
     document = _document(config, data, feasible, chosen, task)
     chosen_program = choose_program(config, feasible, task, name)
@@ -108,7 +111,7 @@ def run(
     document["reproducible"], document["reason"] = program.reproducible(document["program"])
     timed = [o.name for o in chosen if o.timed]
     if timed:
-        need(TFLITE, f"objective {timed[0]}", "leave it out")
+        need(TFLITE, f"objective {timed[0]}", "leave it out", extra="export")
         document |= _not_reproducible(f"objective {timed[0]} is measured by a clock")
     if config.search.time_limit is not None:
         document |= _not_reproducible("search.time-limit is measured by a clock")
@@ -132,29 +135,29 @@ def run(
         json.dumps(document)
     except (TypeError, ValueError) as error:
         raise InputError(f"references must be plain JSON values: {error}") from None
-    run_folder.claim(out, needed_bytes=2 * data.train_images.nbytes + data.test_images.nbytes)
-    ledger = Ledger(out / NAME)  # from here on the folder is this process's
-    try:
+    with contextlib.ExitStack() as stack:
+        # First of all, as a cluster that does not answer should leave no folder behind.
+        executor = _executor(name, config, task, out)
+        stack.callback(executor.close)
+        run_folder.claim(out, needed_bytes=2 * data.train_images.nbytes + data.test_images.nbytes)
+        ledger = Ledger(out / NAME)  # from here on the folder is this process's
+        stack.callback(ledger.close)
         run_folder.begin(out, document, config)
-    except BaseException:
-        ledger.close()
-        raise
-    executor = _executor(name, config, task, out)
-    fidelity = {
-        "name": "search",
-        "epochs": config.search.epochs,
-        "images": len(task.search_rows),
-        "side": max(data.train_images.shape[1:3]),
-    }
-    timer = functools.partial(
-        latency.measure,
-        folder=checkpoints(out) / "latency",
-        num_workers=max(1, min(executor.num_workers, program.num_cores())),
-    )
-    s = Search(
-        config, feasible, chosen, algorithm, executor, ledger, fidelity, timer if timed else None
-    )
-    try:
+        fidelity = {
+            "name": "search",
+            "epochs": config.search.epochs,
+            "images": len(task.search_rows),
+            "side": max(data.train_images.shape[1:3]),
+        }
+        timer = functools.partial(
+            latency.measure,
+            folder=checkpoints(out) / "latency",
+            num_workers=max(1, min(executor.num_workers, program.num_cores())),
+        )
+        s = Search(
+            config, feasible, chosen, algorithm, executor, ledger, fidelity,
+            timer if timed else None,
+        )  # fmt: skip
         front = None
         with contextlib.closing(_stages(s, data, out)) as events:
             for event in events:
@@ -162,9 +165,6 @@ def run(
                 if isinstance(event, ProgramChanged):
                     run_folder.program_changed(out, event.text)
                 front = event.front if isinstance(event, Finished) else front
-    finally:
-        executor.close()
-        ledger.close()
     assert front is not None
     return front
 
@@ -293,6 +293,11 @@ def _name_of(factory: Any) -> str:
 
 
 def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Executor:
+    if name == "ray":
+        return Ray(
+            task, num_workers=config.workers, address=config.address, retries=config.retries,
+            accept_platform=config.accept_platform,
+        )  # fmt: skip
     if name != "processes":
         return Lanes(task) if name == "lanes" else Inline(task)
     num_workers = config.workers or program.num_cores()
@@ -303,17 +308,17 @@ def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Execu
 
 def need_exporters() -> None:
     """Raises InputError if a package that the export needs is not installed."""
-    need(EXPORTERS, "export", "run with --final.no-export")
+    need(EXPORTERS, "export", "run with --final.no-export", extra="export")
 
 
-def need(packages: Sequence[str], what: str, otherwise: str) -> None:
+def need(packages: Sequence[str], what: str, otherwise: str, *, extra: str) -> None:
     """Raises InputError if a package is not installed that something needs."""
     import importlib.util
 
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"{what} needs {', '.join(missing)}: pip install 'deepmaker-jax[export]', or "
+            f"{what} needs {', '.join(missing)}: pip install 'deepmaker-jax[{extra}]', or "
             f"{otherwise}"
         )
 

@@ -12,8 +12,10 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.execute import runtime
 from deepmaker_jax.machine import num_cores, processor
 
-PACKAGES = ("deepmaker-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy", "moocore",
-    "tensorflow", "ai-edge-litert", "jax2onnx", "onnxruntime",
+TRAINING_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # that a worker computes with
+PACKAGES = (
+    "deepmaker-jax", *TRAINING_PACKAGES, "evosax", "moocore", "tensorflow", "ai-edge-litert",
+    "jax2onnx", "onnxruntime",
 )  # fmt: skip
 
 
@@ -37,13 +39,13 @@ def choose(
     process has as many as it started JAX with: see `runtime.one_thread`.
 
     Args:
-      executor: "inline", "lanes" or "processes".
+      executor: "inline", "lanes", "processes" or "ray".
       wanted: "auto", "plain", "map" or "vmap".
       search_flops: of a typical candidate's training in the search.
       final_flops: of one in the final stage.
     """
     device = jax.default_backend()
-    single = executor == "processes" or runtime.is_one_thread()
+    single = executor in ("processes", "ray") or runtime.is_one_thread()
 
     def strategy(flops: float) -> str:
         if wanted != "auto":
@@ -64,21 +66,24 @@ def choose(
 
 
 def executor(config: Config) -> str:
-    """Returns where candidates train: "inline", "processes", or "lanes" for those side by side.
+    """Returns where candidates train: "inline", "processes", "ray", or "lanes" side by side.
 
     `auto` means processes on a CPU, lanes on an accelerator.
 
     Raises:
-      InputError: candidates side by side, and each in a process of its own.
+      InputError: candidates side by side, and each in a process of its own; a
+        cluster's processors, and an accelerator here.
     """
     if config.program == "vmap":
-        if config.executor == "processes":
+        if config.executor in ("processes", "ray"):
             raise InputError(
                 "program (=vmap) trains candidates side by side in this process: leave "
-                "--executor processes out, or take --program map"
+                f"--executor {config.executor} out, or take --program map"
             )
         return "lanes"
     on_cpu = jax.default_backend() == "cpu"
+    if config.executor == "ray" and not on_cpu:
+        raise InputError("executor (=ray) trains on CPUs: set JAX_PLATFORMS=cpu")
     if config.executor != "auto":
         return config.executor
     if on_cpu:
@@ -89,6 +94,11 @@ def executor(config: Config) -> str:
 def versions() -> dict[str, str]:
     """Returns the versions that results depend on."""
     return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def training_conditions() -> dict[str, Any]:
+    """Returns what the bits of a training depend on beside its unit: versions and the machine."""
+    return {name: _version(name) for name in TRAINING_PACKAGES} | describe_platform()
 
 
 def _version(name: str) -> str:

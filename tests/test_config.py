@@ -41,6 +41,8 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
         ("validation_share", 1.0, r"validation_share"),
         ("validation_share", math.nan, r"validation_share \(=nan\)"),
         ("workers", -1, r"workers \(=-1\) must be a whole number, at least 0"),
+        ("address", "auto", r"address \(=auto\) is a Ray cluster's: add --executor ray"),
+        ("address", "ray://head:10001", r"address .* must be auto, or HOST:PORT of a Ray cluster"),
         ("side", 3, r"side \(=3\) must be a whole number, in 4\.\.1024"),
         ("limits.params", 0, r"limits\.params \(=0\) must be a whole number, at least 1"),
         ("search.population", 3, r"search\.population \(=3\) must be a whole number, at least 4"),

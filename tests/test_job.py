@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -22,6 +23,7 @@ from deepmaker_jax.events import (
     Started,
 )
 from deepmaker_jax.export import read_bundle
+from tests.execute.ray_workers import num_ray_processes
 from tests.standin import StandIn
 from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
 
@@ -120,6 +122,17 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(whole, tmp_path, moment
     lines = (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()
     measured = [(json.loads(line)["id"], str(json.loads(line)["fidelity"])) for line in lines]
     assert len(measured) == len(set(measured))
+
+
+def test_a_run_on_a_cluster_ends_with_the_bytes_of_an_inline_one(whole, tmp_path, capfd):
+    """Without a word of Ray's, and no process of it is left."""
+    out, _, _ = whole
+    config = dataclasses.replace(TINY, workers=2)
+    _, events = go(tmp_path / "run", config=config, executor="ray")
+    assert of_kind(events, Started)[0].num_workers == 2
+    assert files(tmp_path / "run") == files(out)
+    assert not re.search("ray", "".join(capfd.readouterr()), re.IGNORECASE)
+    assert num_ray_processes() == 0
 
 
 def test_a_finished_run_does_nothing_again(whole):

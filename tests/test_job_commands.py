@@ -74,6 +74,7 @@ def test_the_command_line_runs_shows_reports_and_trains_longer(tmp_path, capsys)
         (signal.SIGINT, 130, "generation 0: ", "processes"),  # workers are still importing
         (signal.SIGTERM, 143, "1/4 ", "inline"),
         (signal.SIGINT, 130, "final training: ", "processes"),
+        (signal.SIGINT, 130, "1/4 ", "ray"),
     ],
 )
 def test_a_signal_to_the_whole_group_ends_it_cleanly_with_the_command_that_resumes(

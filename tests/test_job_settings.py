@@ -1,6 +1,7 @@
 """The main job under objectives, targets, a board and presets."""
 
 import dataclasses
+import importlib.util
 import json
 
 import numpy as np
@@ -202,3 +203,21 @@ def test_a_board_limits_the_search_in_python_too(tmp_path):
     assert {name: value for name, value in settings["limits"].items() if value} == limits
     with pytest.raises(InputError, match=r"board \(=z80\) must be one of"):
         run(dataclasses.replace(config, board="z80"), data=DIGITS)
+
+
+def test_without_ray_one_line_names_the_extra(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, *rest: None if name == "ray" else find_spec(name, *rest),
+    )
+    with pytest.raises(InputError, match=r"\(=ray\) needs ray: pip install 'deepmaker-jax\[ray\]'"):
+        go(tmp_path / "run", executor="ray")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cluster_that_does_not_answer_is_one_line_and_no_folder(tmp_path):
+    config = dataclasses.replace(TINY, address="127.0.0.1:9")
+    with pytest.raises(InputError, match=r"address \(=127\.0\.0\.1:9\) is no cluster .*refused"):
+        go(tmp_path / "run", config=config, executor="ray")
+    assert not (tmp_path / "run").exists()

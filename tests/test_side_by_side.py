@@ -115,11 +115,18 @@ def test_less_memory_than_hoped_for_is_noted_and_stays_noted(tmp_path, monkeypat
     assert not [event for event in events if isinstance(event, Note)]
 
 
-def test_processes_cannot_train_side_by_side(tmp_path):
-    config = dataclasses.replace(TINY, executor="processes")
-    with pytest.raises(InputError, match=r"program \(=vmap\) .* leave --executor processes out"):
+@pytest.mark.parametrize("name", ["processes", "ray"])
+def test_processes_cannot_train_side_by_side(tmp_path, name):
+    config = dataclasses.replace(TINY, executor=name)
+    with pytest.raises(InputError, match=rf"program \(=vmap\) .* leave --executor {name} out"):
         go(tmp_path / "run", config=config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cluster_trains_on_cpus(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(InputError, match=r"executor \(=ray\) trains on CPUs: set JAX_PLATFORMS"):
+        program.executor(Config(executor="ray"))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +136,7 @@ def test_processes_cannot_train_side_by_side(tmp_path):
         ({"program": "map"}, "tpu", "inline", "map"),
         ({"executor": "processes"}, "gpu", "processes", "plain"),
         ({}, "cpu", "processes", "map"),
+        ({"executor": "ray"}, "cpu", "ray", "map"),
         ({"program": "vmap"}, "cpu", "lanes", "vmap"),
     ],
 )

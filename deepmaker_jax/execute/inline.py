@@ -8,6 +8,7 @@ from deepmaker_jax.events import Epoch, ProgramChanged
 from deepmaker_jax.execute.runtime import keep_programs
 from deepmaker_jax.execute.unit import Outcome, Task, Unit
 from deepmaker_jax.execute.work import do_unit
+from deepmaker_jax.files import ON_DISK, Files
 
 
 class Closed(BaseException):
@@ -23,9 +24,10 @@ class Inline:
 
     num_workers: int = 1
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, files: Files = ON_DISK):
+        """Starts the thread; `files` reads and writes the units'."""
         keep_programs()
-        self._task = task
+        self._task, self._files = task, files
         self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         # The exception is what ended the thread.
         self._results: queue.SimpleQueue[Epoch | ProgramChanged | Outcome | BaseException] = (
@@ -45,9 +47,10 @@ class Inline:
             self._results.put(error)
 
     def _work(self) -> None:
+        tell = self._results.put
         while (unit := self._units.get()) is not None:
             self._go_on()
-            self._results.put(do_unit(unit, self._task, self._results.put, self._go_on))
+            tell(do_unit(unit, self._task, tell, self._go_on, self._files))
 
     def _go_on(self) -> None:
         if self._closed.is_set():

@@ -14,10 +14,10 @@ import numpy as np
 from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute import runtime
-from deepmaker_jax.execute.unit import Outcome, Task, Unit, arrays
+from deepmaker_jax.execute.unit import Outcome, Task, Unit, arrays, out_of_memory
 from deepmaker_jax.execute.work import do_unit
 from deepmaker_jax.files import replacing
-from deepmaker_jax.ledger import OUT_OF_MEMORY, WORKER_DIED
+from deepmaker_jax.ledger import WORKER_DIED
 
 READY = "ready"  # a worker's first word: its imports worked, so what kills it now is its unit
 ALIVE = "alive"
@@ -95,9 +95,11 @@ class Processes:
         self._silent: dict[_Worker, float] = {}  # seconds without a word
         self._starting: set[_Worker] = set()
         self._num_unready = 0  # workers in a row that died while they were starting
+        self._opened = False
 
     def _open(self) -> None:
         """Writes the data once and starts the workers."""
+        self._opened = True
         shared = arrays(self._task)
         for name, value in shared.items():
             with replacing(self._folder / f"{name}.npy") as path, open(path, "wb") as file:
@@ -181,8 +183,7 @@ class Processes:
         """Frees a worker; returns its outcome, or None if its unit is done again."""
         unit, self._doing[worker] = self._doing[worker], None
         assert unit is not None
-        is_lost = outcome.status == "failed" and str(outcome.reason).startswith(OUT_OF_MEMORY)
-        return None if is_lost and self._is_done_again(unit) else outcome
+        return None if out_of_memory(outcome) and self._is_done_again(unit) else outcome
 
     def _is_done_again(self, unit: Unit) -> bool:
         """Whether a unit that was lost has a try left; if so, it waits for that."""
@@ -228,4 +229,5 @@ class Processes:
             worker.process.join()
         for held in (self._doing, self._silent, self._starting):
             held.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._opened:  # else it may be another run's, and this one be refused
+            shutil.rmtree(self._folder, ignore_errors=True)

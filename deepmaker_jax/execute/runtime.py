@@ -50,6 +50,11 @@ def is_one_thread() -> bool:
     return all(os.environ.get(name) == value for name, value in ONE_THREAD.items())
 
 
+def worker_environment() -> dict[str, str]:
+    """Returns the variables that a worker starts with: one XLA thread, huge pages."""
+    return ONE_THREAD | {TUNABLES: _with_huge_pages(os.environ.get(TUNABLES))}
+
+
 @contextlib.contextmanager
 def starting_workers(**environment: str) -> Iterator[None]:
     """Processes that start in this block have one XLA thread, huge pages, and never see a Ctrl-C.
@@ -59,8 +64,7 @@ def starting_workers(**environment: str) -> Iterator[None]:
     A terminal sends SIGINT to the whole group: it is the parent's to handle, also
     while a worker is still importing. A blocked signal stays blocked in the child.
     """
-    tunables = {TUNABLES: _with_huge_pages(os.environ.get(TUNABLES))}
-    wanted = ONE_THREAD | tunables | environment
+    wanted = worker_environment() | environment
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     masked = hasattr(signal, "pthread_sigmask")

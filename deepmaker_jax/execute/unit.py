@@ -8,8 +8,9 @@ import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.events import Epoch, ProgramChanged
+from deepmaker_jax.events import Epoch, Note, ProgramChanged
 from deepmaker_jax.lanes.size_class import SizeClass
+from deepmaker_jax.ledger import OUT_OF_MEMORY
 
 StageName = Literal["search", "final"]
 
@@ -78,6 +79,11 @@ class Outcome(NamedTuple):
     seconds: dict[str, float]
 
 
+def out_of_memory(outcome: Outcome) -> bool:
+    """Whether a unit failed for want of memory, of which there may be more the next time."""
+    return outcome.status == "failed" and str(outcome.reason).startswith(OUT_OF_MEMORY)
+
+
 @runtime_checkable
 class Executor(Protocol):
     """Does units, in any order, and gives back what comes."""
@@ -88,7 +94,7 @@ class Executor(Protocol):
         """Takes a unit; it starts when a worker is free."""
         ...
 
-    def results(self) -> Iterator[Epoch | ProgramChanged | Outcome]:
+    def results(self) -> Iterator[Epoch | Note | ProgramChanged | Outcome]:
         """Yields progress and outcomes as they come, until no submitted unit is left.
 
         Raises:
@@ -102,5 +108,5 @@ class Executor(Protocol):
 
 
 def arrays(task: Task) -> dict[str, Any]:
-    """Returns the task's arrays by field name: what `processes` shares by memory map."""
+    """Returns the task's arrays by field name: what processes share by memory map."""
     return {name: value for name, value in task._asdict().items() if isinstance(value, np.ndarray)}

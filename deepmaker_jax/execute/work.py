@@ -12,6 +12,7 @@ from deepmaker_jax.errors import StorageError, TimeLimitError, one_line
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute.unit import Outcome, Task, Unit
 from deepmaker_jax.export.weights import load_weights, save_weights
+from deepmaker_jax.files import ON_DISK, Files
 from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.ledger import OUT_OF_MEMORY
 from deepmaker_jax.train.candidate import Split, Trained, train_alone
@@ -24,6 +25,7 @@ def do_unit(
     task: Task,
     on_epoch: Callable[[Epoch], None],
     on_steps: Callable[[], None] = lambda: None,
+    files: Files = ON_DISK,
 ) -> Outcome:
     """Trains and measures one candidate; a failure is an outcome, not an exception.
 
@@ -33,13 +35,14 @@ def do_unit(
       on_epoch: called after each epoch.
       on_steps: called after every few steps; what it raises leaves the training,
         and this function unless it is an Exception.
+      files: reads and writes the unit's.
 
     Raises:
       StorageError: the disk takes no more, which is not the candidate's failure.
     """
     try:
         trained = train_alone(
-            job_of(unit, task, on_epoch),
+            job_of(unit, task, on_epoch, files),
             on_device(task),
             settings=task.settings,
             seed=task.seed,
@@ -51,10 +54,12 @@ def do_unit(
         )
     except Exception as error:  # noqa: BLE001 - one candidate must not end a run
         trained = error
-    return outcome_of(unit, trained)
+    return outcome_of(unit, trained, files)
 
 
-def job_of(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Job:
+def job_of(
+    unit: Unit, task: Task, on_epoch: Callable[[Epoch], None], files: Files = ON_DISK
+) -> Job:
     """Returns what a unit wants trained.
 
     Raises:
@@ -70,15 +75,16 @@ def job_of(unit: Unit, task: Task, on_epoch: Callable[[Epoch], None]) -> Job:
         num_epochs=unit.num_epochs,
         rows=np.arange(len(task.labels)) if final else np.asarray(task.search_rows),
         held_out=None if final else np.asarray(task.validation_rows),
-        start=load_weights(unit.start)[1] if unit.start else None,
+        start=load_weights(unit.start, files)[1] if unit.start else None,
         checkpoint=unit.checkpoint,
         on_epoch=tell,
         limit_seconds=None if final else task.limit_seconds,
         key=unit,
+        files=files,
     )
 
 
-def outcome_of(unit: Unit, trained: Trained | Exception) -> Outcome:
+def outcome_of(unit: Unit, trained: Trained | Exception, files: Files = ON_DISK) -> Outcome:
     """Writes the trained weights and returns what became of a unit.
 
     Raises:
@@ -87,7 +93,7 @@ def outcome_of(unit: Unit, trained: Trained | Exception) -> Outcome:
     try:
         if isinstance(trained, Exception):
             raise trained
-        return _outcome(unit, trained)
+        return _outcome(unit, trained, files)
     except StorageError:
         raise
     except TimeLimitError as error:
@@ -101,7 +107,7 @@ def outcome_of(unit: Unit, trained: Trained | Exception) -> Outcome:
         return Outcome(unit.id, unit.stage, "failed", reason, {}, {})
 
 
-def _outcome(unit: Unit, trained: Trained) -> Outcome:
+def _outcome(unit: Unit, trained: Trained, files: Files) -> Outcome:
     seconds = {
         "compile": trained.compile_seconds,
         "train": trained.train_seconds,
@@ -112,7 +118,7 @@ def _outcome(unit: Unit, trained: Trained) -> Outcome:
         reason = f"training loss {trained.train_loss} or a weight is not finite"
         return Outcome(unit.id, unit.stage, "diverged", reason, measured, seconds)
     if unit.weights:
-        save_weights(unit.weights, unit.arch, trained.variables)
+        save_weights(unit.weights, unit.arch, trained.variables, files)
     if trained.score is not None:
         measured |= {"val_accuracy": trained.score.accuracy, "val_loss": trained.score.loss}
         if not math.isfinite(trained.score.loss):

@@ -11,25 +11,28 @@ import numpy as np
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import dump_json, write_bytes
+from deepmaker_jax.files import ON_DISK, Files, dump_json
 from deepmaker_jax.models import Network
 
 FORMAT = "deepmaker-jax 1"
 Tree = dict[str, Any]
 
 
-def save_weights(path: pathlib.Path, arch: ArchSpec, variables: Tree) -> None:
+def save_weights(
+    path: pathlib.Path, arch: ArchSpec, variables: Tree, files: Files = ON_DISK
+) -> None:
     """Writes all collections of a network, float32, atomically; equal bytes for equal arguments.
 
     Args:
       path: of the file.
       arch: the architecture, kept as JSON in the file's metadata.
       variables: of `Network(layers(arch))`; named like "params/stem/kernel".
+      files: writes it.
 
     Raises:
       InputError: names or shapes are not the network's, or a value is not finite.
     """
-    write_bytes(path, to_bytes(arch, variables))
+    files.write(path, to_bytes(arch, variables))
 
 
 def to_bytes(arch: ArchSpec, variables: Tree) -> bytes:
@@ -53,8 +56,8 @@ def to_bytes(arch: ArchSpec, variables: Tree) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, data])
 
 
-def load_weights(path: pathlib.Path) -> tuple[ArchSpec, Tree]:
-    """Reads what `save_weights` wrote.
+def load_weights(path: pathlib.Path, files: Files = ON_DISK) -> tuple[ArchSpec, Tree]:
+    """Reads what `save_weights` wrote, by `files`.
 
     Returns:
       (arch, variables) for `Network(layers(arch))`, NumPy float32.
@@ -65,7 +68,7 @@ def load_weights(path: pathlib.Path) -> tuple[ArchSpec, Tree]:
         that is not finite.
     """
     try:
-        file = path.read_bytes()
+        file = files.read(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({_line(error)}): export it again") from None
     return from_bytes(file, str(path))

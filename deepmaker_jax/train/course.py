@@ -13,7 +13,7 @@ import numpy as np
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.errors import InputError, TimeLimitError
-from deepmaker_jax.files import write_bytes
+from deepmaker_jax.files import ON_DISK, Files
 from deepmaker_jax.train.step import TrainState
 
 ORDER_STREAM = 2 << 32  # of Philox: apart from the sampler's and the calibration's
@@ -35,6 +35,7 @@ class Job(NamedTuple):
       on_epoch: called with (epochs done, mean loss) after each epoch.
       limit_seconds: that it may train, compiling apart; None for no limit.
       key: what the caller tells its jobs apart by.
+      files: reads and writes the checkpoint.
     """
 
     arch: ArchSpec
@@ -46,6 +47,7 @@ class Job(NamedTuple):
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None
     limit_seconds: float | None = None
     key: Any = None
+    files: Files = ON_DISK
 
 
 def epoch_order(seed: int, epoch: int, num_images: int, num_steps: int, batch_size: int):
@@ -84,7 +86,8 @@ class Course:
 
     def resume(self, state: TrainState) -> TrainState:
         """Returns the checkpoint's state if there is one, else `state`, which is fresh."""
-        found = None if self._job.checkpoint is None else _restore(self._job.checkpoint, state)
+        path, files = self._job.checkpoint, self._job.files
+        found = None if path is None else _restore(path, state, files)
         if found is not None:
             state, self.loss = found
         self.num_done = int(state.step)
@@ -128,7 +131,7 @@ class Course:
             self.loss = float(loss_sum) / self._num_steps
         due = self.begins_epoch or time.perf_counter() - self._saved > CHECKPOINT_SECONDS
         if self._job.checkpoint is not None and due:
-            save(self._job.checkpoint, state(), self.loss)
+            save(self._job.checkpoint, state(), self.loss, self._job.files)
             self._saved = time.perf_counter()
         if self.begins_epoch:
             self._job.on_epoch(self.num_done // self._num_steps, self.loss)
@@ -142,17 +145,17 @@ class Course:
         return not (finite and math.isfinite(self.loss))
 
 
-def save(path: pathlib.Path, state: TrainState, loss: float) -> None:
+def save(path: pathlib.Path, state: TrainState, loss: float, files: Files) -> None:
     """Writes a checkpoint."""
     value = {"state": tuple(state), "loss": loss}
-    write_bytes(path, flax.serialization.to_bytes(jax.tree.map(np.asarray, value)))
+    files.write(path, flax.serialization.to_bytes(jax.tree.map(np.asarray, value)))
 
 
-def _restore(path: pathlib.Path, like: TrainState) -> tuple[TrainState, float] | None:
+def _restore(path: pathlib.Path, like: TrainState, files: Files) -> tuple[TrainState, float] | None:
     """Returns (state, last epoch's loss) of a checkpoint of this training, or None."""
     target = {"state": tuple(like), "loss": 0.0}
     try:
-        value = flax.serialization.from_bytes(target, path.read_bytes())
+        value = flax.serialization.from_bytes(target, files.read(path))
         state = TrainState(*value["state"])
         fits = jax.tree.map(lambda a, b: np.shape(a) == np.shape(b), like, state)
         return (state, float(value["loss"])) if all(jax.tree.leaves(fits)) else None

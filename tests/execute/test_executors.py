@@ -1,8 +1,11 @@
 """One suite over the executors: same bits, failures that stay outcomes, nothing left behind."""
 
+import contextlib
 import dataclasses
+import logging
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -10,13 +13,16 @@ import time
 import jax
 import numpy as np
 import pytest
+import ray
 
+from deepmaker_jax import program
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data import load, stratified
 from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.events import Epoch, ProgramChanged
 from deepmaker_jax.execute import Inline, Outcome, Processes, Task, Unit, lanes, processes, work
 from deepmaker_jax.execute.lanes import Lanes
+from deepmaker_jax.execute.ray import Ray
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose
@@ -24,6 +30,10 @@ from deepmaker_jax.train import candidate
 from deepmaker_jax.train.population import Population
 from deepmaker_jax.train.runner import Plain
 from tests.examples import SMALL
+from tests.execute.ray_workers import busy_ray_workers
+
+# Ray forks only to execute another program at once, which JAX's threads do not mind.
+pytestmark = pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +70,26 @@ WIDE_STAGE = dataclasses.replace(SMALL.stages[0], num_layers=3, growth=56)
 LARGER = dataclasses.replace(SMALL, stem_width=48, stages=(WIDE_STAGE,))
 
 
-def executor(name, task, folder):
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """The module's one Ray cluster is started by the first test that wants it."""
+    yield
+    ray.shutdown(wait_for_processes=True)
+
+
+def executor(name, task, folder, **rest):
     if name == "inline":
         return Inline(task)
+    if name.startswith("ray"):
+        if not ray.is_initialized():
+            ray.init(
+                "local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False,
+                logging_level=logging.CRITICAL, object_store_memory=200 << 20,
+            )  # fmt: skip
+        return Ray(task, num_workers=int(name[-1]), **rest)
     if name.startswith("lanes"):
         return Lanes(side_by_side(task, int(name[-1])))
-    return Processes(task, num_workers=int(name[-1]), folder=folder / "shared")
+    return Processes(task, num_workers=int(name[-1]), folder=folder / "shared", **rest)
 
 
 def side_by_side(task, num_lanes):
@@ -105,7 +129,13 @@ def reference(request, references):
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("processes1", "inline"), ("processes2", "inline"), ("lanes2", "lanes2")]
+    ("name", "other"),
+    [
+        ("processes1", "inline"),
+        ("processes2", "inline"),
+        ("ray2", "inline"),
+        ("lanes2", "lanes2"),
+    ],
 )
 def test_bits_are_the_same_whatever_the_executor_of_a_program(
     task, references, tmp_path, name, other
@@ -142,7 +172,7 @@ def test_the_weights_file_rebuilds_the_network(reference):
     assert variables["params"]["stem"]["kernel"].shape == (3, 3, 1, 8)
 
 
-@pytest.mark.parametrize("name", ["inline", "processes1", "lanes2"])
+@pytest.mark.parametrize("name", ["inline", "processes1", "ray1", "lanes2"])
 def test_a_unit_that_raises_or_diverges_is_an_outcome_and_the_next_goes_on(task, tmp_path, name):
     task = task._replace(settings=dataclasses.replace(task.settings, sgd_learning_rate=1e30))
     bad = units(tmp_path, 1)[0]._replace(id="bad", start=tmp_path / "missing.safetensors")
@@ -156,35 +186,48 @@ def test_a_unit_that_raises_or_diverges_is_an_outcome_and_the_next_goes_on(task,
     assert not (tmp_path / "unit0.safetensors").exists()
 
 
+def busy(name):
+    """The processes of an executor that train."""
+    if name.startswith("processes"):
+        return [worker.pid for worker in multiprocessing.active_children()]
+    return busy_ray_workers()
+
+
 @pytest.mark.parametrize(
-    ("deaths", "retries", "kind"),
-    [(1, 1, signal.SIGKILL), (2, 1, signal.SIGSEGV), (1, 0, signal.SIGKILL)],
+    ("name", "deaths", "retries", "number", "how"),
+    [
+        ("processes1", 1, 1, signal.SIGKILL, None),
+        ("processes1", 2, 1, signal.SIGSEGV, "signal 11"),
+        ("processes1", 1, 0, signal.SIGKILL, "signal 9"),
+        ("ray1", 1, 1, signal.SIGKILL, None),
+        ("ray1", 2, 1, signal.SIGSEGV, "it was killed, or crashed"),
+    ],
 )
 def test_the_unit_of_a_worker_that_dies_is_tried_again_as_often_as_is_wanted_and_last(
-    task, tmp_path, deaths, retries, kind
+    task, tmp_path, name, deaths, retries, number, how
 ):
-    runner = Processes(task, num_workers=1, folder=tmp_path / "shared", retries=retries)
+    runner = executor(name, task, tmp_path, retries=retries)
+    first, second = units(tmp_path, 2)
+    first = first._replace(num_epochs=30)  # it is not over when it is to die
     begun, found = [], {}
     try:
-        for unit in units(tmp_path, 2):
-            runner.submit(unit)
+        runner.submit(first)
+        runner.submit(second)
         for result in runner.results():
             if isinstance(result, Outcome):
                 found[result.id] = result
-            elif result.num_done == 1:
+            elif isinstance(result, Epoch) and result.num_done == 1:
                 begun.append(result.id)
                 if result.id == "unit0" and begun.count("unit0") <= deaths:
-                    (worker,) = multiprocessing.active_children()
-                    os.kill(worker.pid, kind)
+                    (worker,) = busy(name)
+                    os.kill(worker, number)
     finally:
         runner.close()
     assert begun == ["unit0", "unit1", *["unit0"] * retries]
+    assert found["unit0"].status == ("failed" if how else "ok")
+    if how:
+        assert found["unit0"].reason == f"its worker died ({how})"
     assert found["unit1"].status == "ok"
-    if deaths <= retries:
-        assert found["unit0"].status == "ok"
-    else:
-        assert found["unit0"].status == "failed"
-        assert found["unit0"].reason == f"its worker died (signal {int(kind)})"
 
 
 @pytest.mark.parametrize("name", ["inline", "lanes2", "processes1"])
@@ -269,19 +312,60 @@ class Deadly:
         return os._exit, (7,)
 
 
-def test_units_that_kill_their_workers_at_once_never_end_the_run(task, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "how"), [("processes1", "exit code 7"), ("ray1", "it was killed, or crashed")]
+)
+def test_units_that_kill_their_workers_at_once_never_end_the_run(task, tmp_path, name, how):
     (good,) = units(tmp_path, 1)
-    bad = [good._replace(id=f"bad{i}", arch=Deadly()) for i in range(3)]
-    found = outcomes(do("processes1", task, tmp_path, [*bad, good]))
+    bad = [good._replace(id=f"bad{i}", arch=Deadly()) for i in range(3 if how[0] == "e" else 1)]
+    found = outcomes(do(name, task, tmp_path, [*bad, good]))
     assert found["unit0"].status == "ok"
     reasons = {(found[unit.id].status, found[unit.id].reason) for unit in bad}
-    assert reasons == {("failed", "its worker died (exit code 7)")}
+    assert reasons == {("failed", f"its worker died ({how})")}
 
 
 def test_workers_that_never_get_ready_end_the_run_with_one_line(task, tmp_path, monkeypatch):
     monkeypatch.setattr("deepmaker_jax.execute.processes._work", Deadly())
     with pytest.raises(InputError, match="worker processes cannot start"):
         do("processes2", task, tmp_path, units(tmp_path, 1))
+
+
+@pytest.mark.parametrize("accept", [False, True])
+def test_nodes_that_would_compute_other_bits_are_refused_or_told(
+    task, tmp_path, monkeypatch, accept
+):
+    executor("ray1", task, tmp_path)
+    here = program.training_conditions() | {"jax": "0.0.1"}
+    monkeypatch.setattr(program, "training_conditions", lambda: here)
+    runner = Ray(task, num_workers=1, accept_platform=accept)
+    results = []
+    try:
+        for unit in units(tmp_path, 2):
+            runner.submit(unit)
+        with contextlib.nullcontext() if accept else pytest.raises(InputError) as refused:
+            results.extend(runner.results())
+    finally:
+        runner.close()
+    differs = rf"node \S+ differs from this machine: jax \(here 0\.0\.1, there {jax.__version__}\)"
+    if accept:
+        (told,) = [result.text for result in results if isinstance(result, ProgramChanged)]
+        assert re.fullmatch(differs, told)
+        assert {outcome.status for outcome in outcomes(results).values()} == {"ok"}
+    else:
+        assert re.match(differs + "; .* add --accept-platform", str(refused.value))
+
+
+def test_closing_a_cluster_leaves_a_training_in_its_middle(task, tmp_path):
+    runner = executor("ray1", task, tmp_path)
+    runner.submit(units(tmp_path, 1)[0]._replace(num_epochs=100_000))
+    first = next(runner.results())
+    assert first.num_done == 1
+    assert len(busy_ray_workers()) == 1
+    runner.close()
+    deadline = time.monotonic() + 20
+    while busy_ray_workers() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert busy_ray_workers() == []
 
 
 def test_closing_ends_the_workers_and_removes_the_shared_data(task, tmp_path):

@@ -125,8 +125,8 @@ def test_a_training_that_stopped_within_an_epoch_goes_on_to_the_same_bits(
     monkeypatch.setattr(course, "CHECKPOINT_SECONDS", 0.0)
     path, saves, save = tmp_path / "state.msgpack", [], course.save
 
-    def stop_at(path, state, loss):
-        save(path, state, loss)
+    def stop_at(path, state, loss, files):
+        save(path, state, loss, files)
         saves.append(int(state.step))
         if len(saves) == 8:
             raise KeyboardInterrupt

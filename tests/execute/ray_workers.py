@@ -1,0 +1,41 @@
+"""Finds the processes in which this process's Ray nodes do units."""
+
+import os
+import pathlib
+
+
+def busy_ray_workers() -> list[int]:
+    """Returns those of nodes that this process started, on this machine."""
+    return [
+        pid
+        for pid, title in _titles()
+        if title.startswith("ray::deepmaker") and _parent(_parent(pid)) == os.getpid()
+    ]
+
+
+def num_ray_processes() -> int:
+    """Returns how many processes this process's nodes consist of: raylets and what they started."""
+    return sum(os.getpid() in (_parent(pid), _parent(_parent(pid))) for pid, _ in _titles())
+
+
+def node_of(pid: int) -> int:
+    """Returns the raylet that started a worker: what stands for its node."""
+    return _parent(pid)
+
+
+def _titles() -> list[tuple[int, str]]:
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append((int(path.parent.name), path.read_bytes().decode(errors="replace")))
+        except OSError:
+            continue  # it is gone
+    return found
+
+
+def _parent(pid: int) -> int:
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[1])
