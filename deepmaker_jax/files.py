@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 try:
@@ -17,6 +17,8 @@ except ImportError:  # Windows
     fcntl = None
 
 from deepmaker_jax.errors import InputError
+
+MOST_NESTED = 64  # far more than any document of ours, far less than Python's stack
 
 
 def _finite(value: Any) -> Any:
@@ -38,6 +40,35 @@ def dump_json(value: Any, *, indent: int | None = None) -> str:
     )
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value of a strict JSON document.
+
+    Raises:
+      ValueError: it is not JSON, has NaN or an infinity, or is nested deeper than
+        whatever walks it could follow.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MOST_NESTED} levels") from None
+    level = [value]
+    for _ in range(MOST_NESTED):
+        level = [inner for item in level for inner in _inside(item)]
+        if not level:
+            return value
+    raise ValueError(f"nested deeper than {MOST_NESTED} levels")
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def load_json(path: pathlib.Path) -> Any:
     """Reads a JSON file.
 
@@ -45,10 +76,12 @@ def load_json(path: pathlib.Path) -> Any:
       InputError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no plain file")
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: name a run folder that an experiment wrote") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): restore or remove it") from None
 
 

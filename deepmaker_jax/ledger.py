@@ -7,15 +7,16 @@ import pathlib
 from typing import Any
 
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import dump_json, lock
+from deepmaker_jax.files import dump_json, lock, parse_json
 
 NAME = "ledger.jsonl"
 WAY_OUT = "delete that line, and what it held is measured again"
 WORKER_DIED = "its worker died"  # how the reason of a lost candidate begins
-KEYS = (
-    "id", "generation", "genome", "arch", "parents", "fidelity", "objectives", "seconds",
-    "status", "reason",
-)  # fmt: skip
+KINDS = {
+    "id": str, "generation": int, "genome": list, "arch": dict, "parents": list, "fidelity": dict,
+    "objectives": dict, "seconds": dict, "status": str, "reason": str | None,
+}  # fmt: skip
+LAST_GENERATION = 2**31 - 1
 Record = dict[str, Any]
 
 
@@ -32,14 +33,23 @@ def key(record: Record) -> tuple[str, str]:
 
 def _parse(line: str, where: str) -> Record:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        record = parse_json(line)
+    except ValueError:
         raise InputError(f"{where} is not JSON: {WAY_OUT}") from None
-    if not isinstance(record, dict) or any(name not in record for name in KEYS):
+    if not _is_measurement(record):
         raise InputError(f"{where} is not a measurement: {WAY_OUT}")
     if record.get("sum") != checksum(record):
         raise InputError(f"{where} does not match its checksum: {WAY_OUT}")
     return record
+
+
+def _is_measurement(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and all(name in record and isinstance(record[name], KINDS[name]) for name in KINDS)
+        and all(isinstance(record.get(name, {}), dict) for name in ("costs", "measured"))
+        and 0 <= record["generation"] <= LAST_GENERATION
+    )
 
 
 def read(path: pathlib.Path) -> list[Record]:
@@ -49,12 +59,16 @@ def read(path: pathlib.Path) -> list[Record]:
     measurement was never reported, so it is left out.
 
     Raises:
-      InputError: any other line is damaged.
+      InputError: any other line is damaged, or the file cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError("it is no plain file")
         text = path.read_bytes().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}): restore or remove it") from None
     lines = text.split("\n")[:-1]
     return [_parse(line, f"{path} line {i}") for i, line in enumerate(lines, 1)]
 
@@ -80,8 +94,11 @@ class Ledger:
         """Opens `path` and cuts off a torn last line.
 
         Raises:
-          InputError: the file is damaged, or another process has it open.
+          InputError: the file is damaged or a link, or another process has it open.
         """
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            # What it leads to would be written, and its end cut.
+            raise InputError(f"{path} must be a plain file: put the run's own ledger there")
         self._file = open(path, "ab")  # noqa: SIM115 - it stays open
         try:
             lock(self._file, path.parent)

@@ -258,12 +258,14 @@ def _known(s: Search, candidate: Candidate) -> Record | None:
     if record is None or lost(record):
         return None
     arch = arch_module.to_json(s.feasible.space.decode(candidate.genome))
-    if record["arch"] != arch:
+    if record["arch"] != arch or record["genome"] != [int(i) for i in candidate.genome]:
         raise InputError(
             f"space {s.feasible.space.name} decodes {candidate.id} to another network than when it "
             "was measured: name a new --out, or the space anew"
         )
     if record["status"] == "ok":
+        if not {"costs", "measured"} <= record.keys():
+            raise InputError(f"{candidate.id} has no costs in the ledger: name a new --out")
         values = measure(s.objectives, record["costs"] | record["measured"])
         for name, value in values.items():
             if value != record["objectives"].get(name):
@@ -285,7 +287,7 @@ def _record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) 
         if s.timer is not None:
             timed = s.ledger.find(candidate.id, latency.FIDELITY)
             assert timed is not None
-            costs[latency.NAME] = timed["measured"][latency.NAME]
+            costs[latency.NAME] = timed.get("measured", {}).get(latency.NAME)
         try:
             values |= measure(s.objectives, costs | outcome.measured)
         except InputError as error:
@@ -303,7 +305,7 @@ def _record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) 
     )
 
 
-def measure(objectives: Sequence[Objective], measured: dict[str, float]) -> dict[str, float]:
+def measure(objectives: Sequence[Objective], measured: dict[str, Any]) -> dict[str, float]:
     """Returns {name: raw value} of each objective.
 
     Args:
@@ -313,7 +315,10 @@ def measure(objectives: Sequence[Objective], measured: dict[str, float]) -> dict
     Raises:
       InputError: one of them raises, or gives no finite number.
     """
-    measured = measured | {"val_error": 1 - measured["val_accuracy"]}
+    accuracy = measured.get("val_accuracy")
+    if not isinstance(accuracy, int | float):
+        raise InputError(f"val_accuracy (={accuracy}) must be a number: name a new --out")
+    measured = measured | {"val_error": 1 - accuracy}
     values = {}
     for o in objectives:
         try:
