@@ -47,7 +47,8 @@ def is_inside(name: Any) -> bool:
     if not isinstance(name, str) or not name.isprintable() or "\\" in name:
         return False
     path = pathlib.PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    possible = all(len(part.encode()) <= 255 for part in path.parts) and len(name) <= 1024
+    return possible and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def read_entries(bundle: pathlib.Path) -> Manifest:

@@ -15,6 +15,8 @@ import pytest
 
 from deepmaker_jax import cli, run_folder
 from deepmaker_jax.config import Config
+from deepmaker_jax.data import tfds_source
+from deepmaker_jax.errors import InputError
 from experiments import cifar10, digits, images, mnist
 from tests.fuzz.core import ESCAPES, MARKUP, ODD, Door, generator, listing
 
@@ -43,7 +45,11 @@ def stopped(monkeypatch, tmp_path):
     def claim(*_, **__):
         raise AcceptedError
 
+    def download(*_):
+        raise InputError("no network")
+
     monkeypatch.setattr(run_folder, "claim", claim)
+    monkeypatch.setattr(tfds_source, "_run_child", download)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path
@@ -111,7 +117,7 @@ def test_experiments(name, stopped, capsys):
     (stopped / "empty").mkdir()
     mine = str(stopped / "mine.npz")
     nowhere = [str(stopped / "empty"), str(stopped / "missing"), mine, "/dev/null", "/dev/zero", ""]
-    for case in range(110):
+    for case in range(80):
         rng = generator(door.name, case)
         main, presets, places = {
             "digits": (digits.main, ["demo"], []),
@@ -123,7 +129,7 @@ def test_experiments(name, stopped, capsys):
         door.give(case, argv, lambda main=main, argv=argv: given(main, argv))
         assert listing(stopped) == before, argv
         assert not os.listdir(stopped / "here"), argv
-    door.check(least=95, refused=40, accepted=0 if name == "elsewhere" else 5)
+    door.check(least=70, refused=30, accepted=0 if name == "elsewhere" else 5)
 
 
 def test_deepmaker(stopped, capsys):
