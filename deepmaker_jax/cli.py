@@ -42,6 +42,8 @@ def guarded(work: Callable[[], None], *, resume: Callable[[], str] = str) -> int
     def terminate(signum: int, frame: Any) -> NoReturn:
         raise _Terminated
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name in a script that its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     previous = None
     with contextlib.suppress(ValueError):  # not in the main thread: nobody sends it signals
         previous = signal.signal(signal.SIGTERM, terminate)
@@ -81,6 +83,13 @@ def parse(
     Raises:
       InputError: what tyro prints in a box, on one line.
     """
+    for word in args:
+        try:
+            os.fsencode(word)
+        except UnicodeEncodeError:
+            raise InputError(f"argument {word!r} is no text: write it in UTF-8") from None
+        if "\0" in word:
+            raise InputError(f"argument {word!r} has a NUL, which no file's name has: leave it out")
     said = io.StringIO()
     kind = settings if isinstance(settings, type) else type(settings)
     default = {} if isinstance(settings, type) else {"default": settings}

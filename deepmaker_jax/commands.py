@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.terminal import say
 
 Run = Annotated[str, tyro.conf.arg(metavar="RUN")]
 
@@ -98,7 +99,7 @@ def write_report(settings: Report) -> None:
     """`deepmaker report RUN`."""
     from deepmaker_jax import report
 
-    print(report.write_report(pathlib.Path(settings.run)))
+    say(str(report.write_report(pathlib.Path(settings.run))))
 
 
 def train(settings: Train) -> None:
@@ -162,7 +163,7 @@ def check(settings: Check) -> None:
     for findings in (checking.check_run(path), *map(checking.check_bundle, bundles)):
         for finding in findings:
             counts[finding.verdict] += 1
-            print(f"{finding.verdict:9} {finding.path} {finding.text}".rstrip(), flush=True)
+            say(f"{finding.verdict:9} {finding.path} {finding.text}".rstrip())
     bad = sum(counts[verdict] for verdict in checking.BAD)
     if bad:
         raise RuntimeError(f"{bad} of {sum(counts.values())} files are damaged or disagree")

@@ -8,10 +8,10 @@ import ast
 import dataclasses
 import inspect
 import itertools
-import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -83,10 +83,10 @@ class SearchConfig:
     """How new candidates are chosen."""
 
     population: int = 16
-    """Candidates a generation; a whole number, at least 4."""
+    """Candidates a generation; a whole number, 4 to 65536."""
 
     generations: int = 5
-    """Generations, the initial population included; at least 1."""
+    """Generations, the initial population included; 1 to 1000000."""
 
     objectives: tuple[str, ...] = ("error", "flash_bytes")
     """What is minimised: error first, then one or more of params, macs, peak_activation_bytes,
@@ -104,7 +104,7 @@ class SearchConfig:
     """Chance that a gene takes another choice, 0 to 1; None for 1 over the number of genes."""
 
     epochs: int = 3
-    """Epochs that each candidate trains; at least 1."""
+    """Epochs that each candidate trains; 1 to 100000."""
 
     images: int | None = None
     """Training images that the search uses, a stratified subset, at least 1; None for all but the
@@ -183,10 +183,10 @@ class FinalConfig:
     """What happens to the front once the search is over."""
 
     members: int = 8
-    """Members of the front that are trained in full and exported; at least 1."""
+    """Members of the front that are trained in full and exported; 1 to 65536."""
 
     epochs: int = 10
-    """Epochs of the final training, from scratch on all training images; at least 1."""
+    """Epochs of the final training, from scratch on all training images; 1 to 100000."""
 
     export: bool = True
     """Write TFLite files, run them on the test set and compare them with JAX."""
@@ -245,8 +245,8 @@ class Config:
     of; None starts one here for this run alone."""
 
     workers: int = 0
-    """Processes that train at once; 0 for one per core, on a cluster as many as it has, also as
-    nodes join and leave."""
+    """Processes that train at once, up to 1024; 0 for one per core, on a cluster as many as it has,
+    also as nodes join and leave."""
 
     retries: int = 1
     """Times that a candidate is tried again whose worker process died or hung, or that ran out of
@@ -274,6 +274,10 @@ FREE_FIELDS = (
     "quiet",
     "accept_platform", "reference", "experiment", "preset",
 )  # fmt: skip
+# Far above what anybody has time for, and far below what arithmetic or memory would fail at.
+MOST = 2**31 - 1
+MOST_CANDIDATES, MOST_GENERATIONS, MOST_EPOCHS, MOST_WORKERS = 65_536, 1_000_000, 100_000, 1_024
+MOST_COST = 2**53
 COSTS = (
     "params", "macs", "peak_activation_bytes", "arena_bytes", "ethos_u_sram_bytes", "flash_bytes",
 )  # fmt: skip
@@ -311,7 +315,7 @@ def from_json(value: Any) -> Config:
             fields[name] = group(**parts)
         fields["targets"] = tuple(fields.get("targets", ()))
         config = Config(**fields)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise InputError(f"not a run's settings: {error}; restore config.json") from None
     check(config)
     return config
@@ -335,21 +339,22 @@ def with_board(config: Config) -> Config:
 
 def check(config: Config) -> None:
     """Raises InputError at the first setting that is out of range."""
-    with_board(config)
+    _check_kinds(config)
     _whole("seed", config.seed, 0, 2**31 - 1)
     _share("validation_share", config.validation_share, open_low=True)
-    _whole("workers", config.workers, 0)
+    _whole("workers", config.workers, 0, most=MOST_WORKERS)
     _whole("retries", config.retries, 0)
     _check_address(config)
     if config.side is not None:
         _whole("side", config.side, 4, 1024)
     for name in COSTS:
         if getattr(config.limits, name) is not None:
-            _whole(f"limits.{name}", getattr(config.limits, name), 1)
+            _whole(f"limits.{name}", getattr(config.limits, name), 1, most=MOST_COST)
+    with_board(config)
     _check_search(config.search)
     _check_train(config.train)
-    _whole("final.members", config.final.members, 1)
-    _whole("final.epochs", config.final.epochs, 1)
+    _whole("final.members", config.final.members, 1, most=MOST_CANDIDATES)
+    _whole("final.epochs", config.final.epochs, 1, most=MOST_EPOCHS)
     _whole("final.calibration-images", config.final.calibration_images, 1)
 
 
@@ -375,9 +380,9 @@ def _check_address(config: Config) -> None:
 
 
 def _check_search(search: SearchConfig) -> None:
-    _whole("search.population", search.population, 4)
-    _whole("search.generations", search.generations, 1)
-    _whole("search.epochs", search.epochs, 1)
+    _whole("search.population", search.population, 4, most=MOST_CANDIDATES)
+    _whole("search.generations", search.generations, 1, most=MOST_GENERATIONS)
+    _whole("search.epochs", search.epochs, 1, most=MOST_EPOCHS)
     if search.images is not None:
         _whole("search.images", search.images, 1)
     if search.time_limit is not None:
@@ -412,9 +417,35 @@ def _check_train(train: TrainConfig) -> None:
     _whole("train.cutout", train.cutout, 0)
 
 
-def _whole(name: str, value: Any, low: int, high: int | None = None) -> None:
-    if type(value) is not int or value < low or (high is not None and value > high):
+def _check_kinds(settings: Any, prefix: str = "") -> None:
+    """Raises InputError at the first text, list, switch or choice that is something else.
+
+    Numbers are checked with their ranges.
+    """
+    for name, kind in get_type_hints(type(settings)).items():
+        value, name = getattr(settings, name), f"{prefix}{name}"
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, kind):
+                raise InputError(f"{name} (={value}) must be a {kind.__name__}")
+            _check_kinds(value, f"{name}.")
+        elif get_origin(kind) is Literal:
+            if value not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise InputError(f"{name} (={value}) must be one of {known}")
+        elif get_origin(kind) is tuple:
+            if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
+                raise InputError(f"{name} (={value}) must be a list of words")
+        elif kind in (str, bool, str | None) and not isinstance(value, kind):
+            wanted = {str: "text", bool: "true or false"}.get(kind, "text or null")
+            raise InputError(f"{name} (={value}) must be {wanted}")
+
+
+def _whole(name: str, value: Any, low: int, high: int | None = None, *, most: int = MOST) -> None:
+    """Raises InputError unless a setting is a whole number from `low` to `high`, or to `most`."""
+    if type(value) is not int or not low <= value <= (most if high is None else high):
         rule = f"at least {low}" if high is None else f"in {low}..{high}"
+        if high is None and type(value) is int and value > most:
+            rule = f"at most {most}"
         raise InputError(f"{name} (={value}) must be a whole number, {rule}")
 
 
@@ -424,7 +455,7 @@ def _above_zero(name: str, value: Any) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _share(name: str, value: Any, *, open_low: bool = False, closed_high: bool = False) -> None:

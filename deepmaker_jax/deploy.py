@@ -22,6 +22,7 @@ from deepmaker_jax.backends.worker import (
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export.manifest import (
     check_sum,
+    is_inside,
     load_manifest,
     own_entries,
     portable_entries,
@@ -33,6 +34,7 @@ from deepmaker_jax.export.manifest import (
 from deepmaker_jax.files import load_json, lock
 from deepmaker_jax.machine import num_cores
 from deepmaker_jax.run_folder import FRONT
+from deepmaker_jax.terminal import say
 
 LIGHT, NONE = "light", "none"  # what an experiment's targets may be besides names of backends
 
@@ -121,7 +123,7 @@ def deploy_and_print(run: pathlib.Path, *, quiet: bool = False, **settings: Any)
     with contextlib.closing(deploy(run, **settings)) as events:
         for event in events:
             if event.status == "failed" or not quiet:
-                print(describe(event), flush=True)
+                say(describe(event))
             failures += event.status == "failed"
     if failures:
         raise RuntimeError(f"{failures} failed, as each manifest.json says: run again to retry")
@@ -180,11 +182,14 @@ def find_bundles(run: pathlib.Path, members: int | None) -> list[pathlib.Path]:
     """
     front = load_json(run / FRONT)
     try:
-        found = [run / m["bundle"] for m in front["members"] if m["bundle"] is not None]
+        names = [m["bundle"] for m in front["members"] if m["bundle"] is not None]
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{run / FRONT} is damaged (no {error}): run the experiment again"
         ) from None
+    if outside := [name for name in names if not is_inside(name)]:
+        raise InputError(f"{run / FRONT} names {outside[0]!r}, which is no bundle of the run")
+    found = [run / name for name in names]
     if not found:
         raise InputError(
             f"{run / FRONT} names no bundle: run the experiment without --final.no-export"
@@ -291,7 +296,10 @@ def _attempt(
     try:
         with writing:  # before anything is built: at any instant a manifest lists what is there
             _record(bundle, backend, {}, None)
-        shutil.rmtree(bundle / backend.name, ignore_errors=True)
+        folder = bundle / backend.name
+        if folder.is_symlink():  # a target's files are written here, wherever it leads
+            folder.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
         entries = run_backend(backend, bundle, stop=stop, limit_seconds=limit_seconds)
     except (BackendError, OSError) as error:
         entries = {backend.name: failed(backend.name, backend.name, error)}

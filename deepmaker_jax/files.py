@@ -9,7 +9,7 @@ import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol, runtime_checkable
 
 try:
@@ -22,6 +22,8 @@ from deepmaker_jax.errors import InputError, StorageError
 SUM = "sum"  # the key of a document's own checksum
 # What a file system says that takes no more, whatever is asked of it.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+MOST_NESTED = 64  # far more than any document of ours, far less than Python's stack
 
 
 def _finite(value: Any) -> Any:
@@ -49,6 +51,35 @@ def checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(dump_json(rest).encode()).hexdigest()[:16]
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value of a strict JSON document.
+
+    Raises:
+      ValueError: it is not JSON, has NaN or an infinity, or is nested deeper than
+        whatever walks it could follow.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MOST_NESTED} levels") from None
+    level = [value]
+    for _ in range(MOST_NESTED):
+        level = [inner for item in level for inner in _inside(item)]
+        if not level:
+            return value
+    raise ValueError(f"nested deeper than {MOST_NESTED} levels")
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def load_json(path: pathlib.Path, *, sum_of: Callable[[dict[str, Any]], str] = checksum) -> Any:
     """Reads a JSON file.
 
@@ -60,10 +91,12 @@ def load_json(path: pathlib.Path, *, sum_of: Callable[[dict[str, Any]], str] = c
       InputError: it is missing, damaged, or does not match its own sum, if it has one.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no plain file")
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: name a run folder that an experiment wrote") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): restore or remove it") from None
     if isinstance(value, dict) and SUM in value and value[SUM] != sum_of(value):
         raise InputError(

@@ -235,6 +235,10 @@ def _space(
         )
     costs = [o.name for o in objectives if o.name in config_module.COSTS]
     spread = costs[0] if costs else "params"
+    if unknown := [name for name in targets if name not in BACKENDS]:
+        raise InputError(
+            f"the run began for target {unknown[0]}, which is not here: name a new --out"
+        )
     rules = {name: BACKENDS[name].supports for name in targets}
     return make(made, config.limits, spread=spread, targets=rules), tuple(objectives)
 

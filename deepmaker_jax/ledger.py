@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from deepmaker_jax.errors import InputError, StorageError
-from deepmaker_jax.files import SUM, checksum, dump_json, lock, storing
+from deepmaker_jax.files import SUM, checksum, dump_json, lock, parse_json, storing
 
 NAME = "ledger.jsonl"
 WAY_OUT = "delete that line, and what it held is measured again"
 # How the reason of a lost candidate begins.
 WORKER_DIED, OUT_OF_MEMORY = "its worker died", "out of memory"
-KEYS = (
-    "id", "generation", "genome", "arch", "parents", "fidelity", "objectives", "seconds",
-    "status", "reason",
-)  # fmt: skip
+KINDS = {
+    "id": str, "generation": int, "genome": list, "arch": dict, "parents": list, "fidelity": dict,
+    "objectives": dict, "seconds": dict, "status": str, "reason": str | None,
+}  # fmt: skip
+LAST_GENERATION = 2**31 - 1
 Record = dict[str, Any]
 
 
@@ -28,18 +29,29 @@ def key(record: Record) -> tuple[str, str]:
 
 def _parse(line: bytes, where: str) -> Record:
     try:
-        record = json.loads(line.decode("utf-8", errors="replace"))
-    except (ValueError, RecursionError):
+        record = parse_json(line.decode("utf-8", errors="replace"))
+    except ValueError:
         raise InputError(f"{where} is not JSON: {WAY_OUT}") from None
-    if not isinstance(record, dict) or any(name not in record for name in KEYS):
+    if not _is_measurement(record):
         raise InputError(f"{where} is not a measurement: {WAY_OUT}")
     if record.get(SUM) != checksum(record):
         raise InputError(f"{where} does not match its checksum: {WAY_OUT}")
     return record
 
 
+def _is_measurement(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and all(name in record and isinstance(record[name], KINDS[name]) for name in KINDS)
+        and all(isinstance(record.get(name, {}), dict) for name in ("costs", "measured"))
+        and 0 <= record["generation"] <= LAST_GENERATION
+    )
+
+
 def _scan(path: pathlib.Path) -> Iterator[tuple[int, Record]]:
     """Yields (bytes, measurement) of every whole line, as `read`."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no plain file: restore or remove it")
     with open(path, "rb") as file:
         for i, line in enumerate(file, 1):
             if line.endswith(b"\n"):
@@ -53,12 +65,14 @@ def read(path: pathlib.Path) -> list[Record]:
     measurement was never reported, so it is left out.
 
     Raises:
-      InputError: any other line is damaged.
+      InputError: any other line is damaged, or the file cannot be read.
     """
     try:
         return [record for _, record in _scan(path)]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}): restore or remove it") from None
 
 
 def lost(record: Record) -> bool:
@@ -81,8 +95,11 @@ class Ledger:
         """Opens `path` and cuts off a torn last line.
 
         Raises:
-          InputError: the file is damaged, or another process has it open.
+          InputError: the file is damaged or a link, or another process has it open.
         """
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            # What it leads to would be written, and its end cut.
+            raise InputError(f"{path} must be a plain file: put the run's own ledger there")
         self.path = path
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - it stays open
         self._places: dict[tuple[str, str], tuple[int, int]] = {}  # (offset, bytes) by key

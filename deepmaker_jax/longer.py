@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Iterator
 
 from deepmaker_jax import data as data_module
-from deepmaker_jax.arch import from_json
+from deepmaker_jax.arch import ArchSpec, from_json
 from deepmaker_jax.config import Config
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Epoch, Note
 from deepmaker_jax.execute import Inline, Outcome, Unit
+from deepmaker_jax.export.manifest import is_inside
+from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.files import load_json, write_document
 from deepmaker_jax.final import export_members, has_weights, weights_path
 from deepmaker_jax.job import need_exporters
@@ -26,6 +28,7 @@ from deepmaker_jax.run_folder import (
     read_config,
 )
 from deepmaker_jax.task import make_task
+from deepmaker_jax.terminal import say
 
 
 def train_longer(
@@ -54,11 +57,14 @@ def train_longer(
       InputError: no such member, other data than the run's, or `out` is taken.
       RuntimeError: the training diverged, or the export failed as a whole.
     """
-    config, members, document = read_config(run), _members(run), load_json(run / CONFIG)["data"]
+    config, members, document = read_config(run), _members(run), _data_document(run)
     if member not in members:
         raise InputError(f"member (={member}) must be one of {', '.join(members) or 'none'}")
     if not weights_path(run, member).exists():
         raise InputError(f"member (={member}) has no weights in {run}: run the experiment again")
+    arch, _ = load_weights(weights_path(run, member))
+    if arch != from_json(members[member].get("arch")):
+        raise InputError(f"member (={member}) and its weights differ: run the experiment again")
     if data is None:
         data = _find_data(document["name"], data_path or config.data, config.side)
     if data.fingerprint != document["fingerprint"]:
@@ -70,7 +76,7 @@ def train_longer(
         need_exporters()
     started_from = {"config": {"run": run.name, "member": member, "epochs": num_epochs}}
     with begin_longer(out, started_from, needed_bytes=data.train_images.nbytes):
-        _train(run, member, config, data, members[member]["arch"], num_epochs=num_epochs, out=out)
+        _train(run, member, config, data, arch, num_epochs=num_epochs, out=out)
 
 
 def _train(
@@ -78,7 +84,7 @@ def _train(
     member: str,
     config: Config,
     data: Dataset,
-    arch: dict,
+    arch: ArchSpec,
     *,
     num_epochs: int,
     out: pathlib.Path,
@@ -88,7 +94,7 @@ def _train(
     executor = Inline(make_task(config, data))
     unit = Unit(
         id=member,
-        arch=from_json(arch),
+        arch=arch,
         stage="final",
         num_epochs=num_epochs,
         checkpoint=out / CHECKPOINTS / "state.msgpack",
@@ -101,7 +107,7 @@ def _train(
         for result in executor.results():
             if isinstance(result, Epoch):
                 epoch = f"epoch {result.num_done}/{result.num_epochs}"
-                print(f"{epoch}: loss {result.loss:.4f}", flush=True)
+                say(f"{epoch}: loss {result.loss:.4f}")
             elif isinstance(result, Outcome) and result.status != "ok":
                 raise RuntimeError(f"training ended as {result.status}: {result.reason}")
     finally:
@@ -114,14 +120,14 @@ def _train(
             files = end.value[member]["files"]
             break
         if isinstance(event, Note):
-            print(event.text)
+            say(event.text)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     if not files:
         raise RuntimeError(f"{member} was not exported: run the same command again")
     for name, file in files.items():
         if file["accuracy"] is not None:
             accuracy = f"test accuracy {file['accuracy']:.4f}"
-            print(f"{weights.parent / name}: {file['bytes']:,} bytes, {accuracy}")
+            say(f"{weights.parent / name}: {file['bytes']:,} bytes, {accuracy}")
 
 
 @contextlib.contextmanager
@@ -144,11 +150,22 @@ def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> Ite
 def _members(run: pathlib.Path) -> dict[str, dict]:
     front = load_json(run / FRONT)
     try:
-        return {entry["id"]: entry for entry in front["members"]}
-    except (KeyError, TypeError) as error:
+        members = {entry["id"]: dict(entry) for entry in front["members"]}
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{run / FRONT} is damaged (no {error}): run the experiment again"
         ) from None
+    if outside := [id for id in members if not is_inside(id) or "/" in id]:
+        raise InputError(f"{run / FRONT} names {outside[0]!r}, which is no member's id")
+    return members
+
+
+def _data_document(run: pathlib.Path) -> dict[str, str]:
+    data = load_json(run / CONFIG).get("data")
+    names = ("name", "fingerprint")
+    if not isinstance(data, dict) or not all(isinstance(data.get(n), str) for n in names):
+        raise InputError(f"{run / CONFIG} does not say what data it was trained on: restore it")
+    return data
 
 
 def _find_data(name: str, path: str | None, side: int | None) -> Dataset:

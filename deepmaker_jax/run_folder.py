@@ -95,7 +95,7 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
         remove_leftovers(out / name)
     if path.exists():
         old = load_json(path)
-        if not isinstance(old, dict):
+        if not isinstance(old, dict) or not _is_whole(old):
             raise InputError(f"{path} is damaged: name a new --out")
         _compare(old, document, config)
         if config.accept_platform and _differences(old, document, ("versions", "platform")):
@@ -122,6 +122,16 @@ def make_folders(out: pathlib.Path) -> None:
         (out / name).mkdir(exist_ok=True)
 
 
+def _is_whole(old: dict[str, Any]) -> bool:
+    """Whether what is kept of an older config.json is of the kinds that are written there."""
+    lists = (old.get(name, []) for name in ("accepted_platforms", "program_changes"))
+    return (
+        all(isinstance(kept, list) for kept in lists)
+        and all(isinstance(old.get(name), dict) for name in ("versions", "platform"))
+        and {"reproducible", "reason"} <= old.keys()
+    )
+
+
 def program_changed(out: pathlib.Path, reason: str) -> None:
     """Writes into config.json that candidates train in another program from here on, and why."""
     changes = [*load_json(out / CONFIG).get("program_changes", []), reason]
@@ -145,7 +155,7 @@ def _compare(old: dict[str, Any], new: dict[str, Any], config: Config) -> None:
     names = sorted((was.keys() | now.keys()) - {"final.export"})
     differ = [name for name in names if was.get(name) != now.get(name)]
     before, after = was.get("search.generations"), now.get("search.generations")
-    if "search.generations" in differ and before and after and after > before:
+    if "search.generations" in differ and isinstance(before, int) and after and after > before:
         differ.remove("search.generations")  # more generations go on from where it stood
     if differ:
         words = ", ".join(f"{n} (was {was.get(n)}, now {now.get(n)})" for n in differ)
@@ -227,7 +237,10 @@ def targets(out: pathlib.Path) -> tuple[str, ...] | None:
         return None
     document = load_json(out / CONFIG)
     space = document.get("space") if isinstance(document, dict) else None
-    return tuple(space.get("targets", ())) if isinstance(space, dict) else ()
+    kept = space.get("targets", []) if isinstance(space, dict) else []
+    if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
+        raise InputError(f"{out / CONFIG} is damaged (targets): name a new --out")
+    return tuple(kept)
 
 
 def read_config(out: pathlib.Path) -> Config:

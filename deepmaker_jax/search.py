@@ -23,6 +23,7 @@ from deepmaker_jax.latency import Timer
 from deepmaker_jax.ledger import Ledger, Record, lost
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.run_folder import CHECKPOINTS
+from deepmaker_jax.spaces import Space
 from deepmaker_jax.types import Genome, Objective
 
 MAX_ASKS = 8  # times that a strategy is asked again for what was a duplicate or infeasible
@@ -336,13 +337,14 @@ def check_known(s: Search, record: Record) -> Record:
       InputError: it was measured when the space or an objective meant something else.
     """
     space, id = s.feasible.space, record["id"]
-    genome = np.array(record["genome"], np.int32)
-    if space.id(genome) != id or record["arch"] != arch_module.to_json(space.decode(genome)):
+    if not _is_decoded(space, record):
         raise InputError(
             f"space {space.name} decodes {id} to another network than when it was measured: name a "
             "new --out, or the space anew"
         )
     if record["status"] == "ok":
+        if not {"costs", "measured"} <= record.keys():
+            raise InputError(f"{id} has no costs in the ledger: name a new --out")
         values = measure(s.objectives, record["costs"] | record["measured"])
         for name, value in values.items():
             if value != record["objectives"].get(name):
@@ -351,6 +353,16 @@ def check_known(s: Search, record: Record) -> Record:
                     f"measured and is {value} now: name a new --out"
                 )
     return record
+
+
+def _is_decoded(space: Space, record: Record) -> bool:
+    """Whether a record's id and architecture are those that its genome has in this space."""
+    try:
+        genome = np.array(record["genome"], np.int32)
+        same = genome.tolist() == record["genome"] and space.id(genome) == record["id"]
+        return same and record["arch"] == arch_module.to_json(space.decode(genome))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def new_record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) -> Record:
@@ -364,7 +376,7 @@ def new_record(s: Search, candidate: Candidate, generation: int, outcome: Outcom
         if s.timer is not None:
             timed = s.ledger.find(candidate.id, latency.FIDELITY)
             assert timed is not None
-            costs[latency.NAME] = timed["measured"][latency.NAME]
+            costs[latency.NAME] = timed.get("measured", {}).get(latency.NAME)
         try:
             values |= measure(s.objectives, costs | outcome.measured)
         except InputError as error:
@@ -382,7 +394,7 @@ def new_record(s: Search, candidate: Candidate, generation: int, outcome: Outcom
     )
 
 
-def measure(objectives: Sequence[Objective], measured: dict[str, float]) -> dict[str, float]:
+def measure(objectives: Sequence[Objective], measured: dict[str, Any]) -> dict[str, float]:
     """Returns {name: raw value} of each objective.
 
     Args:
@@ -392,7 +404,10 @@ def measure(objectives: Sequence[Objective], measured: dict[str, float]) -> dict
     Raises:
       InputError: one of them raises, or gives no finite number.
     """
-    measured = measured | {"val_error": 1 - measured["val_accuracy"]}
+    accuracy = measured.get("val_accuracy")
+    if not isinstance(accuracy, int | float):
+        raise InputError(f"val_accuracy (={accuracy}) must be a number: name a new --out")
+    measured = measured | {"val_error": 1 - accuracy}
     values = {}
     for o in objectives:
         try:

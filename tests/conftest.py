@@ -12,7 +12,9 @@ from beartype.claw import beartype_package
 
 # Not checked: what people and files hand over, which says so in one line of its own; and lanes and
 # models, which take whatever JAX traces with.
-UNCHECKED = tuple(f"deepmaker_jax.{name}" for name in ("arch", "config", "data", "lanes", "models"))
+UNCHECKED = tuple(
+    f"deepmaker_jax.{name}" for name in ("arch", "config", "data", "lanes", "models", "spaces")
+)
 CONF = BeartypeConf(
     claw_decor_place_func=BeartypeDecorPlace.FIRST,  # below `jax.custom_vjp` and its like
     claw_is_pep526=False,  # local variables are pyright's alone

@@ -7,21 +7,20 @@ import gzip
 import hashlib
 import io
 import pathlib
+import reprlib
 import tarfile
-import zlib
 from collections.abc import Mapping
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from deepmaker_jax.data.dataset import Dataset, make_dataset
-from deepmaker_jax.data.unpickle import load_pickle, matrix
+from deepmaker_jax.data.unpickle import MOST_BYTES, load_pickle, matrix
 from deepmaker_jax.errors import InputError
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
-# Unpacked, the official archives hold 186 MB; more than this is no CIFAR.
-_MOST_BYTES = 400 << 20
+_MOST_BYTES = MOST_BYTES
 
 
 class Layout(NamedTuple):
@@ -123,7 +122,7 @@ def read_folder(name: str, folder: pathlib.Path) -> Dataset:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path} has {path.stat().st_size} bytes: no official file is so big")
         with path.open("rb") as stream:
-            parts[file] = _part(layout, file, stream, where=str(path))
+            parts[file] = _part(layout, file, stream, where=str(path), size=path.stat().st_size)
     return _assemble(name, parts, source=f"official Python files, folder {layout.folder}")
 
 
@@ -148,7 +147,9 @@ def read_archive(name: str, path: pathlib.Path, *, md5: str | None) -> Dataset:
         file.seek(0)
         try:
             parts = _members(layout, file, path)
-        except (EOFError, OSError, zlib.error, tarfile.TarError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a damaged archive may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"{path} is cut short or no tar.gz ({reason}): {again}") from None
     missing = [file for file in layout.files if file not in parts]
@@ -194,13 +195,15 @@ def _members(layout: Layout, file: IO[bytes], path: pathlib.Path) -> dict[str, A
                 )
             stream = tar.extractfile(member)
             if name in layout.files and stream is not None:
-                parts[name] = _part(layout, name, stream, where=f"{path}: {member.name}")
+                parts[name] = _part(
+                    layout, name, stream, where=f"{path}: {member.name}", size=member.size
+                )
     return parts
 
 
-def _part(layout: Layout, file: str, stream: IO[bytes], *, where: str) -> Any:
+def _part(layout: Layout, file: str, stream: IO[bytes], *, where: str, size: int) -> Any:
     """Reads one file: a `_Batch`, or the class names."""
-    content = load_pickle(stream, where=where)
+    content = load_pickle(stream, where=where, size=size)
     if file == layout.meta:
         return _class_names(layout, content, where)
     return _batch(layout, content, where)
@@ -214,7 +217,8 @@ def _batch(layout: Layout, content: Mapping[str, Any], where: str) -> _Batch:
     wrong = next((x for x in labels if type(x) is not int or not 0 <= x < layout.classes), None)
     if wrong is not None:
         raise InputError(
-            f"{where}: label {wrong!r} in {layout.labels!r} must be one of 0..{layout.classes - 1}"
+            f"{where}: label {reprlib.repr(wrong)} in {layout.labels!r} must be one of "
+            f"0..{layout.classes - 1}"
         )
     planes = rows.reshape(-1, 3, _SIDE, _SIDE)
     images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
@@ -223,9 +227,13 @@ def _batch(layout: Layout, content: Mapping[str, Any], where: str) -> _Batch:
 
 def _class_names(layout: Layout, content: Mapping[str, Any], where: str) -> tuple[str, ...]:
     names = content.get(layout.label_names)
-    if not isinstance(names, list) or len(names) != layout.classes:
+    if (
+        not isinstance(names, list)
+        or len(names) != layout.classes
+        or not all(isinstance(name, bytes | str) for name in names)
+    ):
         raise InputError(f"{where}: {layout.label_names!r} is no list of {layout.classes} names")
-    return tuple(x.decode("utf-8", "replace") if isinstance(x, bytes) else str(x) for x in names)
+    return tuple(x.decode("utf-8", "replace") if isinstance(x, bytes) else x for x in names)
 
 
 def _assemble(name: str, parts: Mapping[str, Any], *, source: str) -> Dataset:

@@ -39,6 +39,11 @@ def load(
     try:
         found = None if path is None else _existing(name, pathlib.Path(path).expanduser())
         return _read(name, found, side)
+    except MemoryError as error:
+        raise InputError(
+            f"data of {name} do not fit this machine's memory ({error}): use fewer or smaller "
+            "images"
+        ) from None
     except (OSError, RuntimeError) as error:  # RuntimeError: no such user's home folder
         raise InputError(
             f"data of {name} cannot be read ({error}): check the file, its permissions and the disk"
@@ -88,6 +93,8 @@ def _wanted(name: str) -> str:
 def _images(path: pathlib.Path | None, side: int | None) -> Dataset:
     if path is None:
         raise InputError("images need --data: a folder of pictures by class, or an .npz file")
+    if not (path.is_dir() or path.is_file()):  # a pipe would be waited for
+        raise InputError(f"data path {path} is neither a folder nor a file: {_wanted('images')}")
     if path.is_dir():
         return pictures.read(path, side=side)
     if side is not None:

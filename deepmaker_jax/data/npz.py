@@ -10,6 +10,9 @@ from deepmaker_jax.data.dataset import Dataset, make_dataset
 from deepmaker_jax.errors import InputError
 
 _MOST_BYTES = 16 << 30
+# Pictures never pack so well: an array of 16 GiB would come out of a file of 16 MB.
+_BOMB_BYTES, _BOMB_RATIO = 256 << 20, 200
+_MOST_CLASSES = 65_536
 _TRAIN, _TEST, _NAMES = ("x_train", "y_train"), ("x_test", "y_test"), "class_names"
 
 
@@ -66,6 +69,12 @@ def _arrays(path: pathlib.Path, archive: zipfile.ZipFile) -> dict[str, np.ndarra
         )
     wanted = [name for name in (*_TRAIN, *_TEST, _NAMES) if name in members]
     size = sum(members[name].file_size for name in wanted)
+    packed = sum(members[name].compress_size for name in wanted)
+    if size > _BOMB_BYTES and size > _BOMB_RATIO * packed:
+        raise InputError(
+            f"{path} unpacks {packed} bytes to {size}, which no pictures do: if they are yours, "
+            "write them with np.savez, unpacked"
+        )
     if size > _MOST_BYTES:
         raise InputError(
             f"{path} unpacks to {size} bytes, more than {_MOST_BYTES}: store fewer or "
@@ -91,6 +100,11 @@ def _array(
         raise InputError(
             f"{path}: {name} is an array of Python objects: store plain numbers "
             "(all images of one shape), such as x_train.astype(np.uint8)"
+        )
+    if name == _NAMES and math.prod(shape) > _MOST_CLASSES:  # empty words take no bytes here
+        raise InputError(
+            f"{path}: class_names has shape {shape}: give a name for each class, at most "
+            f"{_MOST_CLASSES}"
         )
     data_bytes = math.prod(shape) * dtype.itemsize
     if data_bytes + head_bytes != member.file_size:

@@ -14,6 +14,7 @@ from deepmaker_jax.errors import InputError
 _ENDINGS = (".png", ".jpg", ".jpeg")
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
 _LARGEST_SIDE = 1024
+_MOST_BYTES = 16 << 30
 
 T = TypeVar("T")
 
@@ -147,6 +148,11 @@ def _decode(
         return np.asarray(image).reshape(image.height, image.width, -1)
 
     one = _work_on(first, pixels)
+    if len(files) * one.nbytes > _MOST_BYTES:
+        raise InputError(
+            f"{len(files)} pictures of {one.shape[0]}x{one.shape[1]} are more than "
+            f"{_MOST_BYTES >> 30} GiB: give --side to make them smaller"
+        )
     images = np.empty((len(files), *one.shape), np.uint8)
     for row, file in enumerate(files):
         picture = _work_on(file, pixels)
@@ -174,6 +180,7 @@ def _work_on(file: pathlib.Path, work: Callable[[Image.Image], T]) -> T:
     """Opens a picture and works on it; whatever fails becomes an `InputError` that names it."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata that is odd or damaged
             # More than Image.MAX_IMAGE_PIXELS is a warning in Pillow, an error here.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=("PNG", "JPEG")) as image:

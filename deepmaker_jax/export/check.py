@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from deepmaker_jax.export.manifest import (
     REFERENCE,
     Manifest,
     check_sum,
+    is_inside,
     present,
     read_manifest,
 )
@@ -25,6 +27,7 @@ CONFIG, FRONT = "config.json", "front.json"
 # Kernels of another processor round quantised sums otherwise. An allowance, not a measurement: of
 # the range of the logits, added to the error that was measured at export.
 SLACK = 0.02
+MOST_REFERENCE_BYTES = 1 << 30
 BAD = ("damaged", "disagrees")
 
 
@@ -94,7 +97,7 @@ def _listed(front: pathlib.Path) -> list[str]:
     """Returns the bundles that a front names; a damaged front is a finding of `check`."""
     try:
         members = load_json(front)["members"]
-        return [member["bundle"] for member in members if isinstance(member["bundle"], str)]
+        return [member["bundle"] for member in members if is_inside(member["bundle"])]
     except (InputError, KeyError, TypeError):
         return []
 
@@ -127,6 +130,10 @@ def _read_front(path: pathlib.Path) -> None:
     front = load_json(path)
     if not isinstance(front, dict) or not isinstance(front.get("members"), list):
         raise InputError(f"{path} has no list of members")
+    for member in front["members"]:
+        bundle = member.get("bundle") if isinstance(member, dict) else member
+        if bundle is not None and not is_inside(bundle):
+            raise InputError(f"{path} names {bundle!r}, which is no bundle of the run")
 
 
 def check_bundle(bundle: pathlib.Path) -> Iterator[Finding]:
@@ -140,11 +147,15 @@ def check_bundle(bundle: pathlib.Path) -> Iterator[Finding]:
     except InputError as error:
         yield Finding(bundle / MANIFEST, "damaged", str(error))
         return
-    if REFERENCE not in manifest["files"]:
-        text = f"{MANIFEST} does not list it, so that nothing can be run again: export it again"
-        yield Finding(bundle / REFERENCE, "damaged", text)
-    expected = _reference(bundle, manifest)
+    try:
+        expected = _reference(bundle, manifest)
+        yield Finding(bundle / REFERENCE, "whole")
+    except InputError as error:
+        expected = None
+        yield Finding(bundle / REFERENCE, "damaged", str(error))
     for name, entry in present(manifest):
+        if name == REFERENCE:
+            continue
         try:
             check_sum(bundle / name, entry)
         except InputError as error:
@@ -158,14 +169,39 @@ def check_bundle(bundle: pathlib.Path) -> Iterator[Finding]:
             yield _run_again(bundle / name, entry, runtime, expected)
 
 
-def _reference(bundle: pathlib.Path, manifest: Manifest) -> Expected | None:
-    """Returns the reference images and logits; None if they are not what was written."""
+def _reference(bundle: pathlib.Path, manifest: Manifest) -> Expected:
+    """Returns the reference images and logits.
+
+    Raises:
+      InputError: they are not what was written, or nothing to compare with.
+    """
+    path = bundle / REFERENCE
+    if REFERENCE not in manifest["files"]:
+        raise InputError(
+            f"{MANIFEST} does not list it, so that nothing can be run again: export it again"
+        )
+    check_sum(path, manifest["files"][REFERENCE])
     try:
-        check_sum(bundle / REFERENCE, manifest["files"][REFERENCE])
-    except (InputError, KeyError):
-        return None
-    with np.load(bundle / REFERENCE) as arrays:
-        return Expected(arrays["images"], arrays["labels"], arrays["logits"])
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MOST_REFERENCE_BYTES:
+            raise ValueError(f"it unpacks to {size} bytes")
+        with np.load(path, allow_pickle=False) as arrays:
+            expected = Expected(arrays["images"], arrays["labels"], arrays["logits"])
+    except Exception as error:  # noqa: BLE001 - a damaged zip or header may raise anything
+        raise InputError(f"{path} cannot be read ({one_line(error)}): export it again") from None
+    images, labels, logits = expected
+    if not (
+        images.dtype == np.uint8
+        and logits.dtype == np.float32
+        and labels.dtype.kind in "iu"
+        and (images.ndim, labels.ndim, logits.ndim) == (4, 1, 2)
+        and len(images) == len(labels) == len(logits) > 0
+        and logits.shape[1] > 1
+        and np.isfinite(logits).all()
+    ):
+        raise InputError(f"{path} does not hold images, labels and finite logits: export it again")
+    return expected
 
 
 def _run_again(
@@ -173,15 +209,20 @@ def _run_again(
 ) -> Finding:
     try:
         logits = runtime.run(path, expected.images)
+        if logits.shape != expected.logits.shape:
+            raise InputError(
+                f"logits {list(logits.shape)} must be {list(expected.logits.shape)}, as JAX's"
+            )
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises is this file's alone
         return Finding(path, "disagrees", f"{runtime.name} cannot run it: {one_line(error)}")
     # The contract promises a rule and a range to nobody: other writers' manifests have neither.
-    then: dict[str, Any] = entry.get("parity") or {}
-    scale = then.get("logit_range") or float(np.ptp(expected.logits))
-    rule = Rule(**then["rule"]) if then.get("rule") else RULES.get(path.name, QUANTISED)
+    parity = entry.get("parity")
+    then: dict[str, Any] = parity if isinstance(parity, dict) else {}
+    scale = _number(then.get("logit_range")) or float(np.ptp(expected.logits))
+    rule = _rule(then.get("rule")) or RULES.get(path.name, QUANTISED)
     exact = rule.max_error is not None
     now, _, broken = compare(logits, expected, rule if exact else QUANTISED, logit_range=scale)
-    error, before = now["max_abs_error"], then.get("max_abs_error")
+    error, before = now["max_abs_error"], _number(then.get("max_abs_error"))
     if broken is None and not exact and before is not None and error > before + SLACK * scale:
         broken = f"logits differ from JAX's by {error:.3g}, at export by {before:.3g}"
     if broken is not None:
@@ -189,3 +230,15 @@ def _run_again(
     share = f"{now['top1_agreement']:.0%} of {now['images']} images with JAX's class"
     off = f"logits at most {error / scale:.1e} of their range from JAX's" if scale else "logits"
     return Finding(path, "agrees", f"in {runtime.name}: {off}, {share}")
+
+
+def _number(value: Any) -> float | None:
+    """Returns a number that can be measured as float, anything else as None."""
+    return float(value) if type(value) in (int, float) and 0 <= value < 1e30 else None
+
+
+def _rule(value: Any) -> Rule | None:
+    """Returns a manifest's rule; None if it says none."""
+    if not isinstance(value, dict) or not value or not value.keys() <= set(Rule._fields):
+        return None
+    return Rule(**{name: _number(bound) for name, bound in value.items()})

@@ -1,5 +1,6 @@
 """A bundle's manifest: what stands in it, and whether the files are those it lists."""
 
+import errno
 import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -84,6 +85,15 @@ def read_manifest(bundle: pathlib.Path) -> Manifest:
     return manifest
 
 
+def is_inside(name: Any) -> bool:
+    """Whether a path that a file names stays below the folder that it is relative to."""
+    if not isinstance(name, str) or not name.isprintable() or "\\" in name:
+        return False
+    path = pathlib.PurePosixPath(name)
+    possible = all(len(part.encode()) <= 255 for part in path.parts) and len(name) <= 1024
+    return possible and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
 def read_entries(bundle: pathlib.Path) -> Manifest:
     """Returns a bundle's manifest, as `read_manifest`, whatever its architecture is."""
     source = bundle / MANIFEST
@@ -92,12 +102,18 @@ def read_entries(bundle: pathlib.Path) -> Manifest:
     if not isinstance(files, dict) or not isinstance(manifest.get("id"), str):
         raise InputError(f"{source} is not a bundle's manifest: export it again")
     for name, entry in files.items():
-        inside = pathlib.PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts:
+        if not is_inside(name):
             raise InputError(f"{source} names {name!r}, which is outside of the bundle")
         if not isinstance(entry, dict) or entry.get("status") not in STATUSES:
             raise InputError(f"{source}: {name} has no status: export it again")
+    targets = manifest.get("targets", {})
+    if not isinstance(targets, dict) or not all(map(_is_target, targets.values())):
+        raise InputError(f"{source} says nothing clear of its targets: export it again")
     return manifest
+
+
+def _is_target(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("tools", {}), dict)
 
 
 def present(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
@@ -141,7 +157,7 @@ def standing(manifest: Manifest, target: str) -> Standing:
     statuses = [entry["status"] for entry in entries.values()]
     worst = max(statuses, key=STATUSES.index, default="unsupported")
     reasons = [
-        f"{name}: {entry['reason']}"
+        f"{name}: {entry.get('reason')}"
         for name, entry in entries.items()
         if entry["status"] == worst != "ok"
     ]
@@ -154,7 +170,9 @@ def standing(manifest: Manifest, target: str) -> Standing:
 def check_sum(path: pathlib.Path, entry: Manifest) -> None:
     """Raises InputError unless the file is the one that its entry was written for."""
     try:
-        same = sha256(path) == entry.get("sha256") and path.stat().st_size == entry.get("bytes")
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "it is no plain file")
+        same = path.stat().st_size == entry.get("bytes") and sha256(path) == entry.get("sha256")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): export it again") from None
     if not same:

@@ -1,7 +1,6 @@
 """Weights in safetensors files: every array of a network, with its architecture."""
 
 import hashlib
-import json
 import pathlib
 from typing import Any
 
@@ -10,11 +9,13 @@ import numpy as np
 
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.arch import ArchSpec, layers
+from deepmaker_jax.cost import layer_params
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import ON_DISK, Files, dump_json
+from deepmaker_jax.files import ON_DISK, Files, dump_json, parse_json
 from deepmaker_jax.models import Network
 
 FORMAT = "deepmaker-jax 1"
+MOST_TRACED = 256  # layers; the largest network of the spaces has about 200
 Tree = dict[str, Any]
 
 
@@ -69,28 +70,27 @@ def load_weights(path: pathlib.Path, files: Files = ON_DISK) -> tuple[ArchSpec, 
     """
     try:
         file = files.read(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
         raise InputError(f"{path} cannot be read ({_line(error)}): export it again") from None
     return from_bytes(file, str(path))
 
 
 def from_bytes(file: bytes, path: str = "the file") -> tuple[ArchSpec, Tree]:
     """Reads what `to_bytes` returned, as `load_weights` does; `path` is what errors call it."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
         flat = load(file)
         end = 8 + int.from_bytes(file[:8], "little")
-        header = json.loads(file[8:end])
-    except SafetensorError as error:
+        header = parse_json(file[8:end])
+    except Exception as error:  # noqa: BLE001 - a header that lies may raise anything
         raise InputError(f"{path} cannot be read ({_line(error)}): export it again") from None
     metadata = header.get("__metadata__", {})
     if metadata.get("format") != FORMAT or "arch" not in metadata:
         raise InputError(f"{path} has no metadata of format {FORMAT!r}: export it again")
     try:
-        arch = architecture.from_json(json.loads(metadata["arch"]))
-    except (ValueError, RecursionError) as error:
+        arch = architecture.from_json(parse_json(metadata["arch"]))
+    except ValueError as error:
         raise InputError(f"{path} has a damaged architecture: {_line(error)}") from None
     _check(arch, flat, path)
     if metadata.get("sum", "") not in ("", _sum(metadata["arch"], file[end:])):
@@ -118,8 +118,16 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 def _check(arch: ArchSpec, flat: dict[str, np.ndarray], where: str) -> None:
     """Raises InputError unless the arrays are those of the architecture's network, all finite."""
+    network = layers(arch)
+    wanted_params, params = sum(map(layer_params, network)), _num_params(flat)
+    if len(network) > MOST_TRACED and params != wanted_params:
+        # An architecture of thousands of layers stands in a short line, and takes minutes to trace.
+        raise InputError(
+            f"{where}: {params} parameters are not the {wanted_params} of its architecture: "
+            "export it again"
+        )
     image = jax.ShapeDtypeStruct((1, *arch.input_shape), np.float32)
-    wanted = _flat(jax.eval_shape(Network(layers(arch)).init, jax.random.key(0), image))
+    wanted = _flat(jax.eval_shape(Network(network).init, jax.random.key(0), image))
     for name in sorted(wanted.keys() ^ flat.keys()):
         rule = "is missing" if name in wanted else "is not of this architecture"
         raise InputError(f"{where}: array {name} {rule}: export it again")
@@ -132,6 +140,10 @@ def _check(arch: ArchSpec, flat: dict[str, np.ndarray], where: str) -> None:
             )
         if not np.isfinite(value).all():
             raise InputError(f"{where}: array {name} has a value that is not finite")
+
+
+def _num_params(flat: dict[str, np.ndarray]) -> int:
+    return sum(value.size for name, value in flat.items() if name.startswith("params/"))
 
 
 def _line(error: BaseException) -> str:

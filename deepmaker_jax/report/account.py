@@ -92,7 +92,7 @@ def reproduction_section(view: RunView) -> str:
         ("data", f"{data.get('name')} from {data.get('source')}; {splits}"),
         ("data fingerprint", data.get("fingerprint")),
         ("test split", data.get("test_split")),
-        ("classes", ", ".join(map(str, data.get("class_names") or [])) or data.get("num_classes")),
+        ("classes", _listed(data.get("class_names")) or data.get("num_classes")),
         ("versions", _pairs(part(config, "versions"))),
         ("platform", _pairs(part(config, "platform"))),
     ]
@@ -100,6 +100,10 @@ def reproduction_section(view: RunView) -> str:
     command = escape(config.get("command") or "not recorded", limit=4000)
     content = f"<pre>{command}</pre>{table([], body, css='words full')}"
     return section("How to reproduce it", "The command, with another --out.", content)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(map(str, names)) if isinstance(names, list) else ""
 
 
 def _pairs(values: dict[str, Any]) -> str:

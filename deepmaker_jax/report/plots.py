@@ -179,7 +179,7 @@ def _test_points(axes, view: RunView, other: Objective) -> list[Hit]:
     points = []
     for row in rows(view):
         x, y = text.number(row.objectives.get(other.name)), text.number(row.objectives.get(error))
-        if row.test_accuracy is not None and x is not None:
+        if row.test_accuracy is not None and x is not None and (x > 0 or other.scale != "log2"):
             points.append((row, x, y, 1 - row.test_accuracy))
     for _, x, y, test in points:
         if y is not None:

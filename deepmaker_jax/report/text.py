@@ -7,35 +7,23 @@ top of that by the page. 1 KB is 1024 bytes.
 import math
 from typing import Any
 
+from deepmaker_jax.terminal import plain
+
 NONE = "-"  # where a value is missing
-
-
-def plain(value: Any, *, limit: int = 300) -> str:
-    """Returns `value` on one line, unprintable characters as escapes such as \\x1b.
-
-    That covers terminal escapes, line breaks, bidirectional overrides and lone
-    surrogates. Text past `limit` characters is cut.
-    """
-    text = str(value)
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    short = f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    return short if code < 0x10000 else f"\\U{code:08x}"
+MOST, LEAST = 1e30, 1e-30  # past these nothing is measured, and axes would overflow
 
 
 def number(value: Any) -> float | None:
-    """Returns a finite number from a file as float, anything else as None."""
+    """Returns a number from a file as float; None for anything else, or past `MOST`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         result = float(value)
     except OverflowError:
         return None
-    return result if math.isfinite(result) else None
+    if not abs(result) <= MOST:
+        return None
+    return result if abs(result) >= LEAST else 0.0
 
 
 def whole(value: Any) -> str:

@@ -21,6 +21,7 @@ from deepmaker_jax.report.text import number
 from deepmaker_jax.types import Objective
 
 PHASES = ("compile", "train", "eval")
+MOST_OBJECTIVES = 16  # each is a plot, and hypervolume takes ever longer
 
 
 class RunView(NamedTuple):
@@ -72,7 +73,7 @@ def read_run(path: pathlib.Path) -> RunView:
     measured = ledger.read(path / ledger.NAME)
     front_path = path / "front.json"
     front = _object(front_path) if front_path.exists() else None
-    if front is not None and not _are_objects(front.get("members")):
+    if front is not None and not _are_members(front.get("members")):
         raise InputError(f"{front_path} has no list of members: run the experiment again")
     found = sorted((path / "models").glob(f"*/{MANIFEST}"))
     view = RunView(
@@ -193,9 +194,17 @@ def _are_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
+def _are_members(value: Any) -> bool:
+    """Whether a front's members are objects, each with an id of its own."""
+    ids = [item.get("id") for item in value] if _are_objects(value) else [None]
+    return all(isinstance(id, str) for id in ids) and len(set(ids)) == len(ids)
+
+
 def _objectives(value: Any, path: pathlib.Path) -> tuple[Objective, ...]:
-    if not _are_objects(value) or len(value) < 2:
-        raise InputError(f"{path} must list two or more objectives: restore it, or run again")
+    if not _are_objects(value) or not 2 <= len(value) <= MOST_OBJECTIVES:
+        raise InputError(
+            f"{path} must list 2 to {MOST_OBJECTIVES} objectives: restore it, or run again"
+        )
     return tuple(_objective(item, path) for item in value)
 
 

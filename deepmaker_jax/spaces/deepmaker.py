@@ -82,11 +82,8 @@ def _compressions(connectivity: Connectivity, row: Row) -> Row:
         )
         name = f"compression_percent_{s}"
         channels = transition_channels(leaving, int(row[name]))
-        found[name] = next(
-            percent
-            for percent in COMPRESSION_PERCENT
-            if transition_channels(leaving, percent) == channels
-        )
+        same = (p for p in COMPRESSION_PERCENT if transition_channels(leaving, p) == channels)
+        found[name] = next(same, row[name])  # another space's compression may be none of these
     return found
 
 

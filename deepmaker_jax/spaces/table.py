@@ -75,7 +75,10 @@ class Space:
         Raises:
           InputError: wrong length, not whole numbers, or an index out of range.
         """
-        values = np.asarray(genome)
+        try:
+            values = np.asarray(genome)
+        except (ValueError, OverflowError):  # lists of unequal lengths
+            values = np.zeros(0)
         if values.shape != (len(self.genes),) or not np.issubdtype(values.dtype, np.integer):
             raise InputError(
                 f"genome (={genome!r}) must be {len(self.genes)} whole numbers, one per gene of "
@@ -126,11 +129,20 @@ class Space:
         return _checked(self.to_arch(self.row(self.repair(genome))))
 
     def encode(self, arch: ArchSpec) -> Genome:
-        """Returns the repaired genome of an architecture of this space."""
+        """Returns the repaired genome of an architecture of this space.
+
+        Raises:
+          InputError: it is of another space.
+        """
         if self.from_arch is None:
             raise InputError(f"space {self.name} has no from_arch: it cannot encode")
         first = {gene.name: gene.choices[0] for gene in self.genes}
-        return self.repair(self.genome(self.canonical(first | self.from_arch(arch))))
+        genome = self.repair(self.genome(self.canonical(first | self.from_arch(arch))))
+        if self.decode(genome) != arch:
+            raise InputError(
+                f"an architecture must be of space {self.name}, but no genome makes it"
+            )
+        return genome
 
     def id(self, genome: Sequence[int] | np.ndarray) -> str:
         """Returns the candidate's id: 12 hex digits, equal for equal networks."""
