@@ -60,3 +60,17 @@ def test_a_bad_json_file_is_one_line(tmp_path, content, message):
 def test_sha256_is_the_files(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert files.sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")
+
+
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]", "[" * 65 + "]" * 65, "[" * 99_999, "{", ""])
+def test_loose_or_bottomless_json_is_refused(text, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(
+        InputError, match=r"a\.json cannot be read as JSON .*: restore or remove it"
+    ):
+        files.load_json(tmp_path / "a.json")
+
+
+def test_nested_json_is_read(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 64 + "]" * 64)
+    assert str(files.load_json(tmp_path / "a.json")) == "[" * 64 + "]" * 64

@@ -13,6 +13,8 @@ from deepmaker_jax.report import text
         (text.whole, 40794, "40,794"),
         (text.whole, None, "-"),
         (text.whole, 10**400, "-"),
+        (text.whole, 1e31, "-"),
+        (text.whole, 5e-324, "0"),
         (text.short, 0.3125, "0.312"),
         (text.short, 950, "950"),
         (text.short, 999.6, "1.00k"),

@@ -158,8 +158,8 @@ def test_no_run_folder_is_one_clear_line(tmp_path):
     [
         ("config.json", "{", "cannot be read as JSON"),
         ("config.json", "[]", "does not hold a JSON object"),
-        ("config.json", "{}", "must list two or more objectives"),
-        ("config.json", json.dumps({"objectives": [ERROR]}), "must list two or more objectives"),
+        ("config.json", "{}", "must list 2 to 16 objectives"),
+        ("config.json", json.dumps({"objectives": [ERROR]}), "must list 2 to 16 objectives"),
         (
             "config.json",
             json.dumps({"objectives": [ERROR, FLASH | {"ideal": 0}]}),
