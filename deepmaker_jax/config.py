@@ -424,7 +424,7 @@ def _check_kinds(settings: Any, prefix: str = "") -> None:
     """
     for name, kind in get_type_hints(type(settings)).items():
         value, name = getattr(settings, name), f"{prefix}{name}"
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             if not isinstance(value, kind):
                 raise InputError(f"{name} (={value}) must be a {kind.__name__}")
             _check_kinds(value, f"{name}.")

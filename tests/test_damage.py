@@ -121,7 +121,6 @@ def test_no_command_ends_with_more_than_a_line(finished, tmp_path, capsys, name,
         ("models/*/manifest.json", "emptied"),
         ("models/*/weights.safetensors", "flipped"),
         ("models/*/weights.safetensors", "deleted"),
-        ("models/*/model_int8.tflite", "deleted"),
     ],
 )
 def test_the_same_command_makes_again_what_is_not_whole(finished, tmp_path, name, damage):

@@ -207,7 +207,7 @@ def test_hypervolume_never_falls_and_beats_random_search(tmp_path):
     final = {}
     for strategy in (NSGA2, RandomSearch):
         volumes = []
-        for seed in range(7):
+        for seed in range(5):
             path = tmp_path / f"{strategy.__name__}{seed}"
             s = prepare(path, StandIn(), strategy=strategy, seed=seed, generations=8, population=16)
             events, _ = finish(s)

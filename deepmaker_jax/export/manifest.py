@@ -38,14 +38,19 @@ def write_manifest(bundle: pathlib.Path, manifest: Manifest) -> Manifest:
     cost has a sum of its own.
     """
     files = {
-        name: entry | {"cost": _with_sums(entry["cost"])} if entry.get("cost") else entry
+        name: entry | {"cost": _with_sums(entry.get("cost"))}
         for name, entry in manifest["files"].items()
     }
     return write_document(bundle / MANIFEST, manifest | {"files": files}, sum_of=_sum)
 
 
-def _with_sums(costs: dict[str, Any]) -> dict[str, Any]:
-    return {name: cost | {SUM: checksum(cost)} for name, cost in costs.items()}
+def _with_sums(costs: Any) -> Any:
+    if not isinstance(costs, dict):  # None, or what somebody else wrote there
+        return costs
+    return {
+        name: cost | {SUM: checksum(cost)} if isinstance(cost, dict) else cost
+        for name, cost in costs.items()
+    }
 
 
 def _sum(manifest: Manifest) -> str:

@@ -317,6 +317,7 @@ def test_train(tmp_path, capsys, monkeypatch):
     }
     front = {"members": [{"id": id, "arch": archs.to_json(arch)}]}
     weights = whole / "models" / id / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
     save_weights(weights, arch, random_variables(arch, seed=0))
     runs.put(whole / "config.json", json.dumps(config))
     runs.put(whole / "front.json", json.dumps(front))

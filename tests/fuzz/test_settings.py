@@ -54,6 +54,7 @@ def test_resumed_settings(tmp_path, capsys):
             text = as_text(changed(rng, DOCUMENT))
         (out / run_folder.CONFIG).write_text(text, errors="surrogateescape")
         (out / run_folder.FRONT).write_text('{"members": []}')
+        run_folder.make_folders(out)
         before = listing(out)
         config = Config(accept_platform=bool(rng.integers(2)))
 
