@@ -35,7 +35,7 @@ from deepmaker_jax.spaces import deepmaker
 
 LIMITS = LimitConfig(params=200_000)
 FIDELITY = {"name": "search", "epochs": 1, "images": 1, "side": 32}
-GENERATIONS = 6
+GENERATIONS = 3
 MODES = {"generational": search, "asynchronous": search_asynchronously}
 
 
