@@ -23,10 +23,8 @@ from deepmaker_jax.files import InMemory
 PACKAGE = pathlib.Path(__file__).parent.parent
 PROBE_SECONDS = 5.0  # in which an address must answer
 STORE_BYTES = 256 << 20  # of a local cluster's object store, beside the data
-QUIET = {  # Ray's messages go to its log files: what of them concerns the run, the run says
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
-    "RAY_BACKEND_LOG_LEVEL": "error",
-}
+# Messages of nodes stay in Ray's log files: what of them concerns the run, the run says.
+QUIET = ("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 
 
 class Ready(NamedTuple):
@@ -112,8 +110,7 @@ def connection(address: str | None, num_workers: int, task: Task) -> Iterator[in
     Raises:
       InputError: there is no such cluster.
     """
-    for name, value in QUIET.items():  # before the import, which reads them
-        os.environ.setdefault(name, value)
+    os.environ.setdefault(*QUIET)  # before the import, which reads it
     import ray
 
     if ray.is_initialized():
