@@ -348,7 +348,8 @@ def torment(
         torn = rng.uniform() < TORN
         if torn:
             tear(out)
-        deaths.append(death._asdict() | {"stage": life.stage, "torn": torn, "executor": executor})
+        met = {"code": life.code, "stage": life.stage, "torn": torn, "executor": executor}
+        deaths.append(death._asdict() | met)
     again, allowed = epochs - whole.life.epochs, WORKERS[executor] * len(deaths)
     if wrong := check(out, whole, epochs_again=again, allowed=allowed):
         raise RuntimeError(f"{out.name} after {deaths}: {'; '.join(wrong)}")

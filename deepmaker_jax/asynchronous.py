@@ -7,6 +7,8 @@ which holds them in that order, replays it.
 
 from collections.abc import Generator
 
+import numpy as np
+
 from deepmaker_jax.events import Event, GenerationStarted, Measured
 from deepmaker_jax.execute import Outcome
 from deepmaker_jax.ledger import Record, lost
@@ -31,10 +33,12 @@ class _Course:
     Attributes:
       tally: what was measured.
       taken: ids of that, and of what was given to the executor.
+      lost: by id, what was lost with its worker; to be measured when the run is resumed.
     """
 
     def __init__(self, s: Search):
         self.tally, self.taken = Tally(s.objectives), set[str]()
+        self.lost: dict[str, Candidate] = {}
         self._s, self._teller, self._untold = s, None, list[Record]()
 
     @property
@@ -48,8 +52,13 @@ class _Course:
 
     def add(self, record: Record) -> None:
         """Takes note of a measurement, and tells the strategy when it is due."""
-        self.tally.add([record])
         self.taken.add(record["id"])
+        if lost(record):
+            genome = np.array(record["genome"], np.int32)
+            self.lost[record["id"]] = Candidate(record["id"], genome, tuple(record["parents"]))
+            return
+        self.lost.pop(record["id"], None)
+        self.tally.add([record])
         self._untold.append(record)
         size = self._s.config.search.population
         if self._teller is None and len(self._untold) == size:
@@ -72,19 +81,21 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
     size, course = s.config.search.population, _Course(s)
     total = size * s.config.search.generations
     for record in s.ledger:
-        if record["fidelity"] == s.fidelity and not lost(record):
+        if record["fidelity"] == s.fidelity:
             yield from _begin(course, size, num_new=0)
             course.add(check_known(s, record))
-            yield from _end(course, size)
+            yield from _end(course, size, record)
     doing: dict[str, Candidate] = {}
-    # So many that no worker waits for the first population's last.
-    first = first_candidates(s, at_least=min(size + s.executor.num_workers - 1, total))
-    waiting = [c for c in first if c.id not in course.tally.known]
+    # At first so many that no worker waits for the first population's last.
+    more = 0 if course.can_propose else min(size + s.executor.num_workers - 1, total)
+    waiting = [c for c in first_candidates(s, at_least=more) if c.id not in course.taken]
+    waiting = [*course.lost.values(), *waiting]
+    course.lost.clear()
     is_exhausted = False
 
     def submit() -> None:
         nonlocal is_exhausted
-        while course.num_done + len(doing) < total:
+        while course.num_done + len(course.lost) + len(doing) < total:
             free = s.executor.num_workers - len(doing)
             if not waiting and free > 0 and course.can_propose and not is_exhausted:
                 waiting.extend(course.propose(free))
@@ -107,7 +118,9 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
         course.add(record)
         submit()  # before anyone looks at this one: no worker is to wait
         yield Measured("search", record, before + 1, size)
-        yield from _end(course, size)
+        yield from _end(course, size, record)
+    for id in course.lost:
+        s.ledger.find(id, s.fidelity)  # so that the run says what it lacks
     if is_exhausted:
         yield exhausted(s, f"{course.num_done} of {total} candidates")
     return course.tally.front
@@ -118,6 +131,6 @@ def _begin(course: _Course, size: int, *, num_new: int) -> Generator[Event, None
         yield GenerationStarted(course.num_done // size, size, num_new)
 
 
-def _end(course: _Course, size: int) -> Generator[Event, None, None]:
-    if course.num_done % size == 0:
+def _end(course: _Course, size: int, record: Record) -> Generator[Event, None, None]:
+    if course.num_done % size == 0 and not lost(record):
         yield course.tally.summary(course.num_done // size - 1)

@@ -21,7 +21,10 @@ from deepmaker_jax.errors import InputError, StorageError
 
 SUM = "sum"  # the key of a document's own checksum
 # What a file system says that takes no more, whatever is asked of it.
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ESTALE,
+)  # fmt: skip
 
 MOST_NESTED = 64  # far more than any document of ours, far less than Python's stack
 
@@ -150,7 +153,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
             os.chmod(temporary, 0o666 & ~mask)
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong before is what counts
+            temporary.unlink()
 
 
 def remove_leftovers(path: pathlib.Path) -> None:

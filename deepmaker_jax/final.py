@@ -22,7 +22,7 @@ from deepmaker_jax.export.worker import do_export
 from deepmaker_jax.files import replacing
 from deepmaker_jax.ledger import Record
 from deepmaker_jax.objective import scaled
-from deepmaker_jax.run_folder import MODELS
+from deepmaker_jax.run_folder import MODELS, check_there
 from deepmaker_jax.search import Search, checkpoints, ledger_record, objective_values
 
 CALIBRATION_STREAM = 3 << 32  # beside the sampler's and the epochs' (1, 2)
@@ -162,6 +162,7 @@ def export_members(
         for id, result in jobs:
             if isinstance(result, StorageError):
                 raise result
+            check_there(out)
             if isinstance(result, BaseException):
                 result = {"files": {}, "reason": f"not exported: {one_line(result)}"}
                 manifests[id] = result

@@ -10,7 +10,7 @@ from typing import Any
 
 from deepmaker_jax import config as config_module
 from deepmaker_jax.config import FREE_FIELDS, Config
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.files import checksum, load_json, remove_leftovers, write_document
 
 CONFIG = "config.json"
@@ -132,6 +132,12 @@ def _is_whole(old: dict[str, Any]) -> bool:
     )
 
 
+def check_there(out: pathlib.Path) -> None:
+    """Raises StorageError if somebody has removed a run's folder, which must not come back."""
+    if not out.is_dir():
+        raise StorageError(f"{out} was removed while the run went on")
+
+
 def program_changed(out: pathlib.Path, reason: str) -> None:
     """Writes into config.json that candidates train in another program from here on, and why."""
     changes = [*load_json(out / CONFIG).get("program_changes", []), reason]
@@ -205,6 +211,7 @@ def write_front(out: pathlib.Path, front: dict[str, Any]) -> dict[str, Any]:
 
     A file that differs, or is damaged, is kept beside it under a number.
     """
+    check_there(out)
     path = out / FRONT
     if path.exists() and not holds(path, front):
         _set_aside(path)

@@ -98,16 +98,31 @@ def test_one_worker_goes_on_from_any_line_as_if_nothing_had_been(tmp_path):
         assert cut.read_bytes() == path.read_bytes()
 
 
-def test_what_was_lost_with_its_worker_is_measured_again(whole, tmp_path):
-    lost, path = whole[3].ids[0], tmp_path / "ledger.jsonl"
+@pytest.mark.parametrize("number", [0, 20])
+def test_what_was_lost_with_its_worker_is_measured_again(tmp_path, number):
+    """One of the first population, and a child that another search would not propose."""
+    other = StandIn(order=list)
+    go(tmp_path / "other", other)
+    lost, path = other.done[number][0], tmp_path / "ledger.jsonl"
     died = ("failed", "its worker died (signal 9)")
     s = prepare(path, StandIn(order=list, failing={lost}, failure=died))
     finish(s, search_asynchronously)
+    assert s.ledger.num_lost() == 1
     assert [r["status"] for r in read(path) if r["id"] == lost] == ["failed"]
     resumed = StandIn()
-    go(path, resumed)
+    events, _ = go(path, resumed)
     assert [id for id, _ in resumed.done] == [lost]
     assert [r["status"] for r in read(path) if r["id"] == lost] == ["failed", "ok"]
+    assert [e.num_candidates for e in of_kind(events, GenerationDone)][-1] == TOTAL
+
+
+def test_with_more_workers_than_before_a_search_still_proposes(whole, tmp_path):
+    path, *_ = whole
+    lines = path.read_bytes().splitlines(keepends=True)
+    cut = tmp_path / "ledger.jsonl"
+    cut.write_bytes(b"".join(lines[:20]))
+    go(cut, Workers(30))
+    assert sum(bool(record["parents"]) for record in read(cut)[20:]) > 10
 
 
 def test_a_strategy_that_only_samples_works_too(tmp_path):

@@ -65,7 +65,7 @@ def test_a_run_that_met_a_full_disk_ends_with_one_line_and_then_with_the_same_by
 ):
     rng = np.random.default_rng(seed)
     (death,) = kill.torment(tmp_path / "run", finished[1], rng, "inline", most=1, full=True)
-    assert death["kind"] == kind
+    assert (death["kind"], death["code"]) == (kind, 1)
 
 
 def test_what_a_killed_run_did_otherwise_is_noticed(finished, tmp_path):

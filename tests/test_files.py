@@ -1,12 +1,14 @@
 """Files that are whole or absent."""
 
+import errno
 import json
 import os
+import tempfile
 
 import pytest
 
 from deepmaker_jax import files
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, StorageError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -22,6 +24,27 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         fail()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_what_a_file_system_refuses_is_one_error_and_leaves_the_old_file(
+    tmp_path, monkeypatch, code
+):
+    path = tmp_path / "a.json"
+    files.write_bytes(path, b"old")
+
+    def refuse(*args, **rest):
+        raise OSError(code, os.strerror(code))
+
+    for place, name in ((tempfile, "mkstemp"), (os, "fsync"), (os, "replace")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, refuse)
+            with pytest.raises(
+                StorageError, match=rf"a\.json cannot be written \({os.strerror(code)}"
+            ):
+                files.write_bytes(path, b"new")
+        assert path.read_bytes() == b"old"
+        assert os.listdir(tmp_path) == ["a.json"]
 
 
 def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):

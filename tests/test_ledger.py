@@ -6,7 +6,7 @@ import math
 import pytest
 
 from deepmaker_jax import ledger
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.files import checksum
 
 
@@ -63,6 +63,39 @@ def test_of_a_lost_measurement_that_was_made_again_the_last_counts(path):
     book = ledger.Ledger(path)
     assert book.find("a" * 12, died["fidelity"])["status"] == "ok"
     assert book.num_lost() == 0
+    book.close()
+
+
+def test_a_disk_that_takes_half_a_line_leaves_the_file_as_it_was(path):
+    """And once there is room, the run goes on in it."""
+    write(path, record())
+    before = path.read_bytes()
+    book = ledger.Ledger(path)
+    whole = book._file
+
+    class Full:
+        def write(self, data):
+            return whole.write(data[: len(data) // 2])
+
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+    book._file = Full()
+    with pytest.raises(StorageError, match=r"ledger\.jsonl cannot be written \(No space left"):
+        book.append(record("b" * 12))
+    assert path.read_bytes() == before
+    book._file = whole
+    book.append(record("c" * 12))
+    book.close()
+    assert [item["id"] for item in ledger.read(path)] == ["a" * 12, "c" * 12]
+
+
+def test_a_ledger_that_was_removed_takes_nothing_more(path):
+    book = ledger.Ledger(path)
+    path.unlink()
+    with pytest.raises(StorageError, match=r"was removed while the run went on"):
+        book.append(record())
+    assert not path.exists()
     book.close()
 
 

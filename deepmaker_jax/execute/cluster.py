@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import platform
+import queue
 import shutil
 import socket
 import tempfile
@@ -17,7 +18,7 @@ from deepmaker_jax import program
 from deepmaker_jax.errors import InputError, one_line
 from deepmaker_jax.execute import runtime
 from deepmaker_jax.execute.inline import Inline
-from deepmaker_jax.execute.unit import Task, arrays
+from deepmaker_jax.execute.unit import Beat, Outcome, Task, arrays
 from deepmaker_jax.files import InMemory
 
 PACKAGE = pathlib.Path(__file__).parent.parent
@@ -34,6 +35,22 @@ class Ready(NamedTuple):
     conditions: dict[str, Any]
 
 
+class _Streaming(Inline):
+    """Each of its results comes with the files written before it; among them are signs of life."""
+
+    def __init__(self, task: Task, files: InMemory):
+        self.words: queue.SimpleQueue[tuple[Any, dict[pathlib.Path, bytes]]] = queue.SimpleQueue()
+        self._written, self._beat = files, Beat(self._tell)
+        super().__init__(task, files)
+
+    def _tell(self, result: Any) -> None:
+        self.words.put((result, self._written.take()))
+
+    def _go_on(self) -> None:
+        super()._go_on()
+        self._beat()
+
+
 def do(shared: Any, work: list[Any]) -> Iterator[Any]:
     """Does a unit in a process of some node: `Ready`, then (result, {path: bytes written}) each.
 
@@ -45,13 +62,17 @@ def do(shared: Any, work: list[Any]) -> Iterator[Any]:
     """
     import ray
 
+    task = _fetched(shared[0])
     yield Ready(platform.node(), program.training_conditions())
     unit, given = ray.get(work[0])
-    files = InMemory(given)
-    runner = Inline(_fetched(shared[0]), files)
+    runner = _Streaming(task, InMemory(given))
     runner.submit(unit)
-    for result in runner.results():
-        yield result, files.take()
+    result = None
+    while not isinstance(result, Outcome):
+        result, written = runner.words.get()
+        if isinstance(result, BaseException):
+            raise result
+        yield result, written
     runner.close()
 
 

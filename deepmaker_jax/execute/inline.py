@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from deepmaker_jax.events import Epoch, ProgramChanged
 from deepmaker_jax.execute.runtime import keep_programs
@@ -29,10 +30,7 @@ class Inline:
         keep_programs()
         self._task, self._files = task, files
         self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
-        # The exception is what ended the thread.
-        self._results: queue.SimpleQueue[Epoch | ProgramChanged | Outcome | BaseException] = (
-            queue.SimpleQueue()
-        )
+        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()  # and what ended the thread
         self._num_open = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)
@@ -44,13 +42,15 @@ class Inline:
         except Closed:
             return
         except BaseException as error:  # noqa: BLE001 - `results` raises it, in the host loop
-            self._results.put(error)
+            self._tell(error)
+
+    def _tell(self, result: Any) -> None:
+        self._results.put(result)
 
     def _work(self) -> None:
-        tell = self._results.put
         while (unit := self._units.get()) is not None:
             self._go_on()
-            tell(do_unit(unit, self._task, tell, self._go_on, self._files))
+            self._tell(do_unit(unit, self._task, self._tell, self._go_on, self._files))
 
     def _go_on(self) -> None:
         if self._closed.is_set():

@@ -1,6 +1,5 @@
 """Units in processes of their own, one XLA thread each, data shared by memory map."""
 
-import collections
 import multiprocessing
 import multiprocessing.connection
 import pathlib
@@ -14,16 +13,21 @@ import numpy as np
 from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.events import Epoch
 from deepmaker_jax.execute import runtime
-from deepmaker_jax.execute.unit import Outcome, Task, Unit, arrays, out_of_memory
+from deepmaker_jax.execute.line import Line
+from deepmaker_jax.execute.unit import (
+    PATIENCE_SECONDS,
+    Beat,
+    Outcome,
+    Task,
+    Unit,
+    arrays,
+    out_of_memory,
+)
 from deepmaker_jax.execute.work import do_unit
 from deepmaker_jax.files import replacing
 from deepmaker_jax.ledger import WORKER_DIED
 
 READY = "ready"  # a worker's first word: its imports worked, so what kills it now is its unit
-ALIVE = "alive"
-ALIVE_SECONDS = 5.0  # between two signs of life of a worker that trains
-# Without one for so long, a worker is taken for hung: compiling, which gives none, takes a minute.
-PATIENCE_SECONDS = 600.0
 TICK_SECONDS = 10.0
 
 
@@ -38,20 +42,13 @@ def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
     runtime.keep_programs()
     shared = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     task = task._replace(**shared)
-    told = time.monotonic()
-
-    def on_steps() -> None:
-        nonlocal told
-        if time.monotonic() - told > ALIVE_SECONDS:
-            connection.send(ALIVE)
-            told = time.monotonic()
-
+    beat = Beat(connection.send)
     try:
         connection.send(READY)
         while True:
             unit = connection.recv()
             try:
-                connection.send(do_unit(unit, task, connection.send, on_steps))
+                connection.send(do_unit(unit, task, connection.send, beat))
             except StorageError as error:
                 connection.send(error)
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -87,10 +84,7 @@ class Processes:
         """
         self.num_workers = num_workers
         self._folder, self._task = folder, task
-        self._retries, self._patience = retries, patience_seconds
-        self._waiting: collections.deque[Unit] = collections.deque()
-        self._again: collections.deque[Unit] = collections.deque()  # alone, after those that wait
-        self._num_tries: collections.Counter[Unit] = collections.Counter()
+        self._line, self._patience = Line(retries), patience_seconds
         self._doing: dict[_Worker, Unit | None] = {}
         self._silent: dict[_Worker, float] = {}  # seconds without a word
         self._starting: set[_Worker] = set()
@@ -125,36 +119,37 @@ class Processes:
         """Hands the unit to a free worker, or lets it wait."""
         if not self._doing:
             self._open()
-        self._waiting.append(unit)
+        self._line.put(unit)
         self._hand_out()
 
     def _hand_out(self) -> None:
         for worker, unit in list(self._doing.items()):
-            if unit is None and (next_unit := self._next()) is not None:
+            if unit is None and (next_unit := self._line.take(self._busy())) is not None:
                 self._doing[worker], self._silent[worker] = next_unit, 0.0
                 try:
                     worker.connection.send(next_unit)
                 except (BrokenPipeError, ConnectionResetError):
-                    continue  # `results` finds the dead worker and reports its unit
+                    self._doing[worker] = None  # `results` finds the dead worker
+                    self._line.put_back(next_unit)
 
-    def _next(self) -> Unit | None:
-        if self._waiting:
-            return self._waiting.popleft()
-        return self._again.popleft() if self._again and not any(self._doing.values()) else None
+    def _busy(self) -> list[Unit]:
+        return [unit for unit in self._doing.values() if unit is not None]
 
     def results(self) -> Iterator[Epoch | Outcome]:
         """Yields progress and outcomes until no submitted unit is left."""
-        while self._waiting or self._again or any(self._doing.values()):
+        while self._line or self._busy():
             by_connection = {worker.connection: worker for worker in self._doing}
             began = time.monotonic()
             ready: list[Any] = multiprocessing.connection.wait(list(by_connection), TICK_SECONDS)
-            self._mind(min(time.monotonic() - began, TICK_SECONDS))
+            passed = min(time.monotonic() - began, TICK_SECONDS)
+            for worker in self._silent:
+                self._silent[worker] += passed
             for connection in ready:
                 worker = by_connection[connection]
                 try:
                     result = connection.recv()
                     self._silent[worker] = 0.0
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # also in the middle of a word
                     result = self._bury(worker)
                 if isinstance(result, StorageError):
                     raise result
@@ -166,32 +161,20 @@ class Processes:
                 self._hand_out()
                 if isinstance(result, Epoch | Outcome):
                     yield result
+            self._mind()
 
-    def _mind(self, seconds: float) -> None:
-        """Kills workers that have hung; `results` then finds them dead.
-
-        Args:
-          seconds: that have passed, those in which this process was stopped left out.
-        """
+    def _mind(self) -> None:
+        """Kills workers that have hung; `results` then finds them dead."""
         for worker, unit in self._doing.items():
-            if unit is not None or worker in self._starting:
-                self._silent[worker] += seconds
-                if self._silent[worker] > self._patience:
-                    worker.process.kill()
+            at_work = unit is not None or worker in self._starting
+            if at_work and self._silent[worker] > self._patience:
+                worker.process.kill()
 
     def _finish(self, worker: _Worker, outcome: Outcome) -> Outcome | None:
         """Frees a worker; returns its outcome, or None if its unit is done again."""
         unit, self._doing[worker] = self._doing[worker], None
         assert unit is not None
-        return None if out_of_memory(outcome) and self._is_done_again(unit) else outcome
-
-    def _is_done_again(self, unit: Unit) -> bool:
-        """Whether a unit that was lost has a try left; if so, it waits for that."""
-        self._num_tries[unit] += 1
-        if self._num_tries[unit] > self._retries:
-            return False
-        self._again.append(unit)
-        return True
+        return None if out_of_memory(outcome) and self._line.lose(unit) else outcome
 
     def _bury(self, worker: _Worker) -> Outcome | None:
         """Replaces a dead worker; returns what became of its unit."""
@@ -210,9 +193,9 @@ class Processes:
         if unit is None:
             return None
         if not was_ready:
-            self._waiting.appendleft(unit)
+            self._line.put_back(unit)
             return None
-        if self._is_done_again(unit):
+        if self._line.lose(unit):
             return None
         code = worker.process.exitcode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"

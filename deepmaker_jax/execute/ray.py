@@ -14,7 +14,15 @@ from deepmaker_jax import program
 from deepmaker_jax.errors import InputError, one_line
 from deepmaker_jax.events import Epoch, Note, ProgramChanged
 from deepmaker_jax.execute import cluster
-from deepmaker_jax.execute.unit import Outcome, Task, Unit, out_of_memory
+from deepmaker_jax.execute.line import Line
+from deepmaker_jax.execute.unit import (
+    ALIVE,
+    PATIENCE_SECONDS,
+    Outcome,
+    Task,
+    Unit,
+    out_of_memory,
+)
 from deepmaker_jax.execute.work import outcome_of
 from deepmaker_jax.files import write_bytes
 from deepmaker_jax.ledger import WORKER_DIED
@@ -61,7 +69,7 @@ class Ray:
           InputError: the cluster does not answer.
         """
         self._task, self._address, self._accept = task, address, accept_platform
-        self._retries = retries
+        self._follows = not num_workers  # as many as the cluster has
         self._most = num_workers or math.inf
         self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -69,11 +77,12 @@ class Ray:
         self._thread: threading.Thread | None = None
         self._connected: concurrent.futures.Future[int] = concurrent.futures.Future()
         # What follows is the thread's.
-        self._waiting: collections.deque[Unit] = collections.deque()
+        self._line = Line(retries)
         self._doing: dict[Any, Unit] = {}
-        self._ready: set[Any] = set()  # of those: whose task has begun
+        self._ready: dict[Any, float] = {}  # of those that have begun: when they last said a word
+        self._words: dict[Any, Any] = {}  # references to words that are on their way
+        self._hung: set[Any] = set()
         self._num_unready = 0  # tasks in a row whose process died before it was ready
-        self._num_tries: collections.Counter[Unit] = collections.Counter()
         self._losses: collections.Counter[Unit] = collections.Counter()
         self._conditions = program.training_conditions()
         self._others: set[str] = set()  # nodes that differ from this one
@@ -101,7 +110,7 @@ class Ray:
         Raises:
           InputError: the nodes cannot do units, or would do them to other bits.
           StorageError: what comes back cannot be written here.
-          RuntimeError: the cluster has no node left.
+          RuntimeError: the cluster has no node left, or has ended.
         """
         while self._num_open:
             result = self._results.get()
@@ -126,6 +135,11 @@ class Ray:
                 self._connected.set_result(num_cpus)
                 self._serve()
         except BaseException as error:  # noqa: BLE001 - `results` raises it
+            if type(error).__module__.startswith("ray."):
+                error = RuntimeError(
+                    f"the cluster has failed ({one_line(error)}): run this again, it goes on where "
+                    "it was"
+                )
             if not self._connected.done():
                 self._connected.set_exception(error)
             self._results.put(error)
@@ -138,13 +152,18 @@ class Ray:
         self._since, self._noted = time.monotonic(), False
         try:
             while True:
-                while not self._units.empty() or not (self._waiting or self._doing):
+                while not self._units.empty() or not (self._line or self._doing):
                     unit = self._units.get()
                     if unit is None:
                         return
-                    self._waiting.append(unit)
-                while self._waiting and len(self._doing) < self._most:
-                    self._begin(self._waiting.popleft())
+                    if not self._doing:  # the time without work does not count
+                        self._since, self._noted = time.monotonic(), False
+                    self._line.put(unit)
+                while len(self._doing) < self._most:
+                    unit = self._line.take(self._doing.values())
+                    if unit is None:
+                        break
+                    self._begin(unit)
                 streams, _ = ray.wait(list(self._doing), timeout=SLICE_SECONDS)
                 for stream in streams:
                     self._hear(stream)
@@ -166,18 +185,23 @@ class Ray:
     def _hear(self, stream: Any) -> None:
         """Takes one message of a task."""
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import GetTimeoutError, RayError
 
         unit = self._doing[stream]
         try:
-            said = ray.get(next(stream), timeout=CONNECT_SECONDS)
-        except RayError as error:
-            was_ready = stream in self._ready
-            self._leave(stream)
-            self._lose(unit, error, was_ready)
+            word = self._words.pop(stream, None) or next(stream)
+            said = ray.get(word, timeout=SLICE_SECONDS)
+        except GetTimeoutError:
+            self._words[stream] = word  # its bytes are on their way
             return
+        except RayError as error:
+            was_ready, has_hung = stream in self._ready, stream in self._hung
+            ray.cancel(stream, force=True)
+            self._leave(stream)
+            self._lose(unit, error, was_ready, has_hung)
+            return
+        self._ready[stream] = time.monotonic()
         if isinstance(said, cluster.Ready):
-            self._ready.add(stream)
             self._num_unready = 0
             self._compare(said)
             return
@@ -189,23 +213,19 @@ class Ray:
         except OSError as error:
             result = outcome_of(unit, error)
             ray.cancel(stream, force=True)
+        if result == ALIVE:
+            return
         if isinstance(result, Outcome):
             self._leave(stream)
-            if out_of_memory(result) and self._is_done_again(unit):
+            if out_of_memory(result) and self._line.lose(unit):
                 return
         self._results.put(result)
 
-    def _is_done_again(self, unit: Unit) -> bool:
-        """Whether a unit that was lost has a try left; if so, it waits for that."""
-        self._num_tries[unit] += 1
-        if self._num_tries[unit] > self._retries:
-            return False
-        self._waiting.append(unit)
-        return True
-
     def _leave(self, stream: Any) -> None:
         del self._doing[stream]
-        self._ready.discard(stream)
+        self._ready.pop(stream, None)
+        self._words.pop(stream, None)
+        self._hung.discard(stream)
 
     def _compare(self, ready: cluster.Ready) -> None:
         """Raises InputError if a node would compute other bits, unless that was accepted."""
@@ -223,7 +243,7 @@ class Ray:
             )
         self._results.put(ProgramChanged(text))
 
-    def _lose(self, unit: Unit, error: Any, was_ready: bool) -> None:
+    def _lose(self, unit: Unit, error: Any, was_ready: bool, has_hung: bool) -> None:
         """Does a unit again whose task ended without an outcome, or reports it as failed."""
         from ray import exceptions as e
 
@@ -233,32 +253,45 @@ class Ray:
                 f"a node of the cluster cannot train ({one_line(cause)}): see BUILD.md, On a "
                 "cluster, for what nodes need"
             )
-        if isinstance(error, e.RayTaskError):
+        if isinstance(error, e.RayTaskError) and not isinstance(cause, e.RayError):
             self._results.put(outcome_of(unit, cause))
-        elif not isinstance(error, e.WorkerCrashedError | e.OutOfMemoryError):
+        elif not (has_hung or isinstance(error, e.WorkerCrashedError | e.OutOfMemoryError)):
             self._losses[unit] += 1
-            if self._losses[unit] > MOST_LOSSES:
-                raise RuntimeError(
-                    f"the cluster lost {unit.id} {MOST_LOSSES} times in a row ({one_line(error)}): "
-                    "run this again, it goes on where it was"
-                )
-            self._waiting.appendleft(unit)
+            if self._losses[unit] <= MOST_LOSSES:
+                self._line.put_back(unit)
+            else:  # it may be what ends them
+                self._fail(unit, f"with its node, {MOST_LOSSES} times")
         elif not was_ready:
             self._num_unready += 1
             if self._num_unready > self.num_workers + 2:
                 raise InputError(
                     "processes of the cluster die before they are ready: see Ray's logs there"
                 )
-            self._waiting.appendleft(unit)
-        elif not self._is_done_again(unit):
+            self._line.put_back(unit)
+        elif not self._line.lose(unit):
             full = isinstance(error, e.OutOfMemoryError)
             how = "its node ran out of memory" if full else "it was killed, or crashed"
-            reason = f"{WORKER_DIED} ({how})"
-            self._results.put(Outcome(unit.id, unit.stage, "failed", reason, {}, {}))
+            self._fail(unit, f"no sign of life for {PATIENCE_SECONDS:g} s" if has_hung else how)
+
+    def _fail(self, unit: Unit, how: str) -> None:
+        reason = f"{WORKER_DIED} ({how})"
+        self._results.put(Outcome(unit.id, unit.stage, "failed", reason, {}, {}))
 
     def _watch(self) -> None:
-        """Says once that no worker begins; raises RuntimeError when no node is left to hope for."""
+        """Ends what hangs; says once that no worker begins.
+
+        Raises:
+          RuntimeError: no node is left to hope for.
+        """
+        import ray
+
         now = time.monotonic()
+        for stream, heard in self._ready.items():
+            if now - heard > PATIENCE_SECONDS and stream not in self._hung:
+                self._hung.add(stream)
+                ray.cancel(stream, force=True)
+        if self._follows:
+            self.num_workers = max(1, cluster.num_cpus())
         if self._ready or not self._doing:
             self._since, self._noted = now, False
         elif now - self._since > NOTE_SECONDS and not self._noted:

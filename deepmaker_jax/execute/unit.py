@@ -1,7 +1,8 @@
 """A unit of work, what it returns, and the interface of what does it."""
 
 import pathlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +13,10 @@ from deepmaker_jax.events import Epoch, Note, ProgramChanged
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.ledger import OUT_OF_MEMORY
 
+ALIVE = "alive"
+ALIVE_SECONDS = 5.0  # between two signs of life of a worker that trains
+# Without one for so long, a worker is taken for hung: compiling, which gives none, takes a minute.
+PATIENCE_SECONDS = 600.0
 StageName = Literal["search", "final"]
 
 
@@ -77,6 +82,18 @@ class Outcome(NamedTuple):
     reason: str | None
     measured: dict[str, float]
     seconds: dict[str, float]
+
+
+class Beat:
+    """Says now and then, if it is called often, that a worker is alive."""
+
+    def __init__(self, tell: Callable[[str], None]):
+        self._tell, self._told = tell, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._told > ALIVE_SECONDS:
+            self._tell(ALIVE)
+            self._told = time.monotonic()
 
 
 def out_of_memory(outcome: Outcome) -> bool:

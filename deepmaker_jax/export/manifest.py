@@ -34,8 +34,8 @@ def missing_entry(status: str, reason: str) -> Manifest:
 def write_manifest(bundle: pathlib.Path, manifest: Manifest) -> Manifest:
     """Writes a bundle's manifest and returns it as it will be read.
 
-    Its sum leaves the costs out, as measured ones differ where all else is the same; each
-    cost has a sum of its own.
+    Its sum leaves the costs' values out, as measured ones differ where all else is the same;
+    each cost has a sum of its own.
     """
     files = {
         name: entry | {"cost": _with_sums(entry.get("cost"))}
@@ -57,7 +57,12 @@ def _sum(manifest: Manifest) -> str:
     files = manifest.get("files")
     if not isinstance(files, dict):
         return checksum(manifest)
-    bare = {n: e | {"cost": None} if isinstance(e, dict) else e for n, e in files.items()}
+    bare = {
+        name: entry | {"cost": sorted(entry["cost"])}
+        if isinstance(entry, dict) and isinstance(entry.get("cost"), dict)
+        else entry
+        for name, entry in files.items()
+    }
     return checksum(manifest | {"files": bare})
 
 

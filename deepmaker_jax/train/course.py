@@ -1,5 +1,6 @@
 """The course of one training, whatever program does its steps: what comes next, what is kept."""
 
+import hashlib
 import math
 import pathlib
 import time
@@ -17,6 +18,7 @@ from deepmaker_jax.files import ON_DISK, Files
 from deepmaker_jax.train.step import TrainState
 
 ORDER_STREAM = 2 << 32  # of Philox: apart from the sampler's and the calibration's
+DIGEST_BYTES = 32  # of SHA-256, at the head of a checkpoint
 CHECKPOINT_SECONDS = 30.0  # between two writes of the state within an epoch
 
 
@@ -148,14 +150,19 @@ class Course:
 def save(path: pathlib.Path, state: TrainState, loss: float, files: Files) -> None:
     """Writes a checkpoint."""
     value = {"state": tuple(state), "loss": loss}
-    files.write(path, flax.serialization.to_bytes(jax.tree.map(np.asarray, value)))
+    data = flax.serialization.to_bytes(jax.tree.map(np.asarray, value))
+    files.write(path, hashlib.sha256(data).digest() + data)
 
 
 def _restore(path: pathlib.Path, like: TrainState, files: Files) -> tuple[TrainState, float] | None:
     """Returns (state, last epoch's loss) of a checkpoint of this training, or None."""
     target = {"state": tuple(like), "loss": 0.0}
     try:
-        value = flax.serialization.from_bytes(target, files.read(path))
+        file = files.read(path)
+        digest, data = file[:DIGEST_BYTES], file[DIGEST_BYTES:]
+        if hashlib.sha256(data).digest() != digest:
+            return None
+        value = flax.serialization.from_bytes(target, data)
         state = TrainState(*value["state"])
         fits = jax.tree.map(lambda a, b: np.shape(a) == np.shape(b), like, state)
         return (state, float(value["loss"])) if all(jax.tree.leaves(fits)) else None

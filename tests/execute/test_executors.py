@@ -9,6 +9,7 @@ import re
 import signal
 import threading
 import time
+import types
 
 import jax
 import numpy as np
@@ -21,8 +22,10 @@ from deepmaker_jax.data import load, stratified
 from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.events import Epoch, ProgramChanged
 from deepmaker_jax.execute import Inline, Outcome, Processes, Task, Unit, lanes, processes, work
+from deepmaker_jax.execute import unit as unit_module
 from deepmaker_jax.execute.lanes import Lanes
 from deepmaker_jax.execute.ray import Ray
+from deepmaker_jax.execute.unit import arrays
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose
@@ -286,14 +289,32 @@ def test_out_of_memory_is_told_apart_and_tried_again_alone(task, tmp_path, monke
     assert lost.status == "failed"
     assert lost.reason.startswith(f"out of memory: {type(error).__name__}")
     runner = Processes(task, num_workers=2, folder=tmp_path / "shared")
-    worker, another = processes._Worker("first", None), processes._Worker("second", None)
-    runner._doing = {worker: unit, another: other}
+    worker = processes._Worker("process", None)
+    runner._doing[worker] = unit
     assert runner._finish(worker, lost) is None
-    assert runner._next() is None  # the other one still trains
-    assert runner._finish(another, lost._replace(id=other.id, status="ok")).id == other.id
-    assert runner._next() == unit
+    assert runner._line.take([other]) is None  # it waits until nobody trains
+    assert runner._line.take([]) == unit
     runner._doing[worker] = unit
     assert runner._finish(worker, lost) == lost  # it has no more tries
+
+
+def test_a_worker_that_trains_gives_signs_of_life(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(unit_module, "ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(processes.runtime, "end_with_parent", lambda: None)
+    asked, said = units(tmp_path, 1), []
+
+    def next_unit():
+        if not asked:
+            raise EOFError
+        return asked.pop()
+
+    for name, value in arrays(task).items():
+        np.save(tmp_path / f"{name}.npy", value)
+    connection = types.SimpleNamespace(recv=next_unit, send=said.append)
+    processes._work(connection, task._replace(**dict.fromkeys(arrays(task))), tmp_path)
+    assert said[0] == processes.READY
+    assert said.count("alive") >= 2
+    assert said[-1].status == "ok"
 
 
 @pytest.mark.parametrize("name", ["inline", "lanes2", "processes1"])

@@ -321,7 +321,7 @@ def test_train(tmp_path, capsys, monkeypatch):
     save_weights(weights, arch, random_variables(arch, seed=0))
     runs.put(whole / "config.json", json.dumps(config))
     runs.put(whole / "front.json", json.dumps(front))
-    for case in range(120):
+    for case in range(220):
         rng = generator(door.name, case)
         shutil.copytree(whole, run)
         paths = [run / "config.json", run / "front.json"]
@@ -335,7 +335,7 @@ def test_train(tmp_path, capsys, monkeypatch):
         assert all(name.startswith("run/longer") for name in new), new
         assert code == 0 or not new, new
         shutil.rmtree(run)
-    door.check(least=100, refused=40, accepted=5)
+    door.check(least=200, refused=80, accepted=5)
 
 
 def test_a_member_that_is_elsewhere(tmp_path, capsys):
