@@ -42,7 +42,9 @@ class Feasible(NamedTuple):
 
         What a target cannot do is far above 1, the further the more reasons there are.
         """
-        arch = self.space.decode(genome)
+        return self._excess(self.space.decode(genome))
+
+    def _excess(self, arch: ArchSpec) -> float:
         worst = max((cost_of(arch, n) / limit for n, limit in self.limits.items()), default=0.0)
         return worst + UNSUPPORTED * len(self._reasons(arch))
 
@@ -146,7 +148,8 @@ class Feasible(NamedTuple):
         """
 
         def excess(g: Genome) -> float:
-            return max(self.excess(g), self._size(g) / largest)
+            arch = self.space.decode(g)
+            return max(self._excess(arch), cost_of(arch, self.spread) / largest)
 
         genome = self.space.repair(genome)
         now = excess(genome)

@@ -15,7 +15,11 @@ def busy_ray_workers() -> list[int]:
 
 def num_ray_processes() -> int:
     """Returns how many processes this process's nodes consist of: raylets and what they started."""
-    return sum(os.getpid() in (_parent(pid), _parent(_parent(pid))) for pid, _ in _titles())
+    return sum(
+        os.getpid() in (_parent(pid), _parent(_parent(pid)))
+        for pid, title in _titles()
+        if "/ray/" in title or title.startswith("ray::")
+    )
 
 
 def node_of(pid: int) -> int:
