@@ -190,6 +190,7 @@ class Feasible(NamedTuple):
         *,
         num: int,
         known: Collection[str] = (),
+        chosen: Collection[str] = (),
         draws: Iterator[Genome] | None = None,
     ) -> list[Genome]:
         """Returns up to `num` different feasible genomes whose ids are not in `known`.
@@ -203,16 +204,18 @@ class Feasible(NamedTuple):
         Args:
           rng: for the sizes, the way to them and, without `draws`, the draws.
           num: how many.
-          known: ids that are not wanted.
+          known: ids that are not wanted; it may be large.
+          chosen: more of them.
           draws: endless uniform draws; None for the space's own. A space that is
             small enough to be listed needs none.
         """
-        known = set(known)
         found: list[Genome] = []
+        taken = set(chosen)
         if num < 1:
             return found
         if self._is_small():
-            left = [g for g in self.everything() if self.space.id(g) not in known]
+            every = [(self.space.id(g), g) for g in self.everything()]
+            left = [g for id, g in every if id not in known and id not in taken]
             return [left[i] for i in rng.permutation(len(left))[:num]]
         low = math.log(self._size(self._smallest(self._size)))
         limit = self.limits.get(self.spread)
@@ -228,11 +231,13 @@ class Feasible(NamedTuple):
             if genome is None:
                 continue
             genome = self._grow(rng, genome, largest=largest)
-            if self.space.id(genome) not in known:
-                known.add(self.space.id(genome))
+            id = self.space.id(genome)
+            if id not in known and id not in taken:
+                taken.add(id)
                 found.append(genome)
         if len(found) < num:  # hardly anything is left: walk to the rest
-            rest = [g for g in self._find(len(known) + num) if self.space.id(g) not in known]
+            near = [(self.space.id(g), g) for g in self._find(len(known) + len(taken) + num)]
+            rest = [g for id, g in near if id not in known and id not in taken]
             found += rest[: num - len(found)]
         return found
 

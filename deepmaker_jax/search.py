@@ -1,5 +1,6 @@
 """The one host loop: ask, train, measure, tell, record."""
 
+import bisect
 import itertools
 import pathlib
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -119,30 +120,43 @@ def first_candidates(s: Search, *, at_least: int = 0) -> list[Candidate]:
 class Tally:
     """What a search has found so far: who was measured, and the best of them.
 
-    The front of everything is that of the last front and of what is new, so the others'
-    records are not kept: a search may be long.
+    What is dominated by what was there is not kept: a search may be long.
 
     Attributes:
       known: ids of every candidate of this run so far.
-      front: ledger records of the best so far, sorted by error.
+      front: ledger records of the best so far, as `front_records` returns them.
     """
 
     def __init__(self, objectives: tuple[Objective, ...]):
         self.known: set[str] = set()
         self.front: list[Record] = []
+        self._values = np.empty((0, len(objectives)))  # of the front
         self._objectives = objectives
 
     def add(self, records: Sequence[Record]) -> None:
         """Takes note of new measurements."""
         self.known.update(record["id"] for record in records)
-        self.front = front_records([*self.front, *records], self._objectives)
+        for record in records:
+            if record["status"] == "ok":
+                self._enter(record)
+
+    def _enter(self, record: Record) -> None:
+        value, values = np.array(objective_values(record, self._objectives)), self._values
+        if ((values <= value).all(1) & (values < value).any(1)).any():
+            return
+        kept = np.asarray(~((value <= values).all(1) & (value < values).any(1)))
+        self.front = [r for r, keep in zip(self.front, kept, strict=True) if keep]
+        place = bisect.bisect(self.front, self._order(record), key=self._order)
+        self.front.insert(place, record)
+        self._values = np.insert(values[kept], place, value, axis=0)
+
+    def _order(self, record: Record) -> tuple:
+        return (*objective_values(record, self._objectives), record["id"])
 
     def summary(self, generation: int) -> GenerationDone:
         """Returns what is told at a generation's end."""
-        values = [objective_values(record, self._objectives) for record in self.front]
-        points = np.array(values, np.float64).reshape(-1, len(self._objectives))
-        volume = hypervolume(scaled(points, self._objectives))
-        return GenerationDone(generation, len(self.known), volume, self.front)
+        volume = hypervolume(scaled(self._values, self._objectives))
+        return GenerationDone(generation, len(self.known), volume, list(self.front))
 
 
 class Teller:
@@ -253,7 +267,7 @@ def _propose(
         if len(chosen) == num:
             break
     missing = num - len(chosen)
-    sampled = s.feasible.sample(rng, num=missing, known={*known, *chosen}) if missing else []
+    sampled = s.feasible.sample(rng, num=missing, known=known, chosen=chosen) if missing else []
     return [*chosen.values(), *(Candidate(space.id(g), g, ()) for g in sampled)]
 
 

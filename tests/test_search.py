@@ -13,7 +13,7 @@ from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.feasible import make
 from deepmaker_jax.ledger import Ledger, read
 from deepmaker_jax.objective import built_in
-from deepmaker_jax.search import Search, front_records, search, strategy_scale
+from deepmaker_jax.search import Search, Tally, front_records, search, strategy_scale
 from deepmaker_jax.spaces import deepmaker, neuropower
 from tests.standin import StandIn, StandInTimer
 
@@ -94,6 +94,21 @@ def test_the_front_is_the_non_dominated_set_of_everything_measured(tmp_path):
     }
     assert {record["id"] for record in front} == best
     assert front == sorted(front, key=lambda r: r["objectives"]["error"])
+
+
+def test_the_tally_of_measurements_one_by_one_is_the_front_of_all(tmp_path):
+    """With ties, equal points, failures, in any order."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        tally, records = Tally(OBJECTIVES), []
+        for i, (error, params) in enumerate(rng.integers(1, 9, (40, 2))):
+            status = "ok" if rng.uniform() < 0.9 else "failed"
+            values = {"error": float(error), "params": float(params)}
+            records.append({"id": f"{i:012d}", "status": status, "objectives": values})
+        for record in records:
+            tally.add([record])
+        assert tally.front == front_records(records, OBJECTIVES)
+        assert tally.summary(0).num_candidates == 40
 
 
 def test_children_name_parents_of_earlier_generations(tmp_path):
