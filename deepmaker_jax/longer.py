@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 from deepmaker_jax import data as data_module
 from deepmaker_jax.arch import ArchSpec, from_json
@@ -160,7 +161,7 @@ def _members(run: pathlib.Path) -> dict[str, dict]:
     return members
 
 
-def _data_document(run: pathlib.Path) -> dict[str, str]:
+def _data_document(run: pathlib.Path) -> dict[str, Any]:
     data = load_json(run / CONFIG).get("data")
     names = ("name", "fingerprint")
     if not isinstance(data, dict) or not all(isinstance(data.get(n), str) for n in names):
