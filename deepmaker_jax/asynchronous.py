@@ -15,7 +15,6 @@ from deepmaker_jax.ledger import Record, lost
 from deepmaker_jax.search import (
     Candidate,
     Search,
-    Tally,
     Teller,
     as_unit,
     check_known,
@@ -23,6 +22,7 @@ from deepmaker_jax.search import (
     first_candidates,
     new_record,
 )
+from deepmaker_jax.tally import Tally
 
 TOLD_SHARE = 16  # of a population: a strategy is told that many at once, as each time it sorts
 

@@ -23,7 +23,8 @@ from deepmaker_jax.files import replacing
 from deepmaker_jax.ledger import Record
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.run_folder import MODELS, check_there
-from deepmaker_jax.search import Search, checkpoints, ledger_record, objective_values
+from deepmaker_jax.search import Search, checkpoints, ledger_record
+from deepmaker_jax.tally import objective_values
 
 CALIBRATION_STREAM = 3 << 32  # beside the sampler's and the epochs' (1, 2)
 

@@ -13,8 +13,9 @@ from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.feasible import make
 from deepmaker_jax.ledger import Ledger, read
 from deepmaker_jax.objective import built_in
-from deepmaker_jax.search import Search, Tally, front_records, search, strategy_scale
+from deepmaker_jax.search import Search, search, strategy_scale
 from deepmaker_jax.spaces import deepmaker, neuropower
+from deepmaker_jax.tally import Tally, front_records
 from tests.standin import StandIn, StandInTimer
 
 LIMITS = LimitConfig(params=50_000)
