@@ -271,8 +271,7 @@ class Config:
 # What changes no result, so that a resumed run may have it otherwise.
 FREE_FIELDS = (
     "data", "out", "board", "targets", "executor", "address", "workers", "retries", "program",
-    "quiet",
-    "accept_platform", "reference", "experiment", "preset",
+    "quiet", "accept_platform", "reference", "experiment", "preset",
 )  # fmt: skip
 # Far above what anybody has time for, and far below what arithmetic or memory would fail at.
 MOST = 2**31 - 1
