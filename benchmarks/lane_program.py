@@ -21,10 +21,12 @@ from deepmaker_jax.train.lane import (
     run_on_devices,
     scratch,
 )
+from deepmaker_jax.train.optimizer import Cycle
 from deepmaker_jax.train.runner import Plain
 from deepmaker_jax.train.step import Feed
 
 NUM_IMAGES = 512
+CYCLE = Cycle(0, 1000)
 SCALE = np.full(3, 1 / 64, np.float32)
 KINDS = {"activations": ("relu",), "optimizers": ("sgd",)}  # as a search for deployable networks
 
@@ -109,7 +111,7 @@ class LaneProgram:
         images = rng.integers(0, 256, (NUM_IMAGES, *shape), dtype=np.uint8)
         labels = rng.integers(0, 10, NUM_IMAGES).astype(np.int32)
         self._common = jax.device_put(
-            Feed(images, labels, SCALE, jax.random.key(0), np.float32(0), np.int32(0)), whole
+            Feed(images, labels, SCALE, jax.random.key(0), np.float32(0), np.int32([0, 0])), whole
         )
 
         def work():
@@ -146,7 +148,7 @@ class LaneProgram:
             for lane, arch in zip(lanes, archs, strict=True)
         ])  # fmt: skip
         self._feeds = self._stacked([
-            lane_feed(lane, of, arch.optimizer, learning_rate=1e-3, num_steps=1000)
+            lane_feed(lane, of, arch.optimizer, learning_rate=1e-3, cycle=CYCLE)
             for lane, arch in zip(lanes, archs, strict=True)
         ])  # fmt: skip
 
@@ -186,7 +188,7 @@ class PlainProgram:
         key, scale = jax.random.key(0), jax.device_put(SCALE)
         feed = Feed(
             jax.device_put(images), jax.device_put(labels), scale, key,
-            np.float32(1e-3), np.int32(1000),
+            np.float32(1e-3), np.array(CYCLE, np.int32),
         )  # fmt: skip
         variables = init(arch, seed=0, input_scale=SCALE)
         began = time.perf_counter()
@@ -196,5 +198,5 @@ class PlainProgram:
 
     def go(self) -> None:
         """Does the steps of one call."""
-        self._plain.run(self._rows)
+        self._plain.run(self._rows, CYCLE)
         jax.block_until_ready(self._plain.state)

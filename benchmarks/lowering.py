@@ -66,7 +66,7 @@ def arguments(size_class: SizeClass, settings: TrainConfig, num_lanes: int) -> t
     images = jax.ShapeDtypeStruct((1024, *size_class.input_shape), np.uint8)
     labels = jax.ShapeDtypeStruct((1024,), np.int32)
     scale = np.ones(size_class.input_shape[-1], np.float32)
-    common = Feed(images, labels, scale, jax.random.key(0), np.float32(0), np.int32(0))
+    common = Feed(images, labels, scale, jax.random.key(0), np.float32(0), np.zeros(2, np.int32))
     return common, stacked(state), stacked(work), stacked(feed), stacked(call)
 
 

@@ -27,9 +27,11 @@ from deepmaker_jax.arch import ArchSpec  # noqa: E402
 from deepmaker_jax.config import TrainConfig  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.train.init import init  # noqa: E402
+from deepmaker_jax.train.optimizer import Cycle  # noqa: E402
 from deepmaker_jax.train.runner import Plain  # noqa: E402
 from deepmaker_jax.train.step import Feed  # noqa: E402
 
+CYCLE = Cycle(0, 100)
 SETTINGS = TrainConfig(batch_size=64, crop=4, flip=True)
 SCALE = np.full(3, 1 / 64, np.float32)
 NUM_IMAGES = 2048
@@ -51,7 +53,7 @@ def our_step(arch: ArchSpec, images: np.ndarray, labels: np.ndarray):
         input_scale=jax.device_put(SCALE),
         key=jax.random.key(0),
         learning_rate=np.float32(1e-3),
-        num_steps=np.int32(100),
+        cycle=np.array(CYCLE, np.int32),
     )
     began = time.perf_counter()
     variables = init(arch, seed=0, input_scale=SCALE)
@@ -60,7 +62,7 @@ def our_step(arch: ArchSpec, images: np.ndarray, labels: np.ndarray):
     rows = np.arange(STEPS * SETTINGS.batch_size, dtype=np.int32).reshape(STEPS, -1)
 
     def go() -> None:
-        runner.run(rows)
+        runner.run(rows, CYCLE)
         jax.block_until_ready(runner.state)
 
     return go, seconds

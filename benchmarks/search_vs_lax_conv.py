@@ -75,7 +75,8 @@ def one_at_a_time(archs: list[ArchSpec], task: Task, num_epochs: int) -> tuple[f
         rule = direction(arch.optimizer, task.settings)
         feed = Feed(
             images, labels, jnp.asarray(task.input_scale), jax.random.key(task.seed),
-            np.float32(base_learning_rate(arch, task.settings)), np.int32(num_steps * num_epochs),
+            np.float32(base_learning_rate(arch, task.settings)),
+            np.array([0, num_steps * num_epochs], np.int32),
         )  # fmt: skip
         state = init_state(
             variables["params"], variables["batch_stats"], rule.init(variables["params"]),

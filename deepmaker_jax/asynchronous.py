@@ -11,6 +11,7 @@ import numpy as np
 
 from deepmaker_jax.events import Event, GenerationStarted, Measured
 from deepmaker_jax.execute import Outcome
+from deepmaker_jax.ladder import Ladder
 from deepmaker_jax.ledger import Record, lost
 from deepmaker_jax.search import (
     Candidate,
@@ -31,18 +32,21 @@ class _Course:
     """Where the search stands: a function of the measurements in their order alone.
 
     Attributes:
-      tally: what was measured.
+      ladder, tally: what was measured.
       taken: ids of that, and of what was given to the executor.
-      lost: by id, what was lost with its worker; to be measured when the run is resumed.
+      lost: by id, what was lost with its worker, and at which rung; to be measured when
+        the run is resumed.
     """
 
     def __init__(self, s: Search):
-        self.tally, self.taken = Tally(s.objectives), set[str]()
-        self.lost: dict[str, Candidate] = {}
-        self._s, self._teller, self._untold = s, None, list[Record]()
+        self.ladder = Ladder(s.config.search, s.objectives, s.fidelity)
+        self.tally, self.taken = Tally(s.objectives, self.ladder.fidelities[-1]), set[str]()
+        self.lost: dict[str, tuple[Candidate, int]] = {}
+        self._s, self._teller, self._untold = s, None, dict[str, Record]()
 
     @property
     def num_done(self) -> int:
+        """Candidates that were measured, at whatever rung."""
         return len(self.tally.known)
 
     @property
@@ -50,87 +54,113 @@ class _Course:
         """Whether a first population has been measured."""
         return self._teller is not None
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, rung: int) -> None:
         """Takes note of a measurement, and tells the strategy when it is due."""
         self.taken.add(record["id"])
         if lost(record):
-            genome = np.array(record["genome"], np.int32)
-            self.lost[record["id"]] = Candidate(record["id"], genome, tuple(record["parents"]))
+            self.lost[record["id"]] = candidate_of(record), rung
             return
         self.lost.pop(record["id"], None)
         self.tally.add([record])
-        self._untold.append(record)
+        self.ladder.add(rung, [record])
+        self._untold[record["id"]] = record
         size = self._s.config.search.population
         if self._teller is None and len(self._untold) == size:
-            self._teller, self._untold = Teller(self._s, self._untold), []
+            self._teller = Teller(self._s, list(self._untold.values()))
+            self._untold.clear()
         elif self._teller is not None and len(self._untold) == max(1, size // TOLD_SHARE):
-            self._teller.tell(self.num_done, self._untold)
-            self._untold = []
+            self._teller.tell(self.num_done, list(self._untold.values()))
+            self._untold.clear()
 
     def propose(self, num: int) -> list[Candidate]:
         """Returns up to `num` candidates that are not taken."""
         assert self._teller is not None
         return self._teller.propose(self.num_done, known=self.taken, num=num)
 
+    def promote(self) -> tuple[Candidate, int] | None:
+        """Returns who goes on to which rung next, if anyone does."""
+        if (found := self.ladder.promote_any()) is None:
+            return None
+        rung, id = found
+        record = self._s.ledger.find(id, self.ladder.fidelities[rung])
+        assert record is not None
+        return candidate_of(record), rung + 1
+
+
+def candidate_of(record: Record) -> Candidate:
+    """Returns the candidate that was measured."""
+    return Candidate(record["id"], np.array(record["genome"], np.int32), tuple(record["parents"]))
+
 
 def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
     """Measures as many candidates as the generations have; yields events, returns the front.
 
-    A generation is what was measured between two multiples of the population's size.
+    A generation is what was measured, at the first rung, between two multiples of the
+    population's size.
     """
     size, course = s.config.search.population, _Course(s)
     total = size * s.config.search.generations
     for record in s.ledger:
-        if record["fidelity"] == s.fidelity:
-            yield from _begin(course, size, num_new=0)
-            course.add(check_known(s, record))
-            yield from _end(course, size, record)
-    doing: dict[str, Candidate] = {}
+        rung = course.ladder.rung_of(record["fidelity"])
+        if rung is not None:
+            yield from _begin(course, size, rung, num_new=0)
+            course.add(check_known(s, record), rung)
+            yield from _end(course, size, rung, record)
+    doing: dict[str, tuple[Candidate, int]] = {}
     # At first so many that no worker waits for the first population's last.
     more = 0 if course.can_propose else min(size + s.executor.num_workers - 1, total)
-    waiting = [c for c in first_candidates(s, at_least=more) if c.id not in course.taken]
-    waiting = [*course.lost.values(), *waiting]
+    fresh = [c for c in first_candidates(s, at_least=more) if c.id not in course.taken]
+    waiting = [*course.lost.values(), *((candidate, 0) for candidate in fresh)]
     course.lost.clear()
     is_exhausted = False
 
-    def submit() -> None:
+    def more_to_do() -> bool:
+        """Adds to what waits, if a worker is free: who goes on first of all."""
         nonlocal is_exhausted
-        while course.num_done + len(course.lost) + len(doing) < total:
-            free = s.executor.num_workers - len(doing)
-            if not waiting and free > 0 and course.can_propose and not is_exhausted:
-                waiting.extend(course.propose(free))
-                is_exhausted = not waiting
-            if not waiting:
-                break
-            candidate = waiting.pop(0)
-            doing[candidate.id] = candidate
+        free = s.executor.num_workers - len(doing)
+        if free > 0 and (promoted := course.promote()) is not None:
+            waiting.append(promoted)
+        elif free > 0 and course.can_propose and not is_exhausted:
+            begun = sum(rung == 0 for _, rung in [*doing.values(), *course.lost.values()])
+            num = min(free, total - course.num_done - begun)
+            proposed = course.propose(num) if num > 0 else []
+            is_exhausted = not proposed and num > 0
+            waiting.extend((candidate, 0) for candidate in proposed)
+        return bool(waiting)
+
+    def submit() -> None:
+        while waiting or more_to_do():
+            candidate, rung = waiting.pop(0)
+            doing[candidate.id] = candidate, rung
             course.taken.add(candidate.id)
-            s.executor.submit(as_unit(s, candidate))
+            s.executor.submit(as_unit(s, candidate, course.ladder.rungs[rung]))
 
     submit()
     for result in s.executor.results():
         if not isinstance(result, Outcome):
             yield result
             continue
+        candidate, rung = doing.pop(result.id)
         generation, before = divmod(course.num_done, size)
-        yield from _begin(course, size, num_new=size)
-        record = s.ledger.append(new_record(s, doing.pop(result.id), generation, result))
-        course.add(record)
+        yield from _begin(course, size, rung, num_new=size)
+        fidelity = course.ladder.fidelities[rung]
+        record = s.ledger.append(new_record(s, candidate, generation, result, fidelity))
+        course.add(record, rung)
         submit()  # before anyone looks at this one: no worker is to wait
-        yield Measured("search", record, before + 1, size)
-        yield from _end(course, size, record)
-    for id in course.lost:
-        s.ledger.find(id, s.fidelity)  # so that the run says what it lacks
+        yield Measured("search", record, before + (rung == 0), size)
+        yield from _end(course, size, rung, record)
+    for id, (_, rung) in course.lost.items():
+        s.ledger.find(id, course.ladder.fidelities[rung])  # so that the run says what it lacks
     if is_exhausted:
         yield exhausted(s, f"{course.num_done} of {total} candidates")
     return course.tally.front
 
 
-def _begin(course: _Course, size: int, *, num_new: int) -> Generator[Event, None, None]:
-    if course.num_done % size == 0:
+def _begin(course: _Course, size: int, rung: int, *, num_new: int) -> Generator[Event, None, None]:
+    if rung == 0 and course.num_done % size == 0:
         yield GenerationStarted(course.num_done // size, size, num_new)
 
 
-def _end(course: _Course, size: int, record: Record) -> Generator[Event, None, None]:
-    if course.num_done % size == 0 and not lost(record):
+def _end(course: _Course, size: int, rung: int, record: Record) -> Generator[Event, None, None]:
+    if rung == 0 and course.num_done % size == 0 and not lost(record):
         yield course.tally.summary(course.num_done // size - 1)

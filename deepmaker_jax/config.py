@@ -104,7 +104,15 @@ class SearchConfig:
     """Chance that a gene takes another choice, 0 to 1; None for 1 over the number of genes."""
 
     epochs: int = 3
-    """Epochs that each candidate trains; 1 to 100000."""
+    """Epochs that each candidate trains, at the highest rung; 1 to 100000."""
+
+    rungs: int = 1
+    """Rungs of successive halving, 1 to 16; 1 trains every candidate in full. With more, all train
+    for epochs / reduction^(rungs - 1) epochs, the better ones for `reduction` times as many, and so
+    on; whoever goes on does so from where it was."""
+
+    reduction: int = 3
+    """Of so many candidates at a rung one goes on to the next; 2 to 16."""
 
     images: int | None = None
     """Training images that the search uses, a stratified subset, at least 1; None for all but the
@@ -382,6 +390,13 @@ def _check_search(search: SearchConfig) -> None:
     _whole("search.population", search.population, 4, most=MOST_CANDIDATES)
     _whole("search.generations", search.generations, 1, most=MOST_GENERATIONS)
     _whole("search.epochs", search.epochs, 1, most=MOST_EPOCHS)
+    _whole("search.rungs", search.rungs, 1, 16)
+    _whole("search.reduction", search.reduction, 2, 16)
+    if (least := search.reduction ** (search.rungs - 1)) > search.epochs:
+        raise InputError(
+            f"search.epochs (={search.epochs}) must be at least reduction^(rungs - 1) (={least}), "
+            "an epoch at the first rung: raise it, or lower search.rungs"
+        )
     if search.images is not None:
         _whole("search.images", search.images, 1)
     if search.time_limit is not None:

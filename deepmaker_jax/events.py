@@ -21,11 +21,19 @@ class Started(NamedTuple):
 
 
 class GenerationStarted(NamedTuple):
-    """A generation's candidates are fixed; `num_new` of `num_candidates` must be trained."""
+    """A generation's candidates are fixed, or those of them that go on to a further rung.
+
+    Attributes:
+      generation: from 0.
+      num_candidates, num_new: how many there are, and how many must be trained.
+      rung, num_rungs: of successive halving; 0 of 1 without it.
+    """
 
     generation: int
     num_candidates: int
     num_new: int
+    rung: int = 0
+    num_rungs: int = 1
 
 
 class Epoch(NamedTuple):

@@ -17,6 +17,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, GenerationStarted, Measured, Note
 from deepmaker_jax.execute import Executor, Outcome, Unit
 from deepmaker_jax.feasible import Feasible
+from deepmaker_jax.ladder import Ladder
 from deepmaker_jax.latency import Timer
 from deepmaker_jax.ledger import Ledger, Record, lost
 from deepmaker_jax.objective import scaled
@@ -51,7 +52,7 @@ class Search(NamedTuple):
         draws, which are brought to sizes as the first generation's were.
       executor: where candidates train.
       ledger: the record, which is also the cache.
-      fidelity: of the search's measurements, as the ledger has it.
+      fidelity: of the search's measurements, as the ledger has it; see `Ladder.fidelities`.
       timer: measures latency, for objectives that need it; None if none does.
     """
 
@@ -73,9 +74,11 @@ def search(s: Search) -> Generator[Event, None, list[Record]]:
     theirs there, and goes on where it stopped. So the ledger is all that resume
     needs.
     """
-    num_generations, tally = s.config.search.generations, Tally(s.objectives)
+    num_generations = s.config.search.generations
+    ladder = Ladder(s.config.search, s.objectives, s.fidelity)
+    tally = Tally(s.objectives, ladder.fidelities[-1])
     candidates = first_candidates(s)
-    records = yield from _measure(s, candidates, 0)
+    records = yield from _measure(s, candidates, 0, ladder)
     tally.add(records)
     yield tally.summary(0)
     teller = Teller(s, records)
@@ -84,7 +87,7 @@ def search(s: Search) -> Generator[Event, None, list[Record]]:
         if not candidates:
             yield exhausted(s, f"{generation} of {num_generations} generations")
             break
-        records = yield from _measure(s, candidates, generation)
+        records = yield from _measure(s, candidates, generation, ladder)
         tally.add(records)
         teller.tell(generation, records)
         yield tally.summary(generation)
@@ -217,12 +220,31 @@ def _asked(s: Search, state: Any, params: Any, key: jax.Array) -> Iterator[Genom
 
 
 def _measure(
-    s: Search, candidates: list[Candidate], generation: int
+    s: Search, candidates: list[Candidate], generation: int, ladder: Ladder
 ) -> Generator[Event, None, list[Record]]:
-    """Trains what the ledger does not hold; returns the records in the candidates' order."""
-    found = {c.id: _known(s, c.id) for c in candidates}
+    """Trains candidates, the better ones further; returns the last record of each, in order."""
+    found: dict[str, Record] = {}
+    left = candidates
+    for rung in range(len(ladder.rungs)):
+        records = yield from _measure_at(s, left, generation, ladder, rung)
+        found |= {record["id"]: record for record in records}
+        ladder.add(rung, records)
+        if rung < len(ladder.rungs) - 1:
+            chosen = set(ladder.promote(rung, [c.id for c in left]))
+            forget(s, [c.id for c in left if c.id not in chosen])
+            left = [c for c in left if c.id in chosen]
+    forget(s, [c.id for c in left])
+    return [found[c.id] for c in candidates]
+
+
+def _measure_at(
+    s: Search, candidates: list[Candidate], generation: int, ladder: Ladder, rung: int
+) -> Generator[Event, None, list[Record]]:
+    """Trains to a rung what the ledger does not hold; returns the records in order."""
+    fidelity = ladder.fidelities[rung]
+    found = {c.id: _known(s, c.id, fidelity) for c in candidates}
     new = {c.id: c for c in candidates if found[c.id] is None}
-    yield GenerationStarted(generation, len(candidates), len(new))
+    yield GenerationStarted(generation, len(candidates), len(new), rung, len(ladder.rungs))
     if s.timer is not None:
         yield from _time(s, new, generation)
     num_done = len(candidates) - len(new)
@@ -230,16 +252,16 @@ def _measure(
         timed = s.ledger.find(candidate.id, latency.FIDELITY) if s.timer else None
         if timed is not None and timed["status"] != "ok":
             lacking = Outcome(candidate.id, "search", "failed", timed["reason"], {}, {})
-            record = s.ledger.append(new_record(s, candidate, generation, lacking))
+            record = s.ledger.append(new_record(s, candidate, generation, lacking, fidelity))
             found[candidate.id] = record
             num_done += 1
             yield Measured("search", record, num_done, len(candidates))
             continue
-        s.executor.submit(as_unit(s, candidate))
+        s.executor.submit(as_unit(s, candidate, ladder.rungs[rung]))
     for result in s.executor.results():
         if isinstance(result, Outcome):
-            record = s.ledger.append(new_record(s, new[result.id], generation, result))
-            found[result.id] = record
+            record = new_record(s, new[result.id], generation, result, fidelity)
+            found[result.id] = record = s.ledger.append(record)
             num_done += 1
             yield Measured("search", record, num_done, len(candidates))
         else:
@@ -260,7 +282,8 @@ def _time(
     waiting = 0.0
     for i, outcome in enumerate(s.timer(archs) if archs else (), 1):
         candidate = candidates[outcome.id]
-        record = s.ledger.append(new_record(s, candidate, generation, outcome))
+        record = new_record(s, candidate, generation, outcome, latency.FIDELITY)
+        record = s.ledger.append(record)
         waiting = max(waiting, outcome.measured.get("waiting_share", 0.0))
         yield Measured("latency", record, i, len(archs))
     if waiting > latency.BUSY:
@@ -270,15 +293,29 @@ def _time(
         )
 
 
-def as_unit(s: Search, candidate: Candidate) -> Unit:
-    """Returns what an executor is given to measure a candidate."""
+def as_unit(s: Search, candidate: Candidate, num_epochs: int) -> Unit:
+    """Returns what an executor is given to measure a candidate after so many epochs in all."""
     arch = s.feasible.space.decode(candidate.genome)
-    return Unit(candidate.id, arch, "search", s.config.search.epochs)
+    return Unit(candidate.id, arch, "search", num_epochs, _checkpoint(s, candidate.id))
 
 
-def _known(s: Search, id: str) -> Record | None:
+def _checkpoint(s: Search, id: str) -> pathlib.Path | None:
+    """Returns the file that a candidate goes on from at the next rung, if there are several."""
+    if s.config.search.rungs == 1:
+        return None
+    return checkpoints(s.ledger.path.parent) / "search" / f"{id}.msgpack"
+
+
+def forget(s: Search, ids: Sequence[str]) -> None:
+    """Removes the checkpoints of candidates that train no further."""
+    for id in ids:
+        if (path := _checkpoint(s, id)) is not None:
+            path.unlink(missing_ok=True)
+
+
+def _known(s: Search, id: str, fidelity: dict[str, Any]) -> Record | None:
     """Returns what the ledger holds of a candidate; nothing, if it was lost there."""
-    record = s.ledger.find(id, s.fidelity)
+    record = s.ledger.find(id, fidelity)
     return None if record is None or lost(record) else check_known(s, record)
 
 
@@ -317,7 +354,13 @@ def _is_decoded(space: Space, record: Record) -> bool:
         return False
 
 
-def new_record(s: Search, candidate: Candidate, generation: int, outcome: Outcome) -> Record:
+def new_record(
+    s: Search,
+    candidate: Candidate,
+    generation: int,
+    outcome: Outcome,
+    fidelity: dict[str, Any],
+) -> Record:
     """Returns the ledger line of a training in the search, or of a latency measured before it."""
     arch = s.feasible.space.decode(candidate.genome)
     costs: dict[str, float] = cost(arch)._asdict()
@@ -339,7 +382,7 @@ def new_record(s: Search, candidate: Candidate, generation: int, outcome: Outcom
         genome=[int(i) for i in candidate.genome],
         arch=arch_module.to_json(arch),
         parents=list(candidate.parents),
-        fidelity=s.fidelity if trained else latency.FIDELITY,
+        fidelity=fidelity,
         objectives=values,
         outcome=outcome._replace(status=status, reason=reason),
         costs=costs,

@@ -2,6 +2,7 @@
 
 import bisect
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,24 +35,26 @@ def front_records(records: list[Record], objectives: Sequence[Objective]) -> lis
 class Tally:
     """What a search has found so far: who was measured, and the best of them.
 
-    What is dominated by what was there is not kept: a search may be long.
+    The front is of those that were trained in full. What is dominated by what was there
+    is not kept: a search may be long.
 
     Attributes:
       known: ids of every candidate of this run so far.
       front: ledger records of the best so far, as `front_records` returns them.
     """
 
-    def __init__(self, objectives: tuple[Objective, ...]):
+    def __init__(self, objectives: tuple[Objective, ...], fidelity: dict[str, Any]):
+        """Begins with nothing; `fidelity` is that of a training in full."""
         self.known: set[str] = set()
         self.front: list[Record] = []
         self._values = np.empty((0, len(objectives)))  # of the front
-        self._objectives = objectives
+        self._objectives, self._fidelity = objectives, fidelity
 
     def add(self, records: Sequence[Record]) -> None:
         """Takes note of new measurements."""
         self.known.update(record["id"] for record in records)
         for record in records:
-            if record["status"] == "ok":
+            if record["status"] == "ok" and record["fidelity"] == self._fidelity:
                 self._enter(record)
 
     def _enter(self, record: Record) -> None:

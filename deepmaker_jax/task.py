@@ -15,6 +15,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.execute import Task
 from deepmaker_jax.execute.unit import StageName
 from deepmaker_jax.feasible import Feasible
+from deepmaker_jax.ladder import rungs
 from deepmaker_jax.lanes import size_class
 from deepmaker_jax.spaces import Space
 from deepmaker_jax.train.memory import num_lanes
@@ -61,6 +62,7 @@ def make_task(config: Config, data: Dataset) -> Task:
         settings=config.train,
         seed=config.seed,
         limit_seconds=config.search.time_limit,
+        rungs=rungs(config.search),
     )
 
 

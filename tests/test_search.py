@@ -101,11 +101,13 @@ def test_the_tally_of_measurements_one_by_one_is_the_front_of_all(tmp_path):
     """With ties, equal points, failures, in any order."""
     rng = np.random.default_rng(0)
     for _ in range(20):
-        tally, records = Tally(OBJECTIVES), []
+        tally, records = Tally(OBJECTIVES, FIDELITY), []
         for i, (error, params) in enumerate(rng.integers(1, 9, (40, 2))):
             status = "ok" if rng.uniform() < 0.9 else "failed"
             values = {"error": float(error), "params": float(params)}
-            records.append({"id": f"{i:012d}", "status": status, "objectives": values})
+            records.append(
+                {"id": f"{i:012d}", "status": status, "objectives": values, "fidelity": FIDELITY}
+            )
         for record in records:
             tally.add([record])
         assert tally.front == front_records(records, OBJECTIVES)

@@ -35,6 +35,7 @@ class Task(NamedTuple):
       in_class: stages; in others each network has a program of its own.
       lanes: for stages whose candidates train side by side, the lanes of each size class's program.
       limit_seconds: that a candidate may train in the search; None for no limit.
+      rungs: epochs at which trainings of the search may be stopped, see `train.course.Job`.
     """
 
     images: np.ndarray
@@ -48,6 +49,7 @@ class Task(NamedTuple):
     in_class: tuple[StageName, ...] = ()
     lanes: Mapping[StageName, tuple[int, ...]] = {}
     limit_seconds: float | None = None
+    rungs: tuple[int, ...] = ()
 
 
 class Unit(NamedTuple):

@@ -79,6 +79,7 @@ def job_of(
         checkpoint=unit.checkpoint,
         on_epoch=tell,
         limit_seconds=None if final else task.limit_seconds,
+        rungs=() if final else task.rungs,
         key=unit,
         files=files,
     )

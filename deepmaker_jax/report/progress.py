@@ -161,8 +161,9 @@ class Progress:
                 f"{event.num_workers} at once{known}"
             )
         if isinstance(event, events.GenerationStarted):
+            rung = f", rung {event.rung + 1} of {event.num_rungs}" if event.num_rungs > 1 else ""
             return (
-                f"generation {event.generation}: {event.num_candidates} candidates, "
+                f"generation {event.generation}{rung}: {event.num_candidates} candidates, "
                 f"{event.num_new} to train"
             )
         if isinstance(event, events.Epoch):

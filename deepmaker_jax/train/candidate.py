@@ -69,6 +69,7 @@ def train(
     checkpoint: pathlib.Path | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
     on_steps: Callable[[], None] = lambda: None,
+    rungs: tuple[int, ...] = (),
 ) -> Trained:
     """Trains one network, many steps a call.
 
@@ -89,12 +90,13 @@ def train(
       checkpoint: see `Job`.
       on_epoch: see `Job`.
       on_steps: called after every few steps; raises to leave the training.
+      rungs: see `Job`.
 
     Raises:
       InputError: the data do not fill one batch.
     """
     rows = np.arange(len(data.labels), dtype=np.int32) if rows is None else rows
-    job = Job(arch, num_epochs, rows, held_out, start, checkpoint, on_epoch)
+    job = Job(arch, num_epochs, rows, held_out, start, checkpoint, on_epoch, rungs=rungs)
     rest = {"settings": settings, "seed": seed, "input_scale": input_scale}
     return train_alone(job, data, **rest, size_class=size_class, on_steps=on_steps)
 
@@ -119,7 +121,7 @@ def train_alone(
         input_scale=jax.device_put(np.asarray(variables["constants"]["input_scale"])),
         key=jax.random.key(seed),
         learning_rate=np.float32(base_learning_rate(job.arch, settings)),
-        num_steps=np.int32(course.num_total),
+        cycle=np.array(course.cycle, np.int32),
     )
     runner: Runner
     if size_class is None:
@@ -133,7 +135,7 @@ def train_alone(
         if course.begins_epoch:
             runner.state = runner.state._replace(loss_sum=np.float32(0))
         some = course.rows(STEPS_A_CALL)
-        runner.run(some)
+        runner.run(some, course.cycle)
         jax.block_until_ready(runner.state)  # calls run ahead else: `on_steps` could stop none
         on_steps()
         course.advance(len(some), float(runner.state.loss_sum), lambda: runner.state)

@@ -1,5 +1,6 @@
 """The course of one training, whatever program does its steps: what comes next, what is kept."""
 
+import bisect
 import hashlib
 import math
 import pathlib
@@ -15,6 +16,7 @@ from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.errors import InputError, TimeLimitError
 from deepmaker_jax.files import ON_DISK, Files
+from deepmaker_jax.train.optimizer import Cycle
 from deepmaker_jax.train.step import TrainState
 
 ORDER_STREAM = 2 << 32  # of Philox: apart from the sampler's and the calibration's
@@ -27,7 +29,8 @@ class Job(NamedTuple):
 
     Attributes:
       arch: the architecture, with its optimizer and learning rate.
-      num_epochs: epochs; images that do not fill a batch wait for another one.
+      num_epochs: epochs, a checkpoint's included; images that do not fill a batch
+        wait for another one.
       rows: Int[k], the images to train on.
       held_out: Int[v], the images to measure the trained network on, if any.
       start: variables to start from instead of fresh ones.
@@ -38,6 +41,10 @@ class Job(NamedTuple):
       limit_seconds: that it may train, compiling apart; None for no limit.
       key: what the caller tells its jobs apart by.
       files: reads and writes the checkpoint.
+      rungs: epochs at which the learning rate's schedule begins anew (Loshchilov and
+        Hutter 2017: warm restarts), rising; those from `num_epochs` on count for nothing.
+        So a training that is stopped at a rung is whole, and one that goes on from
+        there is the one that never stopped.
     """
 
     arch: ArchSpec
@@ -50,6 +57,7 @@ class Job(NamedTuple):
     limit_seconds: float | None = None
     key: Any = None
     files: Files = ON_DISK
+    rungs: tuple[int, ...] = ()
 
 
 def epoch_order(seed: int, epoch: int, num_images: int, num_steps: int, batch_size: int):
@@ -90,7 +98,7 @@ class Course:
         """Returns the checkpoint's state if there is one, else `state`, which is fresh."""
         path, files = self._job.checkpoint, self._job.files
         found = None if path is None else _restore(path, state, files)
-        if found is not None:
+        if found is not None and int(found[0].step) <= self.num_total:
             state, self.loss = found
         self.num_done = int(state.step)
         self._began = self._saved = time.perf_counter()
@@ -101,6 +109,15 @@ class Course:
         """Whether all is done, or an epoch's loss is no number."""
         lost = self.num_done >= self._num_steps and not math.isfinite(self.loss)
         return self.num_done >= self.num_total or lost
+
+    @property
+    def cycle(self) -> Cycle:
+        """The learning rate's cycle that the next step is in; the last one, when all is done."""
+        job, epoch = self._job, self.num_done // self._num_steps
+        bounds = [0, *(rung for rung in job.rungs if rung < job.num_epochs), job.num_epochs]
+        i = min(bisect.bisect(bounds, epoch), len(bounds) - 1)
+        first, last = bounds[i - 1] * self._num_steps, bounds[i] * self._num_steps
+        return Cycle(first, last - first)
 
     @property
     def begins_epoch(self) -> bool:

@@ -14,7 +14,7 @@ from deepmaker_jax.lanes.scratch import Work, make_work
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import STATISTICS, Counts, Lane, Wiring, empty, put, take, valid
 from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
-from deepmaker_jax.train.optimizer import direction
+from deepmaker_jax.train.optimizer import Cycle, direction
 from deepmaker_jax.train.step import Feed, Rule, TrainState, ValueAndGrad, init_state, make_step
 from deepmaker_jax.types import Array
 
@@ -29,14 +29,14 @@ class LaneFeed(NamedTuple):
       valid: Bool, like its parameters: True where the plain network has an entry.
       optimizer: Int[], index into the size class's.
       learning_rate: Float[], at its peak.
-      num_steps: Int[], of its whole training.
+      cycle: Int[2], of its learning rate, see `Feed`.
     """
 
     wiring: Wiring
     valid: dict[str, Array]
     optimizer: Array
     learning_rate: Array
-    num_steps: Array
+    cycle: Array
 
 
 class Call(NamedTuple):
@@ -110,7 +110,7 @@ def variables_of(lane: Lane, state: TrainState) -> Tree:
 
 
 def lane_feed(
-    lane: Lane, size_class: SizeClass, optimizer: str, *, learning_rate: float, num_steps: int
+    lane: Lane, size_class: SizeClass, optimizer: str, *, learning_rate: float, cycle: Cycle
 ) -> LaneFeed:
     """Returns what distinguishes a lane."""
     return LaneFeed(
@@ -118,7 +118,7 @@ def lane_feed(
         valid=valid(lane, size_class),
         optimizer=np.int32(size_class.optimizers.index(optimizer)),
         learning_rate=np.float32(learning_rate),
-        num_steps=np.int32(num_steps),
+        cycle=np.array(cycle, np.int32),
     )
 
 
@@ -126,7 +126,7 @@ def idle(size_class: SizeClass, settings: TrainConfig) -> tuple[TrainState, Lane
     """Returns the state and the feed of a lane without a network."""
     lane, optimizer = empty(size_class), size_class.optimizers[0]
     state = lane_state(lane, size_class, {"params": {}, "batch_stats": {}}, settings)
-    return state, lane_feed(lane, size_class, optimizer, learning_rate=0.0, num_steps=1)
+    return state, lane_feed(lane, size_class, optimizer, learning_rate=0.0, cycle=Cycle(0, 1))
 
 
 def scratch(size_class: SizeClass, settings: TrainConfig) -> Work:
@@ -164,7 +164,7 @@ def run_lane(
       was evaluated).
     """
     turns = trips or Trips(feed.wiring.counts, call.num_steps, call.num_batches)
-    common = common._replace(learning_rate=feed.learning_rate, num_steps=feed.num_steps)
+    common = common._replace(learning_rate=feed.learning_rate, cycle=feed.cycle)
     step = make_step(
         of_lane(size_class, feed, turns.counts),
         optimizers(size_class, feed.optimizer, settings),

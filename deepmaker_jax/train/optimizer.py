@@ -5,6 +5,8 @@ for a learning rate of 1 and the step multiplies it. So one compiled program
 serves every learning rate and every length of training.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,6 +16,18 @@ from deepmaker_jax.config import TrainConfig
 
 WARM_UP_SHARE = 0.25
 ADAMW_DECAY_FACTOR = 10.0  # decoupled decay is multiplied by a learning rate far below sgd's
+
+
+class Cycle(NamedTuple):
+    """A stretch of training that the learning rate goes through its whole schedule in.
+
+    Attributes:
+      first: step that it begins at.
+      num_steps: its steps.
+    """
+
+    first: int
+    num_steps: int
 
 
 def base_learning_rate(arch: ArchSpec, settings: TrainConfig) -> float:

@@ -66,7 +66,12 @@ class Population:
         self._split = jax.sharding.NamedSharding(mesh, spec("lanes"))
         whole = jax.sharding.NamedSharding(mesh, spec())
         common = Feed(
-            data.images, data.labels, self._scale, jax.random.key(seed), np.float32(0), np.int32(0)
+            data.images,
+            data.labels,
+            self._scale,
+            jax.random.key(seed),
+            np.float32(0),
+            np.zeros(2, np.int32),
         )
         self._common = jax.device_put(common, whole)
         began = time.perf_counter()
@@ -163,8 +168,7 @@ class Population:
             )
         feed = lane_feed(
             lane, self._class, job.arch.optimizer,
-            learning_rate=base_learning_rate(job.arch, self._settings),
-            num_steps=course.num_total,
+            learning_rate=base_learning_rate(job.arch, self._settings), cycle=course.cycle,
         )  # fmt: skip
         state = course.resume(lane_state(lane, self._class, variables, self._settings))
         self._states, self._feeds = _put((self._states, self._feeds), i, (state, feed))
@@ -196,14 +200,17 @@ class Population:
 
     def _go_on(self) -> None:
         """Does the next steps of every lane."""
-        sums = np.array(self._states.loss_sum)
+        sums, cycles = np.array(self._states.loss_sum), np.array(self._feeds.cycle)
         for i, slot in enumerate(self._slots):
-            if slot is not None and slot.variables is None and slot.course.begins_epoch:
-                sums[i] = 0
+            if slot is not None and slot.variables is None:
+                cycles[i] = slot.course.cycle
+                if slot.course.begins_epoch:
+                    sums[i] = 0
         states = self._states._replace(loss_sum=jax.device_put(sums, self._split))
+        feeds = self._feeds._replace(cycle=jax.device_put(cycles, self._split))
         call, began = self._call(self._slots), time.perf_counter()
         self._states, self._work, measured = self._run(
-            self._common, states, self._work, self._feeds, call
+            self._common, states, self._work, feeds, call
         )
         sums, measured = np.asarray(self._states.loss_sum), np.asarray(measured)
         seconds = time.perf_counter() - began

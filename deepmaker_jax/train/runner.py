@@ -21,7 +21,7 @@ from deepmaker_jax.train.lane import (
     scratch,
     variables_of,
 )
-from deepmaker_jax.train.optimizer import direction
+from deepmaker_jax.train.optimizer import Cycle, direction
 from deepmaker_jax.train.step import (
     Feed,
     TrainState,
@@ -42,8 +42,8 @@ class Runner(Protocol):
 
     state: TrainState
 
-    def run(self, rows: np.ndarray) -> None:
-        """Does one step for each of `rows`, Int32[k, b], k at most STEPS_A_CALL."""
+    def run(self, rows: np.ndarray, cycle: Cycle) -> None:
+        """Does one step for each of `rows`, Int32[k, b], k at most STEPS_A_CALL, in one cycle."""
         ...
 
     def variables(self) -> dict[str, Any]:
@@ -147,9 +147,10 @@ class Plain:
         # A call gives its input buffers back: hand it copies that nobody else holds.
         self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
-    def run(self, rows: np.ndarray) -> None:
+    def run(self, rows: np.ndarray, cycle: Cycle) -> None:
         """See `Runner`."""
-        self.state = self._steps(self.state, self.feed, padded(rows), np.int32(len(rows)))
+        feed = self.feed._replace(cycle=np.array(cycle, np.int32))
+        self.state = self._steps(self.state, feed, padded(rows), np.int32(len(rows)))
 
     def variables(self) -> dict[str, Any]:
         """See `Runner`."""
@@ -186,10 +187,10 @@ class InClass:
         self._lane, self._class, self._settings = fit(arch, size_class), size_class, settings
         self.state = lane_state(self._lane, size_class, variables, settings)
         self._size = settings.batch_size
-        self._common = feed._replace(learning_rate=np.float32(0), num_steps=np.int32(0))
+        self._common = feed._replace(learning_rate=np.float32(0))
         lane = lane_feed(
             self._lane, size_class, arch.optimizer,
-            learning_rate=float(feed.learning_rate), num_steps=int(feed.num_steps),
+            learning_rate=float(feed.learning_rate), cycle=Cycle(0, 1),
         )  # fmt: skip
         self._feed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], lane)
         call = self._call(np.zeros((STEPS_A_CALL, self._size), np.int32))
@@ -222,8 +223,9 @@ class InClass:
         self.state = jax.tree.map(lambda leaf: leaf[0], states)
         return np.asarray(sums[0])
 
-    def run(self, rows: np.ndarray) -> None:
+    def run(self, rows: np.ndarray, cycle: Cycle) -> None:
         """See `Runner`."""
+        self._feed = self._feed._replace(cycle=jnp.array([cycle], jnp.int32))
         self._run(self._call(padded(rows), num_steps=len(rows)))
 
     def variables(self) -> dict[str, Any]:

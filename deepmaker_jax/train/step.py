@@ -57,7 +57,7 @@ class Feed(NamedTuple):
       input_scale: Float[c].
       key: the run's key; a step's own is `fold_in(key, step)`.
       learning_rate: Float[], at its peak.
-      num_steps: Int[], of the whole training.
+      cycle: Int[2], of the learning rate: the step that it begins at, and its steps.
     """
 
     images: Array
@@ -65,7 +65,7 @@ class Feed(NamedTuple):
     input_scale: Array
     key: Array
     learning_rate: Array
-    num_steps: Array
+    cycle: Array
 
 
 def init_state(params: Tree, batch_stats: Tree, opt_state: Tree, settings: TrainConfig):
@@ -101,7 +101,7 @@ def make_step(value_and_grad: ValueAndGrad, rule: Rule, settings: TrainConfig):
         )
         update, opt_state = rule(gradient, state.opt_state, state.params)
         # The middle of the step: neither the first nor the last one is lost to a rate of 0.
-        progress = (state.step + 0.5) / feed.num_steps
+        progress = (state.step - feed.cycle[0] + 0.5) / feed.cycle[1]
         rate = feed.learning_rate * schedule(settings.schedule, progress)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, update)
         average = state.average

@@ -22,7 +22,7 @@ from deepmaker_jax.train.lane import (
     run_side_by_side,
     shared_trips,
 )  # fmt: skip
-from deepmaker_jax.train.optimizer import direction
+from deepmaker_jax.train.optimizer import Cycle, direction
 from deepmaker_jax.train.step import Feed, init_state, plain_steps
 from tests.lanes.drawn import draw, named, random_variables
 
@@ -32,6 +32,7 @@ SETTINGS = TrainConfig(batch_size=BATCH, crop=1, flip=True, average_decay=0.9)
 ARCHS = draw(SHAPE, num=6, size_class=CLASS, most=30_000, kernel=3)
 SMALL_TABLE = table((4, 4, 3), 10)
 OTHERS = [c.name for c in SMALL_TABLE if c.name != CLASS.name]
+CYCLE = Cycle(0, 2 * STEPS)
 RATE = 2.0**-7  # the same in float32 and float64
 
 
@@ -60,7 +61,7 @@ def data(dtype=np.float32, shape=SHAPE):
         input_scale=np.full(3, 1 / 64, dtype),
         key=jax.random.key(1),
         learning_rate=dtype(RATE),
-        num_steps=np.int32(2 * STEPS),
+        cycle=np.array(CYCLE, np.int32),
     )
 
 
@@ -71,7 +72,7 @@ def start(arch, dtype=np.float32, size_class=CLASS):
 
 def feed(arch, dtype=np.float32, size_class=CLASS):
     lane = fit(arch, size_class)
-    rest = {"learning_rate": RATE, "num_steps": 2 * STEPS}
+    rest = {"learning_rate": RATE, "cycle": CYCLE}
     return cast(lane_feed(lane, size_class, arch.optimizer, **rest), dtype)
 
 

@@ -14,7 +14,7 @@ from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.models import Network
 from deepmaker_jax.train import Split, candidate, course, evaluate, predict, runner, train
-from deepmaker_jax.train.course import epoch_order
+from deepmaker_jax.train.course import Job, epoch_order
 from deepmaker_jax.train.init import init
 from tests.examples import SMALL
 
@@ -104,6 +104,33 @@ def test_a_training_that_stopped_after_any_epoch_goes_on_to_the_same_bits(
         assert [epoch for epoch, _ in losses] == list(range(stop + 1, 7))
         assert same_bits(trained.variables, whole[0].variables)
         assert trained.train_loss == whole[0].train_loss
+
+
+def test_a_training_stopped_at_a_rung_and_gone_on_is_the_one_that_never_stopped(run, tmp_path):
+    path, rungs = tmp_path / "state.msgpack", (1, 3)
+    short, losses = run(num_epochs=1, rungs=rungs, checkpoint=path)
+    assert [epoch for epoch, _ in losses] == [1]
+    further, losses = run(num_epochs=3, rungs=rungs, checkpoint=path)
+    assert [epoch for epoch, _ in losses] == [2, 3]
+    assert same_bits(further.variables, run(num_epochs=3, rungs=rungs)[0].variables)
+    assert not same_bits(further.variables, run(num_epochs=3)[0].variables)
+    assert same_bits(short.variables, run(num_epochs=1)[0].variables)
+    # What has trained further than is wanted is another training's.
+    assert same_bits(run(num_epochs=1, checkpoint=path)[0].variables, short.variables)
+
+
+def test_the_learning_rate_begins_anew_at_each_rung():
+    job = Job(SMALL, 9, np.arange(64 * 5), rungs=(1, 3, 9))
+    steps = course.Course(job, SETTINGS, seed=0)
+    seen = []
+    while not steps.is_over:
+        seen.append(tuple(steps.cycle))
+        steps.advance(len(steps.rows(99)), 1.0, dict)
+    assert seen == [(0, 5)] + [(5, 10)] * 2 + [(15, 30)] * 6
+    assert tuple(steps.cycle) == (15, 30)
+    shorter = course.Course(job._replace(num_epochs=3, rungs=(1, 9)), SETTINGS, seed=0)
+    shorter.advance(len(shorter.rows(99)), 1.0, dict)
+    assert tuple(shorter.cycle) == (5, 10)
 
 
 def load_digits():

@@ -132,6 +132,15 @@ def test_a_candidate_goes_on_from_its_checkpoint_to_the_same_bits(whole, digits,
         same_bits(trained, whole[0][0])
 
 
+def test_lanes_of_different_rungs_train_side_by_side(digits, tmp_path):
+    """A candidate that goes on beside a new one: each with its own cycle of the learning rate."""
+    path, rungs = tmp_path / "state.msgpack", (1, 3)
+    do(digits, [job(SMALL, 1, checkpoint=path, rungs=rungs), job(WIDER, 1)])
+    (further, _), _ = do(digits, [job(SMALL, checkpoint=path, rungs=rungs), job(DEEPER, 1)])
+    (whole,), _ = do(digits, [job(SMALL, rungs=rungs)])
+    same_bits(further, whole)
+
+
 def test_what_overflows_while_it_is_measured_spoils_nobody(whole, digits):
     """Finite weights and a finite training loss, but running statistics that nothing can bear.
 

@@ -1,0 +1,284 @@
+"""Searches at equal cost on a surrogate of training: ours, its parts left out, and its peers.
+
+    python -m benchmarks.search_methods --curves benchmarks/results/curves.jsonl --out FILE
+
+Every method looks for networks of the part of space `deepmaker` that `benchmarks.curves` sampled,
+minimises error and parameters, and spends the same: cost is multiply-accumulates times the epochs
+trained, as much as 96 networks of the sampler cost when each is trained in full. Answers come from
+`benchmarks.surrogate`, with a seed's noise. Reported: the hypervolume of the true values (without
+noise) of the front that a method believes in, of trainings in full, by cost: median and quartiles
+over 30 seeds; and the share of the cost at which each reaches the final value of random search.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks import surrogate
+from benchmarks.curves import RUNGS, feasible
+from benchmarks.record import publish
+from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.config import Config, LimitConfig, SearchConfig
+from deepmaker_jax.cost import cost
+from deepmaker_jax.evolve import NSGA2, RandomSearch, front
+from deepmaker_jax.evolve.hypervolume import hypervolume
+from deepmaker_jax.execute import Outcome, Unit
+from deepmaker_jax.ledger import Ledger
+from deepmaker_jax.objective import built_in, scaled
+from deepmaker_jax.search import Search, search, strategy_scale
+
+LIMITS = LimitConfig(params=200_000, macs=24_000_000)
+OBJECTIVES = (built_in("error", LIMITS), built_in("params", LIMITS))
+FIDELITY = {"name": "search", "epochs": RUNGS[-1], "images": 9000, "side": 32}
+NUM_SEEDS, NUM_FULL, POINTS = 30, 96, 50
+
+
+class SpentError(Exception):
+    """The budget is spent."""
+
+
+class Trainer:
+    """What every method asks: trains a network to a rung, for its cost, on paper.
+
+    Attributes:
+      spent: Float, share of the budget.
+      full: [(spent, measured error, true error, params)] of trainings in full.
+    """
+
+    def __init__(self, table: "Table", budget: float, seed: int):
+        self._table, self._budget, self._seed = table, budget, seed
+        self._epochs: dict[ArchSpec, int] = {}
+        self.spent, self.full = 0.0, list[tuple[float, float, float, int]]()
+
+    def train(self, arch: ArchSpec, rung: int = len(RUNGS) - 1) -> float:
+        """Returns the error that is measured at a rung; goes on from where the network was.
+
+        Raises:
+          SpentError: the budget does not suffice.
+        """
+        costs, begun = cost(arch), self._epochs.get(arch, 0)
+        self.spent += costs.macs * max(0, RUNGS[rung] - begun) / self._budget
+        if self.spent > 1:
+            raise SpentError
+        self._epochs[arch] = max(begun, RUNGS[rung])
+        odds = self._table.odds(arch)
+        error = _error(odds + self._table.luck(arch, self._seed))[rung]
+        if rung == len(RUNGS) - 1:
+            self.full.append((self.spent, error, _error(odds)[rung], costs.params))
+        return float(error)
+
+    def volumes(self) -> np.ndarray:
+        """Returns the hypervolume of what is believed to be the front, by share of the cost."""
+        found = np.zeros(POINTS)
+        for i in range(POINTS):
+            done = np.array([row[1:] for row in self.full if row[0] <= (i + 1) / POINTS])
+            if len(done):
+                best = front(done[:, [0, 2]])
+                found[i] = hypervolume(scaled(done[best][:, [1, 2]], OBJECTIVES))
+        return found
+
+
+def _error(odds: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-odds))
+
+
+class Table:
+    """The surrogate's answers, each computed once."""
+
+    def __init__(self, path: pathlib.Path):
+        archs, odds, noise = surrogate.by_network(surrogate.load(path))
+        self._model = surrogate.Surrogate(archs, odds)
+        self._root = np.linalg.cholesky(noise + 1e-9 * np.eye(len(noise)))
+        self._known: dict[ArchSpec, np.ndarray] = {}
+
+    def odds(self, arch: ArchSpec) -> np.ndarray:
+        """Returns the mean log odds of a network's error at each rung."""
+        if arch not in self._known:
+            self._known[arch] = self._model.odds([arch])[0]
+        return self._known[arch]
+
+    def luck(self, arch: ArchSpec, seed: int) -> np.ndarray:
+        """Returns what a seed adds to them."""
+        digest = hashlib.sha256(repr((arch, seed)).encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        return self._root @ rng.standard_normal(len(self._root))
+
+
+class OnPaper:
+    """The trainer behind the executor's interface."""
+
+    num_workers = 1
+
+    def __init__(self, trainer: Trainer):
+        self._trainer, self._units = trainer, list[Unit]()
+
+    def submit(self, unit: Unit) -> None:
+        """Queues a unit."""
+        self._units.append(unit)
+
+    def results(self) -> Iterator[Outcome]:
+        """Yields outcomes in the order of submission."""
+        while self._units:
+            unit = self._units.pop(0)
+            error = self._trainer.train(unit.arch, RUNGS.index(unit.num_epochs))
+            measured = {"val_accuracy": 1 - error, "val_loss": error, "train_loss": error}
+            yield Outcome(unit.id, unit.stage, "ok", None, measured, {})
+
+    def close(self) -> None:
+        """Has nothing to end."""
+
+
+@functools.cache
+def _strategy(kind: Any, population: int) -> Any:
+    """Returns a strategy; each population compiles anew."""
+    space = feasible().space
+    genome = np.zeros(len(space.genes), np.int32)
+    return kind(
+        population, genome, num_choices=space.num_choices, scale=strategy_scale(OBJECTIVES)
+    )
+
+
+def ours(trainer: Trainer, seed: int, *, kind: Any = NSGA2, **settings: Any) -> None:
+    """Runs this package's search with some settings."""
+    whole = {"population": 16, "generations": 10_000, "epochs": RUNGS[-1]} | settings
+    config = Config(seed=seed, limits=LIMITS, search=SearchConfig(**whole))
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(pathlib.Path(folder) / "ledger.jsonl")
+        s = Search(
+            config, feasible(), OBJECTIVES, _strategy(kind, whole["population"]),
+            OnPaper(trainer), ledger, FIDELITY,
+        )  # fmt: skip
+        with contextlib.closing(ledger):
+            for _ in search(s):
+                pass
+
+
+def uniform(trainer: Trainer, seed: int) -> None:
+    """Uniform draws from the genes, those beyond the limits rejected: what others call random."""
+    part, rng = feasible(), np.random.default_rng(seed)
+    while True:
+        genome = part.space.repair(part.space.sample(rng, num=1)[0])
+        if part.allows(genome):
+            trainer.train(part.space.decode(genome))
+
+
+def aging(trainer: Trainer, seed: int, *, population: int = 25, sample: int = 5) -> None:
+    """Regularised evolution (Real et al. 2019) of a weighted sum, the weights drawn anew each time."""
+    part, rng = feasible(), np.random.default_rng(seed)
+    alive: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def measure(genome: np.ndarray) -> None:
+        arch = part.space.decode(genome)
+        values = np.array([[trainer.train(arch), cost(arch).params]])
+        alive.append((genome, scaled(values, OBJECTIVES)[0]))
+
+    for genome in part.sample(rng, num=population):
+        measure(genome)
+    while True:
+        rows = rng.choice(len(alive), sample, replace=False)
+        weight = rng.uniform()
+        weights = np.array([weight, 1 - weight])
+        parent = min((alive[i] for i in rows), key=lambda one: float(one[1] @ weights))[0]
+        child = parent.copy()
+        i = rng.integers(len(child))
+        child[i] = rng.integers(part.space.num_choices[i])
+        child = part.shrink(rng, child)
+        if child is not None:
+            measure(child)
+            alive.pop(0)
+
+
+def optuna(trainer: Trainer, seed: int, *, sampler: str) -> None:
+    """Optuna's multi-objective samplers; networks beyond the limits are constraints, for free."""
+    import optuna as package
+
+    part = feasible()
+    package.logging.set_verbosity(package.logging.ERROR)
+
+    def violation(trial: Any) -> tuple[float]:
+        return (trial.user_attrs["excess"] - 1,)
+
+    kind = {"nsga2": package.samplers.NSGAIISampler, "tpe": package.samplers.TPESampler}[sampler]
+    size = {"population_size": 16} if sampler == "nsga2" else {"multivariate": True}
+    study = package.create_study(
+        directions=["minimize", "minimize"],
+        sampler=kind(seed=seed, constraints_func=violation, **size),
+    )
+
+    def objective(trial: Any) -> tuple[float, float]:
+        genome = np.array([
+            trial.suggest_int(gene.name, 0, len(gene.choices) - 1)
+            if all(isinstance(c, int) for c in gene.choices)
+            else trial.suggest_categorical(gene.name, range(len(gene.choices)))
+            for gene in part.space.genes
+        ])
+        genome = part.space.repair(genome)
+        excess, arch = part.excess(genome), part.space.decode(genome)
+        trial.set_user_attr("excess", excess)
+        values = np.array([[1.0 if excess > 1 else trainer.train(arch), cost(arch).params]])
+        return tuple(scaled(values, OBJECTIVES)[0].tolist())
+
+    study.optimize(objective, n_trials=None)
+
+
+def pymoo(trainer: Trainer, seed: int, *, kind: str) -> None:
+    """pymoo's NSGA-II and NSGA-III on integer genes, with its own operators and constraints."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2 as Second
+    from pymoo.algorithms.moo.nsga3 import NSGA3 as Third
+    from pymoo.core.problem import ElementwiseProblem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+    from pymoo.optimize import minimize
+    from pymoo.util.ref_dirs import get_reference_directions
+
+    part = feasible()
+
+    class Problem(ElementwiseProblem):
+        def __init__(self):
+            most = np.array(part.space.num_choices) - 1
+            super().__init__(
+                n_var=len(most), n_obj=2, n_ieq_constr=1, xl=0, xu=most, vtype=int
+            )
+
+        def _evaluate(self, x, out, *args, **kwargs):
+            genome = part.space.repair(np.asarray(x, np.int32))
+            excess, arch = part.excess(genome), part.space.decode(genome)
+            error = 1.0 if excess > 1 else trainer.train(arch)
+            out["F"] = scaled(np.array([[error, cost(arch).params]]), OBJECTIVES)[0]
+            out["G"] = excess - 1
+
+    how = {
+        "pop_size": 16,
+        "sampling": IntegerRandomSampling(),
+        "crossover": SBX(prob=0.9, eta=3.0, vtype=float, repair=RoundingRepair()),
+        "mutation": PM(eta=3.0, vtype=float, repair=RoundingRepair()),
+        "eliminate_duplicates": True,
+    }
+    if kind == "nsga3":
+        how["ref_dirs"] = get_reference_directions("das-dennis", 2, n_partitions=15)
+    algorithm = Second(**how) if kind == "nsga2" else Third(**how)
+    minimize(Problem(), algorithm, ("n_gen", 1_000_000), seed=seed, verbose=False)
+
+
+METHODS: dict[str, Callable[[Trainer, int], None]] = {
+    "random, uniform genes": uniform,
+    "random, our sampler": functools.partial(ours, kind=RandomSearch),
+    "NSGA-II": ours,
+    "NSGA-II, halving": functools.partial(ours, rungs=3),
+    "random, halving": functools.partial(ours, kind=RandomSearch, rungs=3),
+    "regularised evolution": aging,
+    "Optuna NSGA-II": functools.partial(optuna, sampler="nsga2"),
+    "Optuna TPE": functools.partial(optuna, sampler="tpe"),
+    "pymoo NSGA-II": functools.partial(pymoo, kind="nsga2"),
+    "pymoo NSGA-III": functools.partial(pymoo, kind="nsga3"),
+}

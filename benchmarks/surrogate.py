@@ -1,0 +1,170 @@
+"""From a genome to a learning curve: a benchmark that a search can run on in seconds.
+
+    python -m benchmarks.surrogate --curves benchmarks/results/curves.jsonl --out FILE
+
+Fitted to the trainings that `benchmarks.curves` made, as NAS-Bench-301 does (Zela et al. 2022):
+costs are exact, accuracy at each rung is predicted by gradient-boosted trees from the genes and
+the costs, and the spread between seeds is drawn around it. Printed: Kendall's tau on networks that
+the fit has not seen, five folds, for each rung; and how far seeds are apart. A minute.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import kendalltau
+from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
+from sklearn.model_selection import KFold
+
+from benchmarks.curves import RUNGS, feasible
+from benchmarks.record import publish
+from deepmaker_jax.arch import ArchSpec, layers
+from deepmaker_jax.cost import cost
+
+FOLDS = 5
+KINDS = {
+    "connectivity": ("full", "harmonic", "window"),
+    "activation": ("relu", "relu6", "hard_swish"),
+    "stem": ("none", "stride", "pool"),
+}
+
+
+class Curves(NamedTuple):
+    """Trainings that went through all rungs.
+
+    Attributes:
+      archs: one a training.
+      ids: of the candidates.
+      seeds: Int[n].
+      accuracy: Float[n, rungs], on the validation images.
+    """
+
+    archs: list[ArchSpec]
+    ids: list[str]
+    seeds: np.ndarray
+    accuracy: np.ndarray
+
+
+def load(path: pathlib.Path) -> Curves:
+    """Returns the whole trainings of a file that `benchmarks.curves` wrote."""
+    space = feasible().space
+    found: dict[tuple[str, int], dict] = {}
+    for line in map(json.loads, path.read_text().splitlines()):
+        if line["status"] == "ok":
+            training = found.setdefault((line["id"], line["seed"]), {"genome": line["genome"]})
+            training[line["epochs"]] = line["accuracy"]
+    whole = {key: t for key, t in found.items() if all(rung in t for rung in RUNGS)}
+    return Curves(
+        [space.decode(np.array(t["genome"], np.int32)) for t in whole.values()],
+        [id for id, _ in whole],
+        np.array([seed for _, seed in whole]),
+        np.array([[t[rung] for rung in RUNGS] for t in whole.values()]).reshape(-1, len(RUNGS)),
+    )
+
+
+@functools.lru_cache(maxsize=100_000)
+def features(arch: ArchSpec) -> np.ndarray:
+    """Returns what the trees split on, Float[k]: genes as they act, and costs on a log scale."""
+    costs, found = cost(arch), layers(arch)
+    convs = [layer for layer in found if layer.op == "conv"]
+    stages = [*arch.stages, *[None] * (4 - len(arch.stages))]
+    row = [
+        *(np.log2(getattr(costs, name)) for name in ("params", "macs", "peak_activation_bytes")),
+        len(convs),
+        len(arch.stages),
+        arch.stem_width,
+        arch.learning_rate_log2,
+        arch.stages[0].kernel,
+        arch.stages[0].bottleneck,
+        np.log2(found[-1].in_channels),
+        convs[-1].shape[0],
+        *(0 if s is None else s.num_layers for s in stages),
+        *(0 if s is None else s.growth for s in stages),
+        *(0 if s is None else s.compression_percent for s in stages[:3]),
+        *(arch.stages[0].connectivity == kind for kind in KINDS["connectivity"]),
+        *(arch.activation == kind for kind in KINDS["activation"]),
+        *(arch.stem_reduction == kind for kind in KINDS["stem"]),
+    ]
+    return np.array(row, np.float64)
+
+
+def logit(error: np.ndarray) -> np.ndarray:
+    """Returns the log odds of an error rate, on which noise is about the same everywhere."""
+    return np.log(error / (1 - error))
+
+
+class Surrogate:
+    """Mean log odds of the error at each rung, by two kinds of trees."""
+
+    def __init__(self, archs: Sequence[ArchSpec], odds: np.ndarray):
+        """Fits to log odds of the error, Float[n, rungs], one row a network."""
+        table = np.array([features(arch) for arch in archs])
+        self._models = []
+        for rung in range(odds.shape[1]):
+            boosted = GradientBoostingRegressor(
+                n_estimators=400, learning_rate=0.03, max_depth=4, subsample=0.5, random_state=0
+            )
+            forest = ExtraTreesRegressor(n_estimators=300, min_samples_leaf=2, random_state=0)
+            self._models.append([m.fit(table, odds[:, rung]) for m in (boosted, forest)])
+
+    def odds(self, archs: Sequence[ArchSpec]) -> np.ndarray:
+        """Returns the mean log odds of the error at each rung, Float[n, rungs]."""
+        table = np.array([features(arch) for arch in archs])
+        found = [np.mean([m.predict(table) for m in pair], axis=0) for pair in self._models]
+        return np.stack(found, axis=1)
+
+
+def by_network(curves: Curves) -> tuple[list[ArchSpec], np.ndarray, np.ndarray]:
+    """Returns (networks, mean log odds by rung, covariance of seeds' noise between rungs)."""
+    odds = logit(np.clip(1 - curves.accuracy, 1e-3, 1 - 1e-3))
+    rows: dict[str, list[int]] = {}
+    for i, id in enumerate(curves.ids):
+        rows.setdefault(id, []).append(i)
+    means = np.array([odds[r].mean(0) for r in rows.values()])
+    archs = [curves.archs[r[0]] for r in rows.values()]
+    repeated = [odds[r] - odds[r].mean(0) for r in rows.values() if len(r) > 1]
+    freedom = sum(len(r) - 1 for r in repeated)
+    noise = sum(r.T @ r for r in repeated) / max(1, freedom) + np.zeros((len(RUNGS),) * 2)
+    return archs, means, noise
+
+
+def held_out(archs: Sequence[ArchSpec], odds: np.ndarray) -> np.ndarray:
+    """Returns predictions of each network by a fit that has not seen it, Float[n, rungs]."""
+    found = np.empty_like(odds)
+    for seen, rest in KFold(FOLDS, shuffle=True, random_state=0).split(odds):
+        model = Surrogate([archs[i] for i in seen], odds[seen])
+        found[rest] = model.odds([archs[i] for i in rest])
+    return found
+
+
+def main() -> None:
+    """Fits, compares and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--curves", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    curves = load(args.curves)
+    archs, odds, noise = by_network(curves)
+    predicted = held_out(archs, odds)
+    rows = []
+    for k, rung in enumerate(RUNGS):
+        error, guess = 1 / (1 + np.exp(-odds[:, k])), 1 / (1 + np.exp(-predicted[:, k]))
+        last = odds[:, -1]
+        rows.append(
+            {
+                "epochs": rung,
+                "kendall_tau_held_out": round(float(kendalltau(error, guess)[0]), 3),
+                "mean_abs_error_points": round(float(100 * np.abs(error - guess).mean()), 2),
+                "kendall_tau_with_last_rung": round(float(kendalltau(odds[:, k], last)[0]), 3),
+                "seed_spread_log_odds": round(float(np.sqrt(noise[k, k])), 4),
+            }
+        )
+    publish({"networks": len(archs), "trainings": len(curves.ids), "rungs": rows}, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Successive halving: who goes on, in what order, and that nothing is trained twice."""
+
+import contextlib
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from deepmaker_jax.asynchronous import search_asynchronously
+from deepmaker_jax.config import Config, SearchConfig, check
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.events import GenerationDone, GenerationStarted, Measured
+from deepmaker_jax.evolve import non_dominated_rank
+from deepmaker_jax.evolve.hypervolume import hypervolume
+from deepmaker_jax.ladder import Ladder, best_first, rungs
+from deepmaker_jax.ledger import read
+from deepmaker_jax.search import search
+from tests.standin import StandIn
+from tests.test_asynchronous import Workers
+from tests.test_search import FIDELITY, OBJECTIVES, bare, finish, of_kind, prepare
+
+HALVING = {"epochs": 9, "rungs": 3, "reduction": 3}
+EPOCHS = (1, 3, 9)
+
+
+def halving(path, executor, **rest):
+    s = prepare(path, executor, **rest)
+    return s._replace(
+        config=dataclasses.replace(s.config, search=dataclasses.replace(s.config.search, **HALVING))
+    )
+
+
+@pytest.mark.parametrize(
+    ("epochs", "num", "reduction", "expected"),
+    [(9, 3, 3, (1, 3, 9)), (10, 3, 3, (1, 3, 10)), (8, 4, 2, (1, 2, 4, 8)), (5, 1, 3, (5,))],
+)
+def test_rungs_are_a_geometric_ladder_that_ends_in_full_training(epochs, num, reduction, expected):
+    assert rungs(SearchConfig(epochs=epochs, rungs=num, reduction=reduction)) == expected
+
+
+def test_a_ladder_without_an_epoch_at_its_first_rung_is_refused():
+    with pytest.raises(InputError, match=r"search.epochs \(=8\) must be at least .* \(=9\)"):
+        check(Config(search=SearchConfig(epochs=8, rungs=3, reduction=3)))
+
+
+def test_the_best_are_chosen_by_front_and_within_one_by_added_hypervolume():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        points = rng.integers(1, 7, (12, 2)) / 8  # with ties and equal points
+        among = sorted(rng.choice(12, 6, replace=False).tolist())
+        num = int(rng.integers(0, 7))
+        chosen = best_first(points, points, among=among, num=num)
+        assert len(chosen) == len(set(chosen)) == num
+        assert set(chosen) <= set(among)
+        rank = np.asarray(non_dominated_rank(points))
+        left = [i for i in among if i not in chosen]
+        assert all(rank[a] <= rank[b] for a, b in itertools.product(chosen, left))
+        assert list(rank[chosen]) == sorted(rank[chosen])
+        if chosen:  # the first of its front adds the most to those that were not to choose from
+            there = [i for i in range(12) if i not in among and rank[i] == rank[chosen[0]]]
+            added = {
+                i: hypervolume(points[[*there, i]]) for i in among if rank[i] == rank[chosen[0]]
+            }
+            assert added[chosen[0]] == pytest.approx(max(added.values()))
+
+
+def test_each_generation_is_halved_and_only_the_last_rung_makes_the_front(tmp_path):
+    s = halving(tmp_path / "ledger.jsonl", StandIn())
+    events, front = finish(s)
+    started = of_kind(events, GenerationStarted)
+    assert [(e.rung, e.num_candidates) for e in started] == [(0, 8), (1, 3), (2, 1)] * 5
+    records = read(s.ledger.path)
+    assert [r["fidelity"]["epochs"] for r in records[:12]] == [1] * 8 + [3] * 3 + [9]
+    assert records[11]["fidelity"] == FIDELITY | {"epochs": 9, "rungs": [1, 3, 9]}
+    assert all(r["fidelity"]["epochs"] == 9 for r in front)
+    assert [e.num_candidates for e in of_kind(events, GenerationDone)] == [8, 16, 24, 32, 40]
+    lowest = [r for r in records if r["fidelity"]["epochs"] == 1]
+    by_rank = _ranked([r for r in lowest if r["generation"] == 0])
+    gone = {r["id"] for r in records[8:11]}
+    assert max(by_rank[id] for id in gone) <= min(
+        rank for id, rank in by_rank.items() if id not in gone
+    )
+
+
+def _ranked(records):
+    values = np.array([[r["objectives"][o.name] for o in OBJECTIVES] for r in records])
+    ranks = np.asarray(non_dominated_rank(values)).tolist()
+    return {r["id"]: rank for r, rank in zip(records, ranks, strict=True)}
+
+
+@pytest.mark.parametrize("mode", [search, search_asynchronously])
+def test_a_search_goes_on_from_any_line_and_pays_nothing_twice(tmp_path, mode):
+    path = tmp_path / "whole"
+    _, front = finish(halving(path, Workers(1)), mode)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for kept in (0, 5, 8, 10, 11, 12, 30, len(lines)):
+        cut = tmp_path / f"cut-{kept}"
+        cut.write_bytes(b"".join(lines[:kept]))
+        workers = Workers(1)
+        _, same = finish(halving(cut, workers), mode)
+        assert len(workers.ids) == len(lines) - kept
+        assert bare(same) == bare(front)
+        assert cut.read_bytes() == path.read_bytes()
+
+
+def test_whoever_fails_goes_no_further_and_the_search_goes_on(tmp_path):
+    calm = StandIn(order=list)
+    finish(halving(tmp_path / "calm", calm))
+    best = calm.done[11][0]  # of the first generation, at the last rung
+    s = halving(tmp_path / "ledger.jsonl", StandIn(order=list, failing={best}))
+    finish(s)
+    assert [r["fidelity"]["epochs"] for r in read(s.ledger.path) if r["id"] == best] == [1]
+    assert [r["fidelity"]["epochs"] for r in read(s.ledger.path)[:12]] == [1] * 8 + [3] * 3 + [9]
+
+
+def test_checkpoints_stay_only_of_candidates_that_may_go_on(tmp_path):
+    s = halving(tmp_path / "ledger.jsonl", StandIn())
+    loop, left = search(s), []
+    with contextlib.closing(s.ledger):
+        for event in loop:
+            if isinstance(event, Measured):  # as the trainer leaves them
+                path = _unit_path(tmp_path, event.record["id"])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            if isinstance(event, GenerationStarted):
+                left.append(len(list(tmp_path.glob("checkpoints/search/*"))))
+    assert left == [0, 3, 1] * 5
+    assert not list(tmp_path.glob("checkpoints/search/*"))
+
+
+def _unit_path(out, id):
+    return out / "checkpoints" / "search" / f"{id}.msgpack"
+
+
+def test_a_unit_names_the_epochs_in_all_and_where_it_goes_on(tmp_path):
+    class Watching(StandIn):
+        def submit(self, unit):
+            super().submit(unit)
+            seen.append((unit.num_epochs, unit.checkpoint))
+
+    seen = []
+    finish(halving(tmp_path / "ledger.jsonl", Watching()))
+    assert [epochs for epochs, _ in seen[:12]] == [1] * 8 + [3] * 3 + [9]
+    assert seen[11][1] in {path for _, path in seen[:8]}
+    plain = []
+    seen = plain
+    finish(prepare(tmp_path / "plain.jsonl", Watching()))
+    assert {path for _, path in plain} == {None}
+
+
+def test_without_generations_the_better_third_of_each_rung_goes_on(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    events, front = finish(halving(path, Workers(3)), search_asynchronously)
+    counts = [sum(r["fidelity"]["epochs"] == e for r in read(path)) for e in EPOCHS]
+    assert counts[0] == 40
+    # A third of what was there at each moment, and who was among them once stays.
+    assert 40 // 3 <= counts[1] <= 2 * 40 // 3
+    assert counts[1] // 3 <= counts[2] <= counts[1]
+    assert [e.num_candidates for e in of_kind(events, GenerationDone)] == [8, 16, 24, 32, 40]
+    assert front
+    assert all(r["fidelity"]["epochs"] == 9 for r in front)
+    order = [(r["id"], r["fidelity"]["epochs"]) for r in read(path)]
+    assert len(order) == len(set(order))
+    for id, epochs in order:
+        if epochs > 1:
+            before = EPOCHS[EPOCHS.index(epochs) - 1]
+            assert order.index((id, before)) < order.index((id, epochs))
+
+
+def test_a_ladder_of_one_rung_promotes_nobody():
+    ladder = Ladder(SearchConfig(), OBJECTIVES, FIDELITY)
+    values = {"error": 0.5, "params": 1000.0}
+    ladder.add(0, [{"id": "a", "status": "ok", "objectives": values}])
+    assert ladder.promote_any() is None
+    assert ladder.fidelities == [FIDELITY | {"epochs": 3}]
