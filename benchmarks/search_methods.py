@@ -10,14 +10,14 @@ noise) of the front that a method believes in, of trainings in full, by cost: me
 over 30 seeds; and the share of the cost at which each reaches the final value of random search.
 """
 
-import argparse
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from deepmaker_jax.evolve import NSGA2, RandomSearch, front
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.ledger import Ledger
+from deepmaker_jax.machine import num_cores
 from deepmaker_jax.objective import built_in, scaled
 from deepmaker_jax.search import Search, search, strategy_scale
 
@@ -141,9 +142,7 @@ def _strategy(kind: Any, population: int) -> Any:
     """Returns a strategy; each population compiles anew."""
     space = feasible().space
     genome = np.zeros(len(space.genes), np.int32)
-    return kind(
-        population, genome, num_choices=space.num_choices, scale=strategy_scale(OBJECTIVES)
-    )
+    return kind(population, genome, num_choices=space.num_choices, scale=strategy_scale(OBJECTIVES))
 
 
 def ours(trainer: Trainer, seed: int, *, kind: Any = NSGA2, **settings: Any) -> None:
@@ -171,7 +170,7 @@ def uniform(trainer: Trainer, seed: int) -> None:
 
 
 def aging(trainer: Trainer, seed: int, *, population: int = 25, sample: int = 5) -> None:
-    """Regularised evolution (Real et al. 2019) of a weighted sum, the weights drawn anew each time."""
+    """Regularised evolution (Real et al. 2019) of a weighted sum; each step draws its weights."""
     part, rng = feasible(), np.random.default_rng(seed)
     alive: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -214,12 +213,14 @@ def optuna(trainer: Trainer, seed: int, *, sampler: str) -> None:
     )
 
     def objective(trial: Any) -> tuple[float, float]:
-        genome = np.array([
-            trial.suggest_int(gene.name, 0, len(gene.choices) - 1)
-            if all(isinstance(c, int) for c in gene.choices)
-            else trial.suggest_categorical(gene.name, range(len(gene.choices)))
-            for gene in part.space.genes
-        ])
+        genome = np.array(
+            [
+                trial.suggest_int(gene.name, 0, len(gene.choices) - 1)
+                if all(isinstance(c, int) for c in gene.choices)
+                else trial.suggest_categorical(gene.name, range(len(gene.choices)))
+                for gene in part.space.genes
+            ]
+        )
         genome = part.space.repair(genome)
         excess, arch = part.excess(genome), part.space.decode(genome)
         trial.set_user_attr("excess", excess)
@@ -231,8 +232,7 @@ def optuna(trainer: Trainer, seed: int, *, sampler: str) -> None:
 
 def pymoo(trainer: Trainer, seed: int, *, kind: str) -> None:
     """pymoo's NSGA-II and NSGA-III on integer genes, with its own operators and constraints."""
-    from pymoo.algorithms.moo.nsga2 import NSGA2 as Second
-    from pymoo.algorithms.moo.nsga3 import NSGA3 as Third
+    from pymoo.algorithms.moo import nsga2, nsga3
     from pymoo.core.problem import ElementwiseProblem
     from pymoo.operators.crossover.sbx import SBX
     from pymoo.operators.mutation.pm import PM
@@ -246,9 +246,7 @@ def pymoo(trainer: Trainer, seed: int, *, kind: str) -> None:
     class Problem(ElementwiseProblem):
         def __init__(self):
             most = np.array(part.space.num_choices) - 1
-            super().__init__(
-                n_var=len(most), n_obj=2, n_ieq_constr=1, xl=0, xu=most, vtype=int
-            )
+            super().__init__(n_var=len(most), n_obj=2, n_ieq_constr=1, xl=0, xu=most, vtype=int)
 
         def _evaluate(self, x, out, *args, **kwargs):
             genome = part.space.repair(np.asarray(x, np.int32))
@@ -266,7 +264,7 @@ def pymoo(trainer: Trainer, seed: int, *, kind: str) -> None:
     }
     if kind == "nsga3":
         how["ref_dirs"] = get_reference_directions("das-dennis", 2, n_partitions=15)
-    algorithm = Second(**how) if kind == "nsga2" else Third(**how)
+    algorithm = nsga2.NSGA2(**how) if kind == "nsga2" else nsga3.NSGA3(**how)
     minimize(Problem(), algorithm, ("n_gen", 1_000_000), seed=seed, verbose=False)
 
 
@@ -282,3 +280,70 @@ METHODS: dict[str, Callable[[Trainer, int], None]] = {
     "pymoo NSGA-II": functools.partial(pymoo, kind="nsga2"),
     "pymoo NSGA-III": functools.partial(pymoo, kind="nsga3"),
 }
+
+
+def budget() -> float:
+    """Returns what the networks of a random search cost that are trained in full."""
+    part = feasible()
+    genomes = part.sample(np.random.default_rng(12345), num=NUM_FULL)
+    return float(sum(cost(part.space.decode(g)).macs for g in genomes) * RUNGS[-1])
+
+
+_table: list[Table] = []
+
+
+def _begin(curves: pathlib.Path) -> None:
+    _table[:] = [Table(curves)]
+
+
+def volumes(job: tuple[str, int, float]) -> np.ndarray:
+    """Returns the hypervolume by share of the cost of one method with one seed."""
+    name, seed, whole = job
+    trainer = Trainer(_table[0], whole, seed)
+    with contextlib.suppress(SpentError):
+        METHODS[name](trainer, seed)
+    return trainer.volumes()
+
+
+def summary(found: dict[str, np.ndarray], goal: float) -> list[dict[str, Any]]:
+    """Returns what is published of each method's volumes, Float[seeds, points]."""
+    rows = []
+    for name, table in found.items():
+        median = np.median(table, axis=0)
+        reached = np.flatnonzero(median >= goal)
+        low, high = np.percentile(table[:, -1], [25, 75])
+        rows.append(
+            {
+                "method": name,
+                "hypervolume": round(float(median[-1]), 4),
+                "quartiles": [round(float(low), 4), round(float(high), 4)],
+                "cost_share_to_random": float(reached[0] + 1) / POINTS if len(reached) else None,
+                "by_cost": [round(float(v), 4) for v in median],
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Runs every method with every seed and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--curves", type=pathlib.Path, required=True)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=NUM_SEEDS)
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    whole, found = budget(), dict[str, np.ndarray]()
+    pool = ProcessPoolExecutor(
+        num_cores(), get_context("spawn"), initializer=_begin, initargs=(args.curves,)
+    )
+    with pool:
+        for name in args.methods:
+            jobs = [(name, seed, whole) for seed in range(args.seeds)]
+            found[name] = np.array(list(pool.map(volumes, jobs)))
+            print(name, np.round(np.median(found[name], axis=0)[[4, 9, 24, -1]], 4), flush=True)
+    goal = float(np.median(found[args.methods[0]][:, -1]))
+    publish({"seeds": args.seeds, "goal": goal, "methods": summary(found, goal)}, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -83,7 +83,7 @@ class Ladder:
         for record in records:
             if rung > 0:
                 self._gone[rung - 1].add(record["id"])
-            if record["status"] == "ok":
+            if record["status"] == "ok" and rung < len(self.rungs) - 1:
                 self._ids[rung].append(record["id"])
                 self._values[rung].append(objective_values(record, self._objectives))
 
