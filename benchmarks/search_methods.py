@@ -10,6 +10,7 @@ noise) of the front that a method believes in, of trainings in full, by cost: me
 over 30 seeds; and the share of the cost at which each reaches the final value of random search.
 """
 
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -273,6 +274,8 @@ METHODS: dict[str, Callable[[Trainer, int], None]] = {
     "random, our sampler": functools.partial(ours, kind=RandomSearch),
     "NSGA-II": ours,
     "NSGA-II, halving": functools.partial(ours, rungs=3),
+    "NSGA-II, preselection": functools.partial(ours, oversample=8),
+    "NSGA-II, halving, preselection": functools.partial(ours, rungs=3, oversample=8),
     "random, halving": functools.partial(ours, kind=RandomSearch, rungs=3),
     "regularised evolution": aging,
     "Optuna NSGA-II": functools.partial(optuna, sampler="nsga2"),

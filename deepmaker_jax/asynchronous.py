@@ -11,7 +11,6 @@ import numpy as np
 
 from deepmaker_jax.events import Event, GenerationStarted, Measured
 from deepmaker_jax.execute import Outcome
-from deepmaker_jax.ladder import Ladder
 from deepmaker_jax.ledger import Record, lost
 from deepmaker_jax.search import (
     Candidate,
@@ -22,8 +21,8 @@ from deepmaker_jax.search import (
     exhausted,
     first_candidates,
     new_record,
+    remember,
 )
-from deepmaker_jax.tally import Tally
 
 TOLD_SHARE = 16  # of a population: a strategy is told that many at once, as each time it sorts
 
@@ -32,22 +31,21 @@ class _Course:
     """Where the search stands: a function of the measurements in their order alone.
 
     Attributes:
-      ladder, tally: what was measured.
+      memory: what was measured.
       taken: ids of that, and of what was given to the executor.
       lost: by id, what was lost with its worker, and at which rung; to be measured when
         the run is resumed.
     """
 
     def __init__(self, s: Search):
-        self.ladder = Ladder(s.config.search, s.objectives, s.fidelity)
-        self.tally, self.taken = Tally(s.objectives, self.ladder.fidelities[-1]), set[str]()
+        self.memory, self.taken = remember(s), set[str]()
         self.lost: dict[str, tuple[Candidate, int]] = {}
         self._s, self._teller, self._untold = s, None, dict[str, Record]()
 
     @property
     def num_done(self) -> int:
         """Candidates that were measured, at whatever rung."""
-        return len(self.tally.known)
+        return len(self.memory.tally.known)
 
     @property
     def can_propose(self) -> bool:
@@ -61,8 +59,7 @@ class _Course:
             self.lost[record["id"]] = candidate_of(record), rung
             return
         self.lost.pop(record["id"], None)
-        self.tally.add([record])
-        self.ladder.add(rung, [record])
+        self.memory.add(rung, [record])
         self._untold[record["id"]] = record
         size = self._s.config.search.population
         if self._teller is None and len(self._untold) == size:
@@ -75,14 +72,14 @@ class _Course:
     def propose(self, num: int) -> list[Candidate]:
         """Returns up to `num` candidates that are not taken."""
         assert self._teller is not None
-        return self._teller.propose(self.num_done, known=self.taken, num=num)
+        return self._teller.propose(self.num_done, self.memory, known=self.taken, num=num)
 
     def promote(self) -> tuple[Candidate, int] | None:
         """Returns who goes on to which rung next, if anyone does."""
-        if (found := self.ladder.promote_any()) is None:
+        if (found := self.memory.ladder.promote_any()) is None:
             return None
         rung, id = found
-        record = self._s.ledger.find(id, self.ladder.fidelities[rung])
+        record = self._s.ledger.find(id, self.memory.ladder.fidelities[rung])
         assert record is not None
         return candidate_of(record), rung + 1
 
@@ -101,7 +98,7 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
     size, course = s.config.search.population, _Course(s)
     total = size * s.config.search.generations
     for record in s.ledger:
-        rung = course.ladder.rung_of(record["fidelity"])
+        rung = course.memory.ladder.rung_of(record["fidelity"])
         if rung is not None:
             yield from _begin(course, size, rung, num_new=0)
             course.add(check_known(s, record), rung)
@@ -133,7 +130,7 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
             candidate, rung = waiting.pop(0)
             doing[candidate.id] = candidate, rung
             course.taken.add(candidate.id)
-            s.executor.submit(as_unit(s, candidate, course.ladder.rungs[rung]))
+            s.executor.submit(as_unit(s, candidate, course.memory.ladder.rungs[rung]))
 
     submit()
     for result in s.executor.results():
@@ -143,17 +140,19 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
         candidate, rung = doing.pop(result.id)
         generation, before = divmod(course.num_done, size)
         yield from _begin(course, size, rung, num_new=size)
-        fidelity = course.ladder.fidelities[rung]
+        fidelity = course.memory.ladder.fidelities[rung]
         record = s.ledger.append(new_record(s, candidate, generation, result, fidelity))
         course.add(record, rung)
         submit()  # before anyone looks at this one: no worker is to wait
         yield Measured("search", record, before + (rung == 0), size)
         yield from _end(course, size, rung, record)
     for id, (_, rung) in course.lost.items():
-        s.ledger.find(id, course.ladder.fidelities[rung])  # so that the run says what it lacks
+        s.ledger.find(
+            id, course.memory.ladder.fidelities[rung]
+        )  # so that the run says what it lacks
     if is_exhausted:
         yield exhausted(s, f"{course.num_done} of {total} candidates")
-    return course.tally.front
+    return course.memory.tally.front
 
 
 def _begin(course: _Course, size: int, rung: int, *, num_new: int) -> Generator[Event, None, None]:
@@ -163,4 +162,4 @@ def _begin(course: _Course, size: int, rung: int, *, num_new: int) -> Generator[
 
 def _end(course: _Course, size: int, rung: int, record: Record) -> Generator[Event, None, None]:
     if rung == 0 and course.num_done % size == 0 and not lost(record):
-        yield course.tally.summary(course.num_done // size - 1)
+        yield course.memory.tally.summary(course.num_done // size - 1)

@@ -114,6 +114,10 @@ class SearchConfig:
     reduction: int = 3
     """Of so many candidates at a rung one goes on to the next; 2 to 16."""
 
+    oversample: int = 1
+    """Children that are proposed for each that is trained, 1 to 64. With more than 1, those are
+    trained that a Gaussian process over the measurements so far holds most promising."""
+
     images: int | None = None
     """Training images that the search uses, a stratified subset, at least 1; None for all but the
     validation split."""
@@ -392,6 +396,7 @@ def _check_search(search: SearchConfig) -> None:
     _whole("search.epochs", search.epochs, 1, most=MOST_EPOCHS)
     _whole("search.rungs", search.rungs, 1, 16)
     _whole("search.reduction", search.reduction, 2, 16)
+    _whole("search.oversample", search.oversample, 1, 64)
     if (least := search.reduction ** (search.rungs - 1)) > search.epochs:
         raise InputError(
             f"search.epochs (={search.epochs}) must be at least reduction^(rungs - 1) (={least}), "

@@ -20,10 +20,11 @@ from deepmaker_jax.feasible import Feasible
 from deepmaker_jax.ladder import Ladder
 from deepmaker_jax.latency import Timer
 from deepmaker_jax.ledger import Ledger, Record, lost
+from deepmaker_jax.memory import Memory
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.run_folder import CHECKPOINTS
 from deepmaker_jax.spaces import Space
-from deepmaker_jax.tally import Tally, objective_values
+from deepmaker_jax.tally import objective_values
 from deepmaker_jax.types import Genome, Objective
 
 MAX_ASKS = 8  # times that a strategy is asked again for what was a duplicate or infeasible
@@ -75,23 +76,26 @@ def search(s: Search) -> Generator[Event, None, list[Record]]:
     needs.
     """
     num_generations = s.config.search.generations
-    ladder = Ladder(s.config.search, s.objectives, s.fidelity)
-    tally = Tally(s.objectives, ladder.fidelities[-1])
+    memory, size = remember(s), s.config.search.population
+    tally = memory.tally
     candidates = first_candidates(s)
-    records = yield from _measure(s, candidates, 0, ladder)
-    tally.add(records)
+    records = yield from _measure(s, candidates, 0, memory)
     yield tally.summary(0)
     teller = Teller(s, records)
     for generation in range(1, num_generations):
-        candidates = teller.propose(generation, known=tally.known, num=s.config.search.population)
+        candidates = teller.propose(generation, memory, known=tally.known, num=size)
         if not candidates:
             yield exhausted(s, f"{generation} of {num_generations} generations")
             break
-        records = yield from _measure(s, candidates, generation, ladder)
-        tally.add(records)
+        records = yield from _measure(s, candidates, generation, memory)
         teller.tell(generation, records)
         yield tally.summary(generation)
     return tally.front
+
+
+def remember(s: Search) -> Memory:
+    """Returns the memory of a search that has measured nothing yet."""
+    return Memory(s.config.search, s.feasible.space, s.objectives, s.fidelity)
 
 
 def exhausted(s: Search, so_far: str) -> Note:
@@ -132,9 +136,18 @@ class Teller:
         """Returns the keys of asking and of telling, of a turn from 1 on."""
         return jax.random.split(jax.random.fold_in(self._key, turn))
 
-    def propose(self, turn: int, *, known: Collection[str], num: int) -> list[Candidate]:
+    def propose(
+        self, turn: int, memory: Memory, *, known: Collection[str], num: int
+    ) -> list[Candidate]:
         """Returns up to `num` networks that are not among the `known`; see `_propose`."""
-        return _propose(self._s, self._state, self._params, self._keys(turn)[0], turn, known, num)
+        more = num * self._s.config.search.oversample
+        key = self._keys(turn)[0]
+        children = _propose(self._s, self._state, self._params, key, turn, known, more)
+        if memory.preselection is None:
+            return children
+        genomes = [child.genome for child in children]
+        rows = memory.preselection.choose(genomes, num=num, front=memory.tally.front)
+        return [children[i] for i in rows]
 
     def tell(self, turn: int, records: Sequence[Record]) -> None:
         """Tells the strategy up to a population of measurements."""
@@ -192,7 +205,7 @@ def _propose(
         return [Candidate(space.id(g), g, ()) for g in genomes]
     chosen: dict[str, Candidate] = {}
     population = np.asarray(state.population)
-    for attempt in range(MAX_ASKS):
+    for attempt in range(MAX_ASKS * s.config.search.oversample):
         children, asked = s.strategy.ask(jax.random.fold_in(key, attempt), state, params)
         rows = np.asarray(getattr(asked, "parents", np.full((len(children), 1), -1)))
         for child, parents in zip(np.asarray(children), np.asarray(rows), strict=True):
@@ -220,15 +233,15 @@ def _asked(s: Search, state: Any, params: Any, key: jax.Array) -> Iterator[Genom
 
 
 def _measure(
-    s: Search, candidates: list[Candidate], generation: int, ladder: Ladder
+    s: Search, candidates: list[Candidate], generation: int, memory: Memory
 ) -> Generator[Event, None, list[Record]]:
     """Trains candidates, the better ones further; returns the last record of each, in order."""
     found: dict[str, Record] = {}
-    left = candidates
+    left, ladder = candidates, memory.ladder
     for rung in range(len(ladder.rungs)):
         records = yield from _measure_at(s, left, generation, ladder, rung)
         found |= {record["id"]: record for record in records}
-        ladder.add(rung, records)
+        memory.add(rung, records)
         if rung < len(ladder.rungs) - 1:
             chosen = set(ladder.promote(rung, [c.id for c in left]))
             forget(s, [c.id for c in left if c.id not in chosen])

@@ -109,12 +109,22 @@ def fidelity_name(record: ledger.Record) -> Any:
     return part(record, "fidelity").get("name")
 
 
-def examples(record: ledger.Record) -> float:
-    """Returns the training examples a measurement saw; 0 if it was never trained."""
+def seen(record: ledger.Record) -> float:
+    """Returns the training examples a measured network has seen; 0 if it was never trained."""
     if record["status"] == "infeasible":
         return 0.0
     fidelity = part(record, "fidelity")
     return (number(fidelity.get("epochs")) or 0.0) * (number(fidelity.get("images")) or 0.0)
+
+
+def examples(record: ledger.Record) -> float:
+    """Returns the training examples that a measurement paid for: those since the rung before."""
+    rungs = part(record, "fidelity").get("rungs")
+    epochs = number(rungs[-1]) if isinstance(rungs, list) and rungs else None
+    if not epochs:
+        return seen(record)
+    before = number(rungs[-2]) if len(rungs) > 1 else None
+    return seen(record) * (1 - (before or 0.0) / epochs)
 
 
 def seconds(record: ledger.Record) -> dict[str, float]:
@@ -135,7 +145,7 @@ def candidates(records: list[ledger.Record]) -> list[ledger.Record]:
     best: dict[str, ledger.Record] = {}
     for record in records:
         known = best.get(record["id"])
-        if known is None or examples(record) >= examples(known):
+        if known is None or seen(record) >= seen(known):
             best[record["id"]] = record
     return list(best.values())
 
@@ -152,8 +162,12 @@ def fitness(objectives: tuple[Objective, ...], records: list[ledger.Record]) -> 
 
 
 def front_records(view: RunView) -> list[ledger.Record]:
-    """Returns the measurements on the front so far: by the objectives in order, then id."""
-    usable = [r for r in candidates(view.records) if r["status"] == "ok"]
+    """Returns the measurements on the front so far: by the objectives in order, then id.
+
+    Of candidates that were trained for as long as any: with rungs the others are not done.
+    """
+    most = max(map(seen, view.records), default=0.0)
+    usable = [r for r in candidates(view.records) if r["status"] == "ok" and seen(r) == most]
     raw = fitness(view.objectives, usable)
     kept = pareto.front(raw) if usable else []
     return [usable[i] for i in sorted(kept, key=lambda i: (*raw[i], usable[i]["id"]))]
@@ -167,17 +181,16 @@ def hypervolume_trace(view: RunView, *, by: str = "examples") -> Trace:
       by: "examples" (training examples, the same on every machine) or
         "seconds" (compile, train and eval together).
     """
-    latest: dict[str, tuple[float, np.ndarray]] = {}
+    latest: dict[str, np.ndarray] = {}
     spent, volume = 0.0, 0.0
     rows = []
+    most = max(map(seen, view.records), default=0.0)
     axes = scaled(fitness(view.objectives, view.records), view.objectives)
     for record, point in zip(view.records, axes, strict=True):
-        seen = examples(record)
-        spent += seen if by == "examples" else sum(seconds(record).values())
-        known = latest.get(record["id"])
-        if record["status"] == "ok" and (known is None or seen >= known[0]):
-            latest[record["id"]] = (seen, point)
-            volume = hypervolume(np.stack([p for _, p in latest.values()]))
+        spent += examples(record) if by == "examples" else sum(seconds(record).values())
+        if record["status"] == "ok" and seen(record) == most:
+            latest[record["id"]] = point
+            volume = hypervolume(np.stack(list(latest.values())))
         rows.append((spent, volume, number(record["generation"]) or 0))
     table = np.array(rows, np.float64).reshape(-1, 3)
     return Trace(table[:, 0], table[:, 1], table[:, 2].astype(int))

@@ -66,6 +66,27 @@ def test_a_candidate_counts_at_its_highest_fidelity(small_run):
     assert [r["objectives"]["error"] for r in front_records(view)] == [0.5]
 
 
+def test_with_rungs_the_front_is_of_those_that_reached_the_last_and_examples_count_once(small_run):
+    def at(*rungs):
+        return {"fidelity": SEARCH | {"epochs": rungs[-1], "rungs": list(rungs)}}
+
+    whole = [
+        record("a", 0.6, 8192, **at(1)),
+        record("small", 0.7, 4096, **at(1)),
+        record("b", 0.5, 16384, **at(1)),
+        record("a", 0.5, 8192, **at(1, 3)),
+    ]
+    view = small_run(whole)
+    assert [r["id"] for r in front_records(view)] == ["a"]
+    assert {r["id"]: r["objectives"]["error"] for r in candidates(view.records)} == {
+        "a": 0.5, "small": 0.7, "b": 0.5,
+    }  # fmt: skip
+    an_epoch = SEARCH["images"]
+    trace = hypervolume_trace(view)
+    np.testing.assert_allclose(trace.cost, an_epoch * np.array([1, 2, 3, 5]))
+    assert trace.hypervolume[2] == 0 < trace.hypervolume[3]
+
+
 def test_final_measurements_are_kept_apart(small_run):
     view = small_run([record("a", 0.5, 8192), record("a", None, 8192, fidelity=FINAL)])
     assert (len(view.records), len(view.finals)) == (1, 1)

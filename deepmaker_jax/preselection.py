@@ -1,0 +1,108 @@
+"""Judging children before they are trained: more are proposed than there is time to train.
+
+A Gaussian process over everything that the search has measured so far, at whatever
+rung, foresees what training in full would come to. Costs are known exactly. Of the
+proposed children those are trained that would add the most hypervolume to the front, if
+they turned out as well as the process holds possible.
+
+Source: Emmerich, Giannakoglou and Naujoks 2006, "Single- and multiobjective evolutionary
+optimization assisted by Gaussian random field metamodels", for evolution with such a
+filter; the optimism is Srinivas et al.'s lower confidence bound (2010).
+"""
+
+import collections
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+from deepmaker_jax.config import COSTS
+from deepmaker_jax.cost import cost
+from deepmaker_jax.evolve.hypervolume import greedy_subset
+from deepmaker_jax.ledger import Record
+from deepmaker_jax.objective import scaled
+from deepmaker_jax.spaces import Space
+from deepmaker_jax.tally import objective_values
+from deepmaker_jax.types import Genome, Objective
+
+MOST = 400  # latest measurements that the process is fitted to: a second, and growing with the cube
+LEAST = 8  # below which nothing is foreseen
+OPTIMISM = 1.0  # standard deviations
+EDGE = 1e-3  # scaled values are kept that far from 0 and 1, where their log odds are infinite
+OCTAVES = 4.0  # of a cost, and doublings of training, that count like a gene's whole range
+
+
+class Preselection:
+    """What was measured so far, and what it lets one foresee.
+
+    Objectives that are costs are exact; every other one has a process of its own, of the
+    log odds of its scaled value.
+    """
+
+    def __init__(self, space: Space, objectives: tuple[Objective, ...], rungs: Sequence[int]):
+        """Begins with nothing measured; `rungs` are the epochs at which trainings are measured."""
+        self._space, self._objectives, self._rungs = space, objectives, rungs
+        self._foreseen = [i for i, o in enumerate(objectives) if o.name not in COSTS]
+        self._seen = collections.deque[tuple[np.ndarray, np.ndarray]](maxlen=MOST)
+
+    def add(self, rung: int, records: Sequence[Record]) -> None:
+        """Takes note of measurements at a rung; what failed says nothing."""
+        for record in records:
+            if record["status"] == "ok":
+                values = np.array([objective_values(record, self._objectives)])
+                row = self._features(np.array(record["genome"], np.int32), rung)
+                self._seen.append((row, scaled(values, self._objectives)[0]))
+
+    def choose(self, genomes: Sequence[Genome], *, num: int, front: Sequence[Record]) -> list[int]:
+        """Returns the rows of the `num` most promising genomes, best first.
+
+        Args:
+          genomes: what could be trained.
+          num: how many are wanted.
+          front: of what was trained in full.
+        """
+        if len(self._seen) < LEAST or len(genomes) <= num:
+            return list(range(min(num, len(genomes))))
+        values = np.array([objective_values(record, self._objectives) for record in front])
+        known = scaled(values.reshape(-1, len(self._objectives)), self._objectives)
+        hoped = self._hoped(genomes)
+        table = np.concatenate([known, hoped])
+        first = list(range(len(known)))
+        order = greedy_subset(table, num=len(known) + num, first=first)
+        return [int(i) - len(known) for i in order[len(known) :]]
+
+    def _hoped(self, genomes: Sequence[Genome]) -> np.ndarray:
+        """Returns scaled objectives of trainings in full, if they go well, Float[n, m]."""
+        costs = [cost(self._space.decode(g))._asdict() for g in genomes]
+        values = np.array(
+            [[c.get(o.name, o.reference) for o in self._objectives] for c in costs], float
+        )
+        hoped = scaled(values, self._objectives)
+        table = np.stack([self._features(g, len(self._rungs) - 1) for g in genomes])
+        seen = np.stack([row for row, _ in self._seen])
+        measured = np.clip(np.stack([v for _, v in self._seen]), EDGE, 1 - EDGE)
+        for i in self._foreseen:
+            odds = np.log(measured[:, i] / (1 - measured[:, i]))
+            mean, deviation = _process(seen, odds).predict(table, return_std=True)
+            hoped[:, i] = 1 / (1 + np.exp(-(mean - OPTIMISM * deviation)))
+        return hoped
+
+    def _features(self, genome: Genome, rung: int) -> np.ndarray:
+        """Returns where a training lies: its genes, costs and length, Float[k]."""
+        most = np.maximum(1, np.array(self._space.num_choices) - 1)
+        costs = cost(self._space.decode(genome))
+        sizes = [costs.params, costs.macs, costs.peak_activation_bytes, self._rungs[rung]]
+        return np.concatenate([genome / most, np.log2(sizes) / OCTAVES])
+
+
+def _process(table: np.ndarray, values: np.ndarray) -> GaussianProcessRegressor:
+    """Returns a process fitted to values, Float[n], at places, Float[n, k]."""
+    kernel = ConstantKernel(1.0) * RBF(1.0, (0.05, 100.0)) + WhiteKernel(0.01, (1e-5, 1.0))
+    process = GaussianProcessRegressor(kernel, normalize_y=True, alpha=1e-6)
+    with warnings.catch_warnings():
+        # A length or a noise at its bound is a fit like any other.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return process.fit(table, values)

@@ -1,0 +1,114 @@
+"""Children judged before they are trained, by a process over what was measured."""
+
+import numpy as np
+import pytest
+
+from deepmaker_jax.cost import cost
+from deepmaker_jax.evolve.hypervolume import hypervolume
+from deepmaker_jax.objective import built_in, scaled
+from deepmaker_jax.preselection import LEAST, MOST, Preselection
+from deepmaker_jax.spaces import deepmaker
+from deepmaker_jax.types import Objective
+from tests.test_search import LIMITS, OBJECTIVES
+
+SPACE = deepmaker((16, 16, 3), 10)
+RUNGS = (1, 3, 9)
+
+
+def error(genome, rung=2):
+    """Falls with training and with size, and one gene matters: what a process can learn."""
+    size = np.log2(cost(SPACE.decode(genome)).params) / 20
+    return float(0.9 - 0.5 * size + 0.03 * genome[1] - 0.1 * rung)
+
+
+def record(genome, rung=2, status="ok"):
+    values = {"error": error(genome, rung), "params": cost(SPACE.decode(genome)).params}
+    return {
+        "id": SPACE.id(genome), "genome": genome.tolist(), "status": status, "objectives": values,
+    }  # fmt: skip
+
+
+def points(genomes):
+    values = [[error(g), cost(SPACE.decode(g)).params] for g in genomes]
+    return scaled(np.array(values), OBJECTIVES)
+
+
+@pytest.fixture(scope="module")
+def genomes():
+    return list(SPACE.sample(np.random.default_rng(0), num=150))
+
+
+@pytest.fixture(scope="module")
+def taught(genomes):
+    """Of 60 networks, most were only measured after an epoch."""
+    preselection = Preselection(SPACE, OBJECTIVES, RUNGS)
+    preselection.add(0, [record(g, 0) for g in genomes[:60]])
+    preselection.add(1, [record(g, 1) for g in genomes[:20]])
+    preselection.add(2, [record(g, 2) for g in genomes[:7]])
+    return preselection
+
+
+def test_what_it_chooses_adds_nearly_as_much_as_hindsight_and_more_than_chance(genomes, taught):
+    front, children = genomes[:7], genomes[60:]
+    chosen = taught.choose(children, num=8, front=[record(g) for g in front])
+    assert len(chosen) == len(set(chosen)) == 8
+
+    def volume(rows):
+        return hypervolume(points([*front, *(children[i] for i in rows)]))
+
+    rng = np.random.default_rng(1)
+    chance = [volume(rng.choice(len(children), 8, replace=False)) for _ in range(50)]
+    assert volume(chosen) > max(chance)
+    everything = volume(range(len(children)))
+    assert volume(chosen) > volume([]) + 0.9 * (everything - volume([]))
+
+
+def test_it_foresees_training_in_full_from_shorter_ones(genomes, taught):
+    hoped = taught._hoped(genomes[60:])
+    truth = points(genomes[60:])
+    np.testing.assert_array_equal(hoped[:, 1], truth[:, 1])  # a cost is known
+    assert np.abs(hoped[:, 0] - truth[:, 0]).mean() < 0.03  # a deviation below what is expected
+    assert (hoped[:, 0] - truth[:, 0]).mean() < 0
+    assert np.corrcoef(hoped[:, 0], truth[:, 0])[0, 1] > 0.95
+
+
+def test_the_same_measurements_give_the_same_choice(genomes, taught):
+    again = Preselection(SPACE, OBJECTIVES, RUNGS)
+    again._seen.extend(taught._seen)
+    front = [record(g) for g in genomes[:7]]
+    chosen = taught.choose(genomes[60:], num=5, front=front)
+    assert again.choose(genomes[60:], num=5, front=front) == chosen
+
+
+def test_with_too_little_to_go_by_the_first_children_are_taken(genomes):
+    preselection = Preselection(SPACE, OBJECTIVES, RUNGS)
+    preselection.add(0, [record(g, status="failed") for g in genomes[:50]])
+    preselection.add(0, [record(g) for g in genomes[: LEAST - 1]])
+    assert preselection.choose(genomes, num=3, front=[]) == [0, 1, 2]
+    assert preselection.choose(genomes[:2], num=3, front=[]) == [0, 1]
+
+
+def test_only_the_latest_measurements_are_kept(genomes):
+    preselection = Preselection(SPACE, OBJECTIVES, RUNGS)
+    for _ in range(MOST // 100 + 1):
+        preselection.add(2, [record(g) for g in genomes[:100]])
+    assert len(preselection._seen) == MOST
+
+
+def test_without_a_front_it_chooses_too(genomes, taught):
+    assert len(taught.choose(genomes[60:], num=4, front=[])) == 4
+
+
+def test_an_objective_of_ones_own_is_foreseen_like_the_error(genomes):
+    energy = Objective("energy", "nJ", "log2", 1.0, 1e6, lambda m: 0.005 * m["macs"])
+    objectives = (built_in("error", LIMITS), energy)
+    preselection = Preselection(SPACE, objectives, (9,))
+
+    def measured(g):
+        value = 0.005 * cost(SPACE.decode(g)).macs
+        return record(g) | {"objectives": {"error": error(g), "energy": value}}
+
+    preselection.add(0, [measured(g) for g in genomes[:60]])
+    hoped = preselection._hoped(genomes[60:])
+    truth = [energy.scaled(0.005 * cost(SPACE.decode(g)).macs) for g in genomes[60:]]
+    assert np.corrcoef(hoped[:, 1], truth)[0, 1] > 0.95
