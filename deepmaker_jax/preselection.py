@@ -86,8 +86,8 @@ class Preselection:
         measured = np.clip(np.stack([v for _, v in self._seen]), EDGE, 1 - EDGE)
         for i in self._foreseen:
             odds = np.log(measured[:, i] / (1 - measured[:, i]))
-            mean, deviation = _process(seen, odds).predict(table, return_std=True)
-            hoped[:, i] = 1 / (1 + np.exp(-(mean - OPTIMISM * deviation)))
+            mean, deviation = map(np.asarray, _process(seen, odds).predict(table, return_std=True))
+            hoped[:, i] = 1 / (1 + np.exp(OPTIMISM * deviation - mean))
         return hoped
 
     def _features(self, genome: Genome, rung: int) -> np.ndarray:

@@ -119,12 +119,11 @@ def seen(record: ledger.Record) -> float:
 
 def examples(record: ledger.Record) -> float:
     """Returns the training examples that a measurement paid for: those since the rung before."""
-    rungs = part(record, "fidelity").get("rungs")
-    epochs = number(rungs[-1]) if isinstance(rungs, list) and rungs else None
-    if not epochs:
+    found = part(record, "fidelity").get("rungs")
+    rungs = [number(rung) or 0.0 for rung in found] if isinstance(found, list) else []
+    if len(rungs) < 2 or not rungs[-1]:
         return seen(record)
-    before = number(rungs[-2]) if len(rungs) > 1 else None
-    return seen(record) * (1 - (before or 0.0) / epochs)
+    return seen(record) * (1 - rungs[-2] / rungs[-1])
 
 
 def seconds(record: ledger.Record) -> dict[str, float]:
