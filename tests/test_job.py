@@ -198,6 +198,48 @@ def test_an_asynchronous_run_says_what_it_is_and_a_finished_one_does_nothing_aga
     assert files(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("checkpoints", ["kept", "lost"])
+def test_with_rungs_and_preselection_a_run_ends_with_the_same_bytes_wherever_it_trains(
+    halved, tmp_path, checkpoints
+):
+    """Stopped at the second rung, in workers, with and without what its candidates go on from."""
+    config, out = halved
+
+    def stop(event):
+        return isinstance(event, Measured) and event.record["fidelity"].get("rungs") == [1, 2]
+
+    with pytest.raises(Stopped):
+        go(tmp_path / "run", config=config, stop=stop)
+    begun = tmp_path / "run" / "checkpoints" / "search"
+    assert list(begun.iterdir())
+    if checkpoints == "lost":
+        shutil.rmtree(begun)
+    _, events = go(tmp_path / "run", config=config, executor="processes")
+    assert files(tmp_path / "run") == files(out)
+    assert len(of_kind(events, Measured)) == 4 * (4 + 2) - 5 + 2
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    """Settings with rungs, and the folder of a run with them that nobody stopped."""
+    search = dataclasses.replace(TINY.search, rungs=2, reduction=2, oversample=2, generations=4)
+    final = dataclasses.replace(TINY.final, export=False)
+    config = dataclasses.replace(TINY, search=search, final=final)
+    out = tmp_path_factory.mktemp("halved") / "run"
+    front, _ = go(out, config=config)
+    epochs = [
+        record["fidelity"]["epochs"]
+        for record in map(json.loads, (out / "ledger.jsonl").read_text().splitlines())
+        if record["fidelity"]["name"] == "search"
+    ]
+    assert epochs == [1, 1, 1, 1, 2, 2] * 4
+    final_fidelity = json.loads((out / "ledger.jsonl").read_text().splitlines()[-1])["fidelity"]
+    assert "rungs" not in final_fidelity
+    assert front["members"]
+    return config, out
+
+
 def test_a_time_limit_for_candidates_is_recorded_as_what_is_not_repeatable(tmp_path):
     search = dataclasses.replace(TINY.search, time_limit=60.0)
     with pytest.raises(Stopped):
