@@ -21,7 +21,9 @@ from deepmaker_jax.report.view import part
 LINE_SECONDS = 60.0  # plain lines about epochs are at least this far apart
 REFRESH_SECONDS = 0.1
 MAX_SHOWN = 8  # candidates in training that the panel lists
-MIN_WORK = 0.5  # candidates' worth of training before a time left is guessed
+MIN_WORK = (
+    0.5  # candidates' (with rungs, generations') worth of training before a guess of the time
+)
 
 
 class Estimate:
@@ -84,6 +86,8 @@ class Progress:
         self._statuses: collections.Counter[str] = collections.Counter()
         self._best: dict[int, float] = {}  # {size class in bytes: lowest error}
         self._estimate = Estimate(clock)
+        self._rung, self._num_rungs = 0, 1
+        self._since: tuple[float, float] | None = None  # (when, share of the search) it began
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -117,8 +121,11 @@ class Progress:
             if event.generation == 0 or self._stage != "search":
                 self._estimate.start(0)
             self._stage, self._generation = "search", event.generation
+            self._rung, self._num_rungs = event.rung, event.num_rungs
             self._num_total = event.num_candidates
             self._num_done = event.num_candidates - event.num_new
+            if event.num_new and self._since is None:
+                self._since = self._clock(), self._share()
             self._estimate.num_left = event.num_new + self._later()
         elif isinstance(event, events.FinalStarted):
             self._stage = "final training"
@@ -192,8 +199,24 @@ class Progress:
             return f"finished: {len(event.front['members'])} networks in {event.out}"
         return event.text
 
+    def _share(self) -> float:
+        """Returns how much of the search is done, each rung of a generation counted alike."""
+        of_rung = self._num_done / max(1, self._num_total)
+        of_generation = (self._rung + of_rung) / self._num_rungs
+        return (self._generation + of_generation) / max(1, self._num_generations)
+
+    def _seconds_left(self) -> float | None:
+        """Returns the seconds that the stage still takes at its pace; None if unknown so far."""
+        if self._stage != "search" or self._num_rungs == 1 or self._since is None:
+            return self._estimate.seconds_left()
+        # Candidates do not count alike here: they train for one epoch or for many.
+        (began, before), share = self._since, self._share()
+        if self._num_generations * (share - before) < MIN_WORK:
+            return None
+        return (self._clock() - began) / (share - before) * (1 - share)
+
     def _left(self) -> str:
-        seconds = self._estimate.seconds_left()
+        seconds = self._seconds_left()
         return "" if not seconds else f"; {self._stage}: about {text.duration(seconds)} left"
 
     def _best_words(self) -> str:
@@ -213,6 +236,7 @@ class Progress:
         head = self._stage
         if self._stage == "search":
             head = f"generation {self._generation} of 0..{self._num_generations - 1}"
+            head += f", rung {self._rung + 1} of {self._num_rungs}" if self._num_rungs > 1 else ""
         counts = ", ".join(f"{self._statuses[s]} {s}" for s in sorted(self._statuses) if s != "ok")
         counts = f" ({text.plain(counts)} so far)" if counts else ""
         row = Table.grid(padding=(0, 2))

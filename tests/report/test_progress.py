@@ -101,6 +101,28 @@ def test_one_plain_line_an_event_and_few_for_epochs():
     assert progress.out == "runs/x"
 
 
+def test_with_rungs_the_time_left_is_told_by_generations():
+    """A generation of two rungs took 200 s, so the other three take 600 s."""
+    stream, clock = io.StringIO(), Clock()
+    progress = Progress(stream, clock=clock)
+    script = [
+        (0, events.Started("runs/x", 4, 2, 0, 1)),
+        (0, events.GenerationStarted(0, 2, 2, 0, 2)),
+        (60, events.Measured("search", record("aa"), 1, 2)),
+        (100, events.Measured("search", record("bb"), 2, 2)),
+        (100, events.GenerationStarted(0, 1, 1, 1, 2)),
+        (200, events.Measured("search", record("aa"), 1, 1)),
+    ]
+    with progress:
+        for clock.now, event in script:
+            progress.update(event)
+    lines = stream.getvalue().splitlines()
+    assert lines[1] == "generation 0, rung 1 of 2: 2 candidates, 2 to train"
+    assert "left" not in lines[2]
+    assert lines[3].endswith("search: about 12 min left")
+    assert lines[5].endswith("search: about 10 min left")
+
+
 def test_quiet_says_notes_only():
     stream, clock = io.StringIO(), Clock()
     play(Progress(stream, quiet=True, clock=clock), clock)
