@@ -39,8 +39,8 @@ def fidelity_at(rung: int, epochs: Sequence[int], full: dict[str, Any]) -> dict[
     return found | ({"rungs": list(epochs[: rung + 1])} if len(epochs) > 1 else {})
 
 
-def best_first(values, scaled_values, *, among: Sequence[int], num: int) -> list[int]:
-    """Returns the `num` best of the rows `among`.
+def best(values, scaled_values, *, among: Sequence[int], num: int) -> list[int]:
+    """Returns the `num` best of the rows `among`: front by front, and of the last by hypervolume.
 
     Args:
       values: Float[n, m], finite, minimised: they decide who dominates whom.
@@ -48,14 +48,18 @@ def best_first(values, scaled_values, *, among: Sequence[int], num: int) -> list
       among: rows that may be chosen; the others have a part in fronts and volumes.
       num: how many, at most as many as `among`.
     """
-    rank = moocore.pareto_rank(np.asarray(values, np.float64))
-    wanted, chosen = set(among), list[int]()
-    for front in range(int(rank.max(initial=-1)) + 1):
+    rank = moocore.pareto_rank(np.asarray(values, np.float64)) if len(values) else np.zeros(0)
+    may_be_chosen = np.isin(np.arange(len(rank)), among)
+    chosen: list[int] = []
+    for front in np.unique(rank[may_be_chosen]):
         members = np.flatnonzero(rank == front)
-        there = [i for i, row in enumerate(members) if int(row) not in wanted]
-        missing = min(num - len(chosen), len(members) - len(there))
-        order = greedy_subset(scaled_values[members], num=len(there) + missing, first=there)
-        chosen += [int(members[i]) for i in order[len(there) :]]
+        free = np.flatnonzero(may_be_chosen[members])
+        if len(free) > num - len(chosen):  # whoever adds most to those that are there anyway
+            there = np.flatnonzero(~may_be_chosen[members])
+            size = len(there) + num - len(chosen)
+            order = greedy_subset(scaled_values[members], num=size, first=there.tolist())
+            return chosen + members[order[len(there) :]].tolist()
+        chosen += members[free].tolist()
     return chosen
 
 
@@ -88,7 +92,7 @@ class Ladder:
                 self._values[rung].append(objective_values(record, self._objectives))
 
     def promote(self, rung: int, ids: Sequence[str]) -> list[str]:
-        """Returns the better share of a generation's candidates, best first; at least one.
+        """Returns the better share of a generation's candidates, at least one.
 
         Args:
           rung: where they were measured; not the last.
@@ -97,7 +101,7 @@ class Ladder:
         wanted = set(ids)
         among = [i for i, id in enumerate(self._ids[rung]) if id in wanted]
         num = min(len(among), -(-len(ids) // self._reduction))
-        return [self._ids[rung][i] for i in self._best_first(rung, among, num)]
+        return [self._ids[rung][i] for i in self._best(rung, among, num)]
 
     def promote_any(self) -> tuple[int, str] | None:
         """Returns (rung, id) of the candidate that is next to go on from there, or None.
@@ -107,7 +111,7 @@ class Ladder:
         """
         for rung in reversed(range(len(self.rungs) - 1)):
             num = len(self._ids[rung])
-            for i in self._best_first(rung, range(num), num // self._reduction):
+            for i in self._best(rung, range(num), num // self._reduction):
                 if (id := self._ids[rung][i]) not in self._gone[rung]:
                     self._gone[rung].add(id)
                     return rung, id
@@ -117,6 +121,6 @@ class Ladder:
         """Returns the rung that a measurement was made at; None if it is none of this search's."""
         return self.fidelities.index(fidelity) if fidelity in self.fidelities else None
 
-    def _best_first(self, rung: int, among: Sequence[int], num: int) -> list[int]:
+    def _best(self, rung: int, among: Sequence[int], num: int) -> list[int]:
         values = np.array(self._values[rung]).reshape(-1, len(self._objectives))
-        return best_first(values, scaled(values, self._objectives), among=among, num=num)
+        return best(values, scaled(values, self._objectives), among=among, num=num)
