@@ -32,6 +32,7 @@ from deepmaker_jax.task import choose_program, make_task, resolve, with_size_cla
 
 RUNGS = (1, 3, 9)  # epochs
 NUM, NUM_REPEATED, SEEDS = 200, 20, (0, 1, 2)
+PATIENCE_SECONDS = 7200.0
 LIMITS = LimitConfig(params=200_000, macs=24_000_000)
 
 
@@ -74,7 +75,10 @@ def _train(
     task = _task(seed, part, args.data)
     checkpoints = args.work / f"seed{seed}"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    executor = Processes(task, num_workers=num_cores(), folder=args.work / "data")
+    # Patience for hours: it may run beside other work, that leaves it hardly any time.
+    executor = Processes(
+        task, num_workers=num_cores(), folder=args.work / "data", patience_seconds=PATIENCE_SECONDS
+    )
 
     def submit(id: str, epochs: int) -> None:
         path = checkpoints / f"{id}.msgpack"
