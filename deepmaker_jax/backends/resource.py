@@ -11,14 +11,27 @@ from typing import NamedTuple
 from deepmaker_jax.arch import INPUT, Layer
 from deepmaker_jax.backends.fixed import MAP_BITS, PIXEL, WEIGHT_BITS, Types, num_bits
 
-BLOCK_WIDTH, BLOCK_DEPTH = 36, 512
-SHARE = 0.8  # of a part that a design may take and still be routed
-PRODUCT_LUTS, LAYER_LUTS = 32, 1500  # assumed, not measured: no vendor tool runs here
-CLOCK_MHZ = 200
+BLOCK_WIDTH, BLOCK_DEPTH = 36, 512  # of an 18 Kb block RAM: AMD's UG953, RAMB18E1
+LEAST_DEPTH = 64  # words from which a memory is taken to be block RAM, not LUTs: a rule of thumb
+SHARE = 0.8  # of a part that a design may take and still be routed: a rule of thumb
+# LUTs of a function of the project, of a bit of the pixels that it reads and writes, of a window of
+# pixels that it holds, and of a product's adders: fitted to what AMD's C synthesis reported of two
+# public networks by hls4ml, and the share of it that logic synthesis took of one of them
+# (benchmarks/fpga_luts.py, benchmarks/results/fpga_luts.json: 14 % off in the median, to twofold).
+FUNCTION_LUTS, BIT_LUTS, WINDOW_LUTS, PRODUCT_LUTS = 130, 1.6, 1900, 30
+LOGIC_SHARE = 0.5
+CLOCK_MHZ = 200  # hls4ml's default
 HOW = {
     "dsps": "one for each 16x16 product in parallel: kernel^2 x in x out / reuse, summed",
-    "luts": f"assumed: {PRODUCT_LUTS} for each product's adders, {LAYER_LUTS} a layer",
-    "bram18s": "weights by reuse depth, line buffers, FIFOs of a whole map for every stream",
+    "luts": (
+        f"{LOGIC_SHARE} times what C synthesis would report: {FUNCTION_LUTS} a function, "
+        f"{BIT_LUTS} a bit of its pixels, {WINDOW_LUTS} a window, {PRODUCT_LUTS} a product; fitted "
+        "to published reports, within a factor of about 2"
+    ),
+    "bram18s": (
+        "weights by reuse depth, line buffers, FIFOs of a whole map for every stream; none for "
+        f"under {LEAST_DEPTH} words"
+    ),
     "interval_cycles": "from image to image: pixels x reuse of the slowest layer; layers overlap",
     "latency_cycles": "of one image at most: pixels x reuse, summed as if no layers overlapped",
 }
@@ -29,7 +42,8 @@ class Part(NamedTuple):
 
     Attributes:
       part: its name in Vitis.
-      dsps, luts, bram18s: what it has, from the maker's product tables.
+      dsps, luts, bram18s: what it has: AMD's DS190 (Zynq-7000), DS891 (Zynq UltraScale+),
+        DS890 (Virtex UltraScale+).
     """
 
     part: str
@@ -129,10 +143,12 @@ def estimate(
     network: Sequence[Layer], reuse: Mapping[str, int], fifos: Sequence[Stream]
 ) -> Estimate:
     """Returns what a folded network takes with these reuse factors and its `streams`."""
-    dsps = luts = interval = latency = 0
+    dsps = interval = latency = 0
     blocks = sum(_blocks(stream.depth, stream.width) for stream in fifos)
+    # Each function writes one stream, and another reads it.
+    luts = sum(FUNCTION_LUTS + BIT_LUTS * 2 * stream.width for stream in fifos)
     for layer in network:
-        luts += LAYER_LUTS
+        luts += WINDOW_LUTS * (layer.kernel > 1 if layer.op == "conv" else "pool" in layer.op)
         if layer.op in ("conv", "dense"):
             factor = reuse[layer.name]
             parallel = -(-products(layer) // factor)
@@ -144,12 +160,12 @@ def estimate(
         if layer.op == "conv" and layer.kernel > 1:
             row = (layer.shape[1] - 1) * layer.stride + layer.kernel
             blocks += (layer.kernel - 1) * _blocks(row, layer.in_channels * MAP_BITS)
-    return Estimate(dsps, luts, blocks, interval, latency)
+    return Estimate(dsps, round(LOGIC_SHARE * luts), blocks, interval, latency)
 
 
 def _blocks(depth: int, width: int) -> int:
-    """Returns the block RAMs of a memory; below 64 words it is made of LUTs."""
-    if depth < 64:
+    """Returns the block RAMs of a memory; a shallow one is made of LUTs."""
+    if depth < LEAST_DEPTH:
         return 0
     return -(-depth // BLOCK_DEPTH) * -(-width // BLOCK_WIDTH)
 
