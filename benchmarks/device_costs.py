@@ -65,7 +65,7 @@ def measure(arch: ArchSpec, model: pathlib.Path) -> dict[str, Any]:
         model.write_bytes(int8_file(arch))
     total = head = None
     if not mcu.supports(arch):
-        _, total, head = mcu.run_tflm(model, np.zeros((1, *SHAPE), np.uint8))
+        _, total, head = mcu.run_tflm(model.read_bytes(), np.zeros((1, *SHAPE), np.uint8))
     with tempfile.TemporaryDirectory() as folder:
         _, summary = mcu.run_vela(model, pathlib.Path(folder))
     return {

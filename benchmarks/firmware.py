@@ -58,7 +58,7 @@ def measure(bundle: pathlib.Path, tflm: pathlib.Path, library: pathlib.Path) -> 
     """Returns what the program says and takes, beside tflite-micro's interpreter."""
     member, entry = read_member(bundle), read_manifest(bundle)["files"][mcu.MODEL]
     found, sections = run_program(compile_program(bundle, tflm, library), member.images)
-    expected, arena, _ = mcu.run_tflm(bundle / mcu.INT8, member.images)
+    expected, arena, _ = mcu.run_tflm((bundle / mcu.INT8).read_bytes(), member.images)
     model = (bundle / mcu.INT8).stat().st_size
     return {
         "id": member.id,

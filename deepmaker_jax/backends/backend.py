@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,6 +113,9 @@ class Backend(NamedTuple):
         built; none if it can. A search for the target repairs genomes by it: the
         fewer reasons, the nearer.
       light: it takes seconds a member: experiments end with it unless they are told otherwise.
+      runs: its files that are networks, by path; each function returns the logits,
+        Float32[k, classes], of the first k reference images. `deepmaker check` runs
+        them again: they need no JAX but where the file itself does.
     """
 
     name: str
@@ -122,6 +126,7 @@ class Backend(NamedTuple):
     timed: bool = False
     supports: Callable[[ArchSpec], Sequence[str]] = supports_all
     light: bool = False
+    runs: Mapping[str, Callable[[Member], np.ndarray]] = types.MappingProxyType({})
 
 
 def attempt(bundle: pathlib.Path, path: str, tool: str, make: Callable[[], None]) -> Artifact:

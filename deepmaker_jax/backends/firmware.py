@@ -1,8 +1,12 @@
 """C++ sources for TensorFlow Lite Micro: the model, and a program around it."""
 
 import pathlib
+import re
+from collections.abc import Sequence
 
+from deepmaker_jax.arch import Layer
 from deepmaker_jax.export.operators import operators
+from deepmaker_jax.sram import aligned
 
 # The operators that an int8 file may have (`operators.allowed_operators`), and what registers each;
 # only those that it has are linked. SELECT is missing: TensorFlow Lite Micro has no kernel for it.
@@ -14,7 +18,7 @@ REGISTER = {
     "QUANTIZE": "Quantize", "RELU": "Relu", "RELU6": "Relu6", "SELECT_V2": "SelectV2",
     "SUB": "Sub", "TANH": "Tanh",
 }  # fmt: skip
-ARENA_SPARE_BYTES = 1024  # alignment, and other sizes of a compiler's structures
+ALIGNMENT = 16  # bytes, of TensorFlow Lite Micro's arena
 BYTES_A_LINE = 12
 FLAGS = "-std=c++17 -Os -fno-rtti -fno-exceptions -DTF_LITE_STATIC_MEMORY"  # as the library is made
 
@@ -29,6 +33,7 @@ HEADER = """\
 // Input: int8, pixel ^ 0x80 for each camera byte, height x width x channels.
 extern const unsigned char kModel[];
 extern const size_t kModelBytes;
+// What it takes with TFLM's own kernels, and scratch memory for CMSIS-NN's: {scratch} bytes.
 constexpr size_t kArenaBytes = {arena};
 
 #endif  // MODEL_H_
@@ -98,10 +103,37 @@ int main() {{
 """
 
 
-def write_header(path: pathlib.Path, arena_bytes: int) -> None:
-    """Writes the declarations: the model, and an arena that suffices for it."""
-    room = -(-(arena_bytes + ARENA_SPARE_BYTES) // 16) * 16
-    path.write_text(HEADER.format(arena=room), encoding="utf-8")
+def scratch_bytes(network: Sequence[Layer]) -> int:
+    """Returns the most that one of CMSIS-NN's kernels for Cortex-M asks the arena for.
+
+    TFLM's own kernels ask for none. For a convolution that is the columns of four
+    products, rounded up to whole vectors; for sums, four bytes a channel.
+
+    Source: CMSIS-NN 2.3, `arm_convolve_s8_get_buffer_size_mve` (what other processors
+    take is no more), `arm_avgpool_s8_get_buffer_size`, `arm_fully_connected_s8_get_buffer_size`.
+    """
+    columns = [
+        aligned(layer.kernel**2 * layer.in_channels, ALIGNMENT)
+        for layer in network
+        if layer.op == "conv"
+    ]
+    return 4 * max(*columns, *(layer.shape[-1] for layer in network))
+
+
+def write_header(path: pathlib.Path, arena_bytes: int, *, scratch: int) -> None:
+    """Writes the declarations: the model, and an arena that suffices for it.
+
+    What the interpreter says that it used is all that an aligned arena needs
+    (TensorFlow Lite Micro, `micro_interpreter.h`), and more than on 32 bits, whose
+    pointers are half as long.
+
+    Args:
+      path: of the header.
+      arena_bytes: as the interpreter used it here.
+      scratch: of kernels that it did not use here, as `scratch_bytes`.
+    """
+    room = aligned(arena_bytes + scratch, ALIGNMENT)
+    path.write_text(HEADER.format(arena=room, scratch=scratch), encoding="utf-8")
 
 
 def write_model(path: pathlib.Path, model: bytes) -> None:
@@ -109,6 +141,11 @@ def write_model(path: pathlib.Path, model: bytes) -> None:
     parts = [model[i : i + BYTES_A_LINE] for i in range(0, len(model), BYTES_A_LINE)]
     rows = "\n".join("  " + " ".join(f"0x{byte:02x}," for byte in part) for part in parts)
     path.write_text(MODEL.format(num=len(model), rows=rows), encoding="utf-8")
+
+
+def read_model(path: pathlib.Path) -> bytes:
+    """Returns the model that `write_model` wrote."""
+    return bytes(int(byte, 16) for byte in re.findall(r"0x([0-9a-f]{2}),", path.read_text("utf-8")))
 
 
 def write_program(path: pathlib.Path, model: bytes) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepmaker_jax.arch import ArchSpec
+from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.backends import tool
 from deepmaker_jax.backends.backend import (
     Artifact,
@@ -24,7 +24,13 @@ from deepmaker_jax.backends.backend import (
     measured,
 )  # fmt: skip
 from deepmaker_jax.backends.boards import BOARDS, excess
-from deepmaker_jax.backends.firmware import write_header, write_model, write_program
+from deepmaker_jax.backends.firmware import (
+    read_model,
+    scratch_bytes,
+    write_header,
+    write_model,
+    write_program,
+)  # fmt: skip
 from deepmaker_jax.backends.tflm import arena_bytes
 from deepmaker_jax.export.operators import allowed_operators
 
@@ -73,7 +79,7 @@ def _readers() -> list[Tool]:
 
 def build(member: Member) -> list[Artifact]:
     """Writes the C++ sources, and the file that an Ethos-U runs."""
-    micro, vela = _micro(), _vela()
+    micro, vela, scratch = _micro(), _vela(), scratch_bytes(layers(member.arch))
     model, header, program = (member.bundle / path for path in (MODEL, HEADER, PROGRAM))
 
     def int8() -> pathlib.Path:
@@ -81,7 +87,7 @@ def build(member: Member) -> list[Artifact]:
         return member.file(INT8)
 
     def arena() -> int:
-        return run_tflm(int8(), member.images[:1])[1]
+        return run_tflm(int8().read_bytes(), member.images[:1])[1]
 
     def ethos() -> None:
         tool.need(vela)
@@ -92,7 +98,7 @@ def build(member: Member) -> list[Artifact]:
 
     made = (
         (MODEL, micro, lambda: write_model(model, int8().read_bytes())),
-        (HEADER, micro, lambda: write_header(header, arena())),
+        (HEADER, micro, lambda: write_header(header, arena(), scratch=scratch)),
         (PROGRAM, micro, lambda: write_program(program, int8().read_bytes())),
         (ETHOS, vela, ethos),
     )
@@ -112,14 +118,24 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
     return measure_each(member, artifacts, run)
 
 
+def _run(member: Member) -> np.ndarray:
+    """Returns the logits of the model in the C++ source."""
+    from deepmaker_jax.export import litert
+
+    tool.need(_micro(), tool.litert())
+    model = read_model(member.bundle / MODEL)
+    steps, _, _ = run_tflm(model, member.images)
+    return litert.dequantize(litert.open_tflite(model), steps)
+
+
 def _measure_model(member: Member, artifact: Artifact) -> Entry:
     from deepmaker_jax.export import litert
 
-    int8 = member.file(INT8)
-    steps, arena, activations = run_tflm(int8, member.images)
-    tflite = litert.open_tflite(int8, reference=True)
+    model = read_model(member.bundle / MODEL)
+    steps, arena, activations = run_tflm(model, member.images)
+    tflite = litert.open_tflite(model, reference=True)
     logits = litert.dequantize(tflite, steps)
-    flash = int8.stat().st_size
+    flash = len(model)
     boards = [name for name in BOARDS if not excess(name, flash_bytes=flash, arena_bytes=arena)]
     unlike = np.abs(steps.astype(int) - litert.run(tflite, member.images))
     cost = {
@@ -172,15 +188,16 @@ def cpu_operators(said: str) -> tuple[int, list[str]]:
     return int(counted[1]), sorted(set(names))
 
 
-def run_tflm(int8: pathlib.Path, images: np.ndarray) -> tuple[np.ndarray, int, int]:
+def run_tflm(model: bytes, images: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Returns (int8 logits, arena bytes, those of activations) of a model under tflite-micro."""
     with tempfile.TemporaryDirectory() as place:
-        folder = pathlib.Path(place)
-        np.save(folder / "images.npy", (images ^ 0x80).view(np.int8))  # scale 1, zero point -128
-        files = (folder / "images.npy", folder / "logits.npy")
-        module = "deepmaker_jax.backends.tflm"
-        _, said = tool.run([sys.executable, "-m", module, int8.absolute(), *files])
-        return np.load(files[1]), *arena_bytes(said)
+        files = [
+            pathlib.Path(place) / name for name in ("model.tflite", "images.npy", "logits.npy")
+        ]
+        files[0].write_bytes(model)
+        np.save(files[1], (images ^ 0x80).view(np.int8))  # scale 1, zero point -128
+        _, said = tool.run([sys.executable, "-m", "deepmaker_jax.backends.tflm", *files])
+        return np.load(files[2]), *arena_bytes(said)
 
 
 def run_vela(int8: pathlib.Path, folder: pathlib.Path) -> tuple[str, dict[str, str]]:
@@ -199,5 +216,5 @@ def run_vela(int8: pathlib.Path, folder: pathlib.Path) -> tuple[str, dict[str, s
 
 BACKEND = Backend(
     "mcu", "TensorFlow Lite Micro in C++, and Ethos-U by Vela", probe, build, measure,
-    supports=supports, light=True,
+    supports=supports, light=True, runs={MODEL: _run},
 )  # fmt: skip

@@ -8,15 +8,16 @@ import subprocess
 
 import pytest
 
+from deepmaker_jax.arch import layers
 from deepmaker_jax.backends import firmware
 from deepmaker_jax.export.operators import allowed_operators, operators
-from tests.export.networks import CASES
+from tests.export.networks import CASES, make
 
 DUMP = """
 #include <cstdio>
 #include "model.h"
 int main() {
-  static_assert(kArenaBytes % 16 == 0 && kArenaBytes >= 5000 + 1024);
+  static_assert(kArenaBytes == 6160, "5,000 + 1,152, the next multiple of 16");
   return std::fwrite(kModel, 1, kModelBytes, stdout) != kModelBytes;
 }
 """
@@ -29,12 +30,19 @@ def model(member):
 
 def test_the_array_is_the_file(model, tmp_path):
     firmware.write_model(tmp_path / "model.cc", model)
-    firmware.write_header(tmp_path / "model.h", 5000)
+    firmware.write_header(tmp_path / "model.h", 5000, scratch=1152)
     (tmp_path / "dump.cc").write_text(DUMP)
     command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "dump.cc", "model.cc"]
     subprocess.run([*command, "-o", "dump"], cwd=tmp_path, check=True)
     done = subprocess.run([tmp_path / "dump"], capture_output=True, check=True)
     assert done.stdout == model
+    assert firmware.read_model(tmp_path / "model.cc") == model
+
+
+def test_scratch_memory_is_that_of_the_widest_window():
+    arch = make(depths=(1, 2))
+    widest = max(x.kernel**2 * x.in_channels for x in layers(arch) if x.op == "conv")
+    assert 4 * widest <= firmware.scratch_bytes(layers(arch)) < 4 * (widest + 16)
 
 
 def test_the_program_registers_the_models_operators_and_no_others(model, tmp_path):
