@@ -1,6 +1,8 @@
 """What `deepmaker COMMAND` does: settings and a function for each."""
 
+import collections
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -79,13 +81,15 @@ class Targets:
 class Check:
     """Checks the files of a run or a bundle, anywhere: sums, and what can be run again.
 
-    Needs neither JAX nor the data. TFLite files are run where LiteRT is installed,
-    ONNX files where ONNX Runtime is. Of the other portable files, and of those in
-    targets' folders, the sums alone are checked; `deepmaker deploy` runs what it makes.
+    Needs neither JAX nor the data. TFLite and ONNX files, and what `deepmaker deploy`
+    made and ran, are run where that can be done; of other files the sums alone are checked.
     """
 
     path: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN|BUNDLE")]]
     """Run folder, or a bundle in its models/."""
+
+    sums_only: bool = False
+    """Run nothing: a bundle's files for devices are programs, which whoever made them wrote."""
 
 
 def show(settings: Show) -> None:
@@ -157,13 +161,15 @@ def check(settings: Check) -> None:
 
     path = pathlib.Path(settings.path)
     bundles = checking.find_bundles(path)
-    for line in checking.missing_runtimes(bundles):
-        print(line)
     counts = dict.fromkeys(("agrees", "whole", *checking.BAD), 0)
-    for findings in (checking.check_run(path), *map(checking.check_bundle, bundles)):
-        for finding in findings:
-            counts[finding.verdict] += 1
-            say(f"{finding.verdict:9} {finding.path} {finding.text}".rstrip())
+    not_run: collections.Counter[str] = collections.Counter()
+    found = (checking.check_bundle(b, sums_only=settings.sums_only) for b in bundles)
+    for finding in itertools.chain(checking.check_run(path), *found):
+        counts[finding.verdict] += 1
+        not_run.update(filter(None, [finding.not_run]))
+        say(f"{finding.verdict:9} {finding.path} {finding.text}".rstrip())
+    for reason, number in not_run.items():
+        print(f"{number} files were not run again; {reason}")
     bad = sum(counts[verdict] for verdict in checking.BAD)
     if bad:
         raise RuntimeError(f"{bad} of {sum(counts.values())} files are damaged or disagree")

@@ -89,20 +89,25 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
     return measure_each(member, artifacts, run)
 
 
-def _emulate(member: Member, artifact: Artifact) -> Entry:
+def _emulator() -> str:
+    return tool.find_program(EMULATOR) or EMULATOR
+
+
+def _run(member: Member, num_images: int = NUM_IMAGES, options: Sequence[str] = ()) -> np.ndarray:
+    """Returns the logits of the 64-bit program, the emulator started with these options."""
     tool.need(*_emulation())
-    emulator, module = tool.find_program(EMULATOR) or EMULATOR, member.bundle / artifact.path
+    command = [_emulator(), *options, "-L", LIBRARIES, aarch64.runner(), "--device=local-sync"]
+    return iree.run_module(command, member.bundle / AARCH64, member.images[:num_images])
 
-    def run(images: np.ndarray, options: Sequence[str] = ()) -> np.ndarray:
-        command = [emulator, *options, "-L", LIBRARIES, aarch64.runner(), "--device=local-sync"]
-        return iree.run_module(command, module, images)
 
-    logits = run(member.images[:NUM_IMAGES])
+def _emulate(member: Member, artifact: Artifact) -> Entry:
+    logits = _run(member)
     how = "of the file; run under qemu-user, whose clock says nothing of a processor's"
-    cost = {"flash_bytes": measured(module.stat().st_size, "bytes", how)}
+    num_bytes = (member.bundle / artifact.path).stat().st_size
+    cost = {"flash_bytes": measured(num_bytes, "bytes", how)}
     not_counted = {}
     try:
-        executed = instructions.count(emulator, lambda options: run(member.images[:1], options))
+        executed = instructions.count(_emulator(), lambda options: _run(member, 1, options))
         how = "counted by a plugin in qemu-user: the network's own, one image, float32"
         cost["instructions"] = measured(executed, "instructions", how)
     except MissingToolError as problem:
@@ -141,5 +146,6 @@ def _write(path: pathlib.Path, text: str) -> None:
 
 
 BACKEND = Backend(
-    "arm", "IREE for aarch64 and armv7-a, TFLite for a Raspberry Pi", probe, build, measure
-)
+    "arm", "IREE for aarch64 and armv7-a, TFLite for a Raspberry Pi", probe, build, measure,
+    runs={AARCH64: _run},
+)  # fmt: skip

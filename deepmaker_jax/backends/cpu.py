@@ -25,27 +25,30 @@ from deepmaker_jax.backends.engine import (
     ONNX_FILES,
     OPENVINO_FILE,
     Engine,
+    repeated,
     run_engine,
 )  # fmt: skip
 from deepmaker_jax.backends.timing import Timing, interleaved
-from deepmaker_jax.errors import MissingToolError, one_line
+from deepmaker_jax.errors import MissingToolError, UnsupportedError, one_line
 from deepmaker_jax.export.parity import FLOAT32, QUANTISED, Expected, compare
-from deepmaker_jax.files import write_json
+from deepmaker_jax.files import load_json, write_json
 
 ENGINES_FILE = "cpu/engines.json"  # what was timed; how long it took is in the manifest
 WEIGHTS = str(pathlib.PurePosixPath(OPENVINO_FILE).with_suffix(".bin"))
 BATCH = 64
 # Files for batches, and those of the same runtime for one image.
 BATCHED = {IREE_FILES[BATCH]: IREE_FILES[1], ONNX_FILES[BATCH]: ONNX_FILES[1]}
+BY_FILE = {engine.file: engine for engine in ENGINES}
+FILES = (*IREE_FILES.values(), ONNX_FILES[BATCH], OPENVINO_FILE)  # its own that are networks
 NUM_ROUNDS = 50
 # what is measured -> (images a call where a file takes them, timed calls)
 WORK = {"latency": (1, NUM_ROUNDS), "throughput": (BATCH, NUM_ROUNDS // 5)}
 
 
 def probe() -> list[Tool]:
-    """Returns the runtimes, and what writes the batches of 64."""
+    """Returns IREE's compiler, the runtimes, and what writes the batches of 64."""
     runtimes = dict.fromkeys(found for engine in ENGINES for found in engine.tools())
-    return [*runtimes, tool.package("jax"), *_onnx_writers()]
+    return [iree.compiler(), *runtimes, tool.package("jax"), *_onnx_writers()]
 
 
 def _onnx_writers() -> list[Tool]:
@@ -91,7 +94,6 @@ def build(member: Member) -> list[Artifact]:
 def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
     """Runs every runtime on the reference images, then times those that agree with JAX."""
     found = {engine: _logits(engine, member) for engine in ENGINES}
-    by_file = {engine.file: engine for engine in ENGINES}
 
     def run(artifact: Artifact) -> Entry:
         if artifact.path == ENGINES_FILE:
@@ -99,11 +101,8 @@ def measure(member: Member, artifacts: Sequence[Artifact]) -> dict[str, Entry]:
         if artifact.path == WEIGHTS:
             return entry(member, artifact)
         if artifact.path in BATCHED:
-            engine = by_file[BATCHED[artifact.path]]
-            tool.need(*engine.tools())
-            logits = engine.open(member.bundle, BATCH, 1)(engine.pixels(_batch(member)))
-            return _entry(member, artifact, logits[: len(member.images)])
-        outcome = found[by_file[artifact.path]]
+            return _entry(member, artifact, _run(artifact.path, member))
+        outcome = found[BY_FILE[artifact.path]]
         if isinstance(outcome, Exception):
             raise outcome
         return _entry(member, artifact, outcome)
@@ -115,9 +114,15 @@ def _entry(member: Member, artifact: Artifact, logits: np.ndarray) -> Entry:
     return entry(member, artifact, logits=logits, rule=FLOAT32)
 
 
-def _batch(member: Member) -> np.ndarray:
-    """Returns uint8[BATCH, h, w, c], the reference images from the first on."""
-    return np.resize(member.images, (BATCH, *member.images.shape[1:]))
+def _run(path: str, member: Member) -> np.ndarray:
+    """Returns the logits of one of this backend's files, where its runtime is here."""
+    engine = BY_FILE[BATCHED.get(path, path)]
+    tool.need(*engine.tools())
+    if path in IREE_FILES.values() and (member.bundle / ENGINES_FILE).is_file():
+        made_on = load_json(member.bundle / ENGINES_FILE)["processor"]
+        if made_on != machine.processor():
+            raise UnsupportedError(f"compiled for {made_on}, not for {machine.processor()}")
+    return run_engine(engine, member, batch=BATCH if path in BATCHED else 1)
 
 
 def _logits(engine: Engine, member: Member) -> np.ndarray | Exception:
@@ -165,7 +170,7 @@ def _agreeing(
 def _time(member: Member, artifact: Artifact, found: dict[Engine, np.ndarray | Exception]) -> Entry:
     """Times what agrees with JAX, writes what that is, and names the fastest."""
     engines, left_out = _agreeing(member, found)
-    batch = _batch(member)
+    batch = repeated(member.images, BATCH)
     cost: Entry = {}
     for words, threads in _threads().items():
         figures, sizes = {}, {}
@@ -236,5 +241,5 @@ def _costs(figures: dict[str, dict[str, Timing]], sizes: dict[str, int], words: 
 
 BACKEND = Backend(
     "cpu", "IREE, ONNX Runtime, OpenVINO and TFLite, timed in turn", probe, build, measure,
-    timed=True,
+    timed=True, runs={path: functools.partial(_run, path) for path in FILES},
 )  # fmt: skip

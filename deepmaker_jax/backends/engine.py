@@ -22,7 +22,7 @@ class Engine(NamedTuple):
 
     Attributes:
       name: in the manifest.
-      tools: that it needs.
+      tools: that it needs to run.
       file: what it reads at batch 1, relative to the bundle.
       open: from (bundle, batch, threads or None for all) to a `Call`.
       batch: the largest that it takes.
@@ -108,7 +108,7 @@ def _packages(*names: str, install: str = tool.EXTRA) -> Callable[[], tuple[Tool
 
 
 ENGINES = (
-    Engine("iree", _packages("iree-base-compiler", "iree-base-runtime"), IREE_FILES[1], _open_iree),
+    Engine("iree", _packages("iree-base-runtime"), IREE_FILES[1], _open_iree),
     Engine(
         "onnxruntime", _packages("onnxruntime", install=tool.EXPORT), ONNX_FILES[1], _open_onnx,
     ),
@@ -123,11 +123,25 @@ ENGINES = (
 )  # fmt: skip
 
 
-def run_engine(engine: Engine, member: Member) -> np.ndarray:
-    """Returns what an engine gives for a member's reference images, Float32[n, classes]."""
+def repeated(images: np.ndarray, batch: int) -> np.ndarray:
+    """Returns uint8[batch, h, w, c]: images from the first on, and again where they are fewer."""
+    return np.resize(images, (batch, *images.shape[1:]))
+
+
+def run_engine(engine: Engine, member: Member, *, batch: int = 1) -> np.ndarray:
+    """Returns what an engine gives for a member's reference images, Float32[n, classes].
+
+    Args:
+      engine: to run.
+      member: whose file.
+      batch: images a call; above 1, only as many images as one call takes.
+    """
     from deepmaker_jax.export import litert
 
-    call = engine.open(member.bundle, 1, 1)
+    call = engine.open(member.bundle, batch, 1)
+    if batch > 1:
+        logits = call(engine.pixels(repeated(member.images, batch)))
+        return logits[: len(member.images)]
     found = np.concatenate([call(image[None]) for image in engine.pixels(member.images)])
     if engine.exact:
         return found

@@ -56,7 +56,11 @@ def supports(arch: ArchSpec) -> list[str]:
 
 def probe() -> list[Tool]:
     """Returns what writes the project, and the C++ compiler of the simulation."""
-    return [*_writers(), tool.program("g++", install="apt-get install g++")]
+    return [*_writers(), _compiler()]
+
+
+def _compiler() -> Tool:
+    return tool.program("g++", install="apt-get install g++")
 
 
 def _writers() -> list[Tool]:
@@ -181,6 +185,7 @@ def _configuration(network: tuple[Layer, ...], design: Design) -> dict[str, Any]
 
 def _simulate(member: Member) -> np.ndarray:
     """Returns the logits, Float32[n, classes], of the project compiled with g++."""
+    tool.need(_compiler())
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(shutil.copytree(member.bundle / PROJECT, pathlib.Path(place) / "hls"))
         tool.run(["bash", "build_lib.sh"], folder=folder, timeout_seconds=SIMULATION_SECONDS)
@@ -212,5 +217,6 @@ def _cost(member: Member) -> tuple[Entry, str]:
 
 
 BACKEND = Backend(
-    "fpga", "hls4ml for Vitis, simulated in C", probe, build, measure, supports=supports
-)
+    "fpga", "hls4ml for Vitis, simulated in C", probe, build, measure, supports=supports,
+    runs={TOP: _simulate},
+)  # fmt: skip

@@ -1,6 +1,5 @@
 """Checking bundles anywhere: sums, and what can be run again, without JAX or the data."""
 
-import importlib.util
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from deepmaker_jax import ledger
-from deepmaker_jax.errors import InputError, one_line
+from deepmaker_jax.errors import InputError, MissingToolError, UnsupportedError, one_line
 from deepmaker_jax.export.manifest import (
     MANIFEST,
     REFERENCE,
@@ -35,25 +34,19 @@ class Runtime(NamedTuple):
     """What runs files of one kind.
 
     Attributes:
-      name: in words.
-      module: to import.
-      package: to install.
-      run: from the file and uint8[n, h, w, c] to Float32[n, classes].
+      where: in words.
+      run: from the file and uint8[n, h, w, c] to Float32[k, classes] of the first
+        k; a MissingToolError or an UnsupportedError says why it cannot be run here.
     """
 
-    name: str
-    module: str
-    package: str
+    where: str
     run: Callable[[pathlib.Path, np.ndarray], np.ndarray]
 
-    @property
-    def is_here(self) -> bool:
-        return importlib.util.find_spec(self.module) is not None
 
-
+# Of the portable files; those in a device's folder are its backend's to run.
 RUNTIMES = {
-    ".tflite": Runtime("LiteRT", "ai_edge_litert", "ai-edge-litert", run_tflite),
-    ".onnx": Runtime("ONNX Runtime", "onnxruntime", "onnxruntime", run_onnx),
+    ".tflite": Runtime("in LiteRT", run_tflite),
+    ".onnx": Runtime("in ONNX Runtime", run_onnx),
 }
 
 
@@ -65,11 +58,13 @@ class Finding(NamedTuple):
       verdict: "agrees" (whole, run again, same as before), "whole" (its sum is
         right, and it is not run here), or what is wrong.
       text: more of it; "" for nothing.
+      not_run: what is missing to run a file that ran when it was made; "" for nothing.
     """
 
     path: pathlib.Path
     verdict: Literal["agrees", "whole", "damaged", "disagrees"]
     text: str = ""
+    not_run: str = ""
 
 
 def find_bundles(path: pathlib.Path) -> list[pathlib.Path]:
@@ -102,16 +97,6 @@ def _listed(front: pathlib.Path) -> list[str]:
         return []
 
 
-def missing_runtimes(bundles: list[pathlib.Path]) -> list[str]:
-    """Returns a line for each runtime that files of the bundles need and that is not here."""
-    return [
-        f"{runtime.name} is not installed, so *{ending} files are not run again: pip install "
-        f"{runtime.package}"
-        for ending, runtime in RUNTIMES.items()
-        if not runtime.is_here and any(any(bundle.glob(f"*{ending}")) for bundle in bundles)
-    ]
-
-
 def check_run(path: pathlib.Path) -> Iterator[Finding]:
     """Yields what is wrong with a run folder's own files; nothing for a bundle."""
     if (path / MANIFEST).exists():
@@ -136,11 +121,16 @@ def _read_front(path: pathlib.Path) -> None:
             raise InputError(f"{path} names {bundle!r}, which is no bundle of the run")
 
 
-def check_bundle(bundle: pathlib.Path) -> Iterator[Finding]:
+def check_bundle(bundle: pathlib.Path, *, sums_only: bool = False) -> Iterator[Finding]:
     """Yields what a check finds for each file of a bundle.
 
-    Every file must have its sum. TFLite and ONNX files are run on the reference
-    images where their runtime is installed, and compared with JAX's logits.
+    Every file must have its sum. TFLite and ONNX files, and what was run of the
+    devices' folders, are run on the reference images where that can be done, and
+    compared with JAX's logits.
+
+    Args:
+      bundle: its folder.
+      sums_only: run nothing.
     """
     try:
         manifest = read_manifest(bundle)
@@ -161,12 +151,24 @@ def check_bundle(bundle: pathlib.Path) -> Iterator[Finding]:
         except InputError as error:
             yield Finding(bundle / name, "damaged", str(error))
             continue
-        # What lies deeper is a device's own: `deploy` runs it.
-        runtime = RUNTIMES.get(pathlib.PurePosixPath(name).suffix) if "/" not in name else None
-        if runtime is None or not runtime.is_here or expected is None or entry["status"] != "ok":
+        runtime = None if sums_only or expected is None else _runtime(bundle, name, entry)
+        if runtime is None or expected is None:
             yield Finding(bundle / name, "whole")
         else:
             yield _run_again(bundle / name, entry, runtime, expected)
+
+
+def _runtime(bundle: pathlib.Path, name: str, entry: Manifest) -> Runtime | None:
+    """Returns what runs a whole file; None if it is not a network, or ran nowhere yet."""
+    if entry["status"] != "ok":
+        return None
+    if "/" not in name:
+        return RUNTIMES.get(pathlib.PurePosixPath(name).suffix)
+    from deepmaker_jax.backends import again  # its modules look for tools when they are loaded
+
+    if not entry.get("parity") or not again.runs(name):
+        return None
+    return Runtime(f"on {name.partition('/')[0]}", lambda path, images: again.run(bundle, name))
 
 
 def _reference(bundle: pathlib.Path, manifest: Manifest) -> Expected:
@@ -207,29 +209,34 @@ def _reference(bundle: pathlib.Path, manifest: Manifest) -> Expected:
 def _run_again(
     path: pathlib.Path, entry: Manifest, runtime: Runtime, expected: Expected
 ) -> Finding:
-    try:
-        logits = runtime.run(path, expected.images)
-        if logits.shape != expected.logits.shape:
-            raise InputError(
-                f"logits {list(logits.shape)} must be {list(expected.logits.shape)}, as JAX's"
-            )
-    except Exception as error:  # noqa: BLE001 - whatever a runtime raises is this file's alone
-        return Finding(path, "disagrees", f"{runtime.name} cannot run it: {one_line(error)}")
     # The contract promises a rule and a range to nobody: other writers' manifests have neither.
     parity = entry.get("parity")
     then: dict[str, Any] = parity if isinstance(parity, dict) else {}
+    # A device may have run fewer images.
+    num_images = int(_number(then.get("images")) or len(expected.images))
+    part = Expected(*(array[:num_images] for array in expected))
+    try:
+        logits = runtime.run(path, expected.images)
+        if logits.shape != part.logits.shape:
+            raise InputError(
+                f"logits {list(logits.shape)} must be {list(part.logits.shape)}, as JAX's"
+            )
+    except (MissingToolError, UnsupportedError) as problem:
+        return Finding(path, "whole", not_run=f"{runtime.where}: {problem}")
+    except Exception as error:  # noqa: BLE001 - whatever a runtime raises is this file's alone
+        return Finding(path, "disagrees", f"it cannot be run {runtime.where}: {one_line(error)}")
     scale = _number(then.get("logit_range")) or float(np.ptp(expected.logits))
     rule = _rule(then.get("rule")) or RULES.get(path.name, QUANTISED)
     exact = rule.max_error is not None
-    now, _, broken = compare(logits, expected, rule if exact else QUANTISED, logit_range=scale)
+    now, _, broken = compare(logits, part, rule if exact else QUANTISED, logit_range=scale)
     error, before = now["max_abs_error"], _number(then.get("max_abs_error"))
     if broken is None and not exact and before is not None and error > before + SLACK * scale:
         broken = f"logits differ from JAX's by {error:.3g}, at export by {before:.3g}"
     if broken is not None:
-        return Finding(path, "disagrees", f"in {runtime.name} {broken}")
+        return Finding(path, "disagrees", f"{runtime.where} {broken}")
     share = f"{now['top1_agreement']:.0%} of {now['images']} images with JAX's class"
     off = f"logits at most {error / scale:.1e} of their range from JAX's" if scale else "logits"
-    return Finding(path, "agrees", f"in {runtime.name}: {off}, {share}")
+    return Finding(path, "agrees", f"{runtime.where}: {off}, {share}")
 
 
 def _number(value: Any) -> float | None:

@@ -28,6 +28,7 @@ from deepmaker_jax.backends.firmware import REGISTER
 from deepmaker_jax.backends.worker import read_member
 from deepmaker_jax.cost import cost as cost_of
 from deepmaker_jax.deploy import deploy
+from deepmaker_jax.export.check import check_bundle
 from deepmaker_jax.export.manifest import ENTRY_KEYS, own_entries, write_manifest
 from deepmaker_jax.export.operators import ACTIVATIONS, allowed_operators
 from deepmaker_jax.export.parity import EXACT, FLOAT32
@@ -99,6 +100,16 @@ def test_what_runs_agrees_with_jax(deployed):
             continue
         assert parity["images"] >= PARITY[path]
         assert parity["top1_agreement"] >= AGREEMENT.get(name, 1.0), path
+
+
+def test_check_runs_again_what_ran_and_nothing_else(deployed):
+    bundle, name, _, _ = deployed
+    ran = {path for path, images in PARITY.items() if images and path.split("/")[0] == name}
+    found = {f.path.relative_to(bundle).as_posix(): f for f in check_bundle(bundle)}
+    own = {path: f for path, f in found.items() if path.startswith(f"{name}/")}
+    assert {path for path, f in own.items() if f.verdict == "agrees"} == ran, own
+    assert {f.verdict for f in found.values()} == {"agrees", "whole"}
+    assert not any(f.not_run for f in found.values())
 
 
 def test_costs_are_stated_with_their_unit(deployed):
@@ -331,10 +342,11 @@ def test_without_its_tools_everything_is_unsupported_and_says_what_to_install(
 def test_without_a_compiler_an_emulated_arm_runs_and_only_its_instructions_are_not_counted(
     deployed, monkeypatch
 ):
-    find = tool.find_program
+    find, member = tool.find_program, read_member(deployed[0])
     monkeypatch.setattr(tool, "find_program", lambda name: None if name == "g++" else find(name))
+    monkeypatch.setattr(arm, "_run", lambda member: member.logits[: arm.NUM_IMAGES])  # it has run
     artifact = backend.Artifact(arm.AARCH64, "iree")
-    (entry,) = arm.measure(read_member(deployed[0]), [artifact]).values()
+    (entry,) = arm.measure(member, [artifact]).values()
     assert (entry["status"], entry["parity"]["images"]) == ("ok", arm.NUM_IMAGES)
     assert entry["not_counted"] == "g++ is not installed: apt-get install g++"
     assert "instructions" not in entry["cost"]

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from deepmaker_jax import cli
+from deepmaker_jax.errors import MissingToolError
 from deepmaker_jax.export import check as checking
 from deepmaker_jax.export import export_bundle
-from deepmaker_jax.export.manifest import write_manifest
+from deepmaker_jax.export.manifest import made_entry, write_manifest
 from deepmaker_jax.files import sha256, write_document
 from tests.export.networks import CASES, random_images, random_variables
 
@@ -26,6 +27,7 @@ class Block:
         if name.partition(".")[0] in ("jax", "jaxlib", "flax", "evosax", "optax", "tensorflow"):
             raise ModuleNotFoundError(f"{name} is blocked")
 sys.meta_path.insert(0, Block())
+import deepmaker_jax.backends.again  # what runs devices' files, in a process of its own
 from deepmaker_jax.cli import main
 sys.exit(main(["check", *sys.argv[1:]]))
 """
@@ -194,14 +196,69 @@ def test_a_file_that_cannot_be_run_disagrees(run, capsys):
 
 
 def test_what_is_not_installed_is_said_in_a_line_and_sums_still_count(run, capsys, monkeypatch):
-    gone = checking.RUNTIMES[".onnx"]._replace(module="no_such_module")
-    monkeypatch.setitem(checking.RUNTIMES, ".onnx", gone)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     assert cli.main(["check", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == (
-        "ONNX Runtime is not installed, so *.onnx files are not run again: pip install onnxruntime"
+    assert lines[-2].startswith(
+        "4 files were not run again; in LiteRT: running a TFLite file needs"
     )
-    assert lines[-1] == f"all 11 files are whole; {RUN_AGAIN - 1} were run and agree"
+    assert lines[-2].endswith("pip install 'deepmaker-jax[export]'")
+    assert lines[-1] == f"all 11 files are whole; {RUN_AGAIN - 4} were run and agree"
+
+
+def test_sums_only_runs_nothing(run, capsys, monkeypatch):
+    for name, runtime in checking.RUNTIMES.items():
+        monkeypatch.setitem(checking.RUNTIMES, name, runtime._replace(run=None))
+    assert cli.main(["check", str(run), "--sums-only"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "all 11 files are whole; 0 were run and agree"
+    )
+
+
+def deployed(bundle, path):
+    """Lists a file of a device's folder as one that ran there on 20 images."""
+    file = bundle / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"a module")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    parity = manifest["files"]["model_f32.tflite"]["parity"] | {"images": 20}
+    manifest["files"][path] = made_entry(file, tool="tests") | {"parity": parity}
+    write_manifest(bundle, manifest)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "text"),
+    [
+        (lambda logits: logits[:20], "agrees", "on gpu: logits at most 0.0e+00 of their range"),
+        (lambda logits: logits[:20] + 1, "disagrees", "on gpu logits differ from JAX's by 1"),
+        (lambda logits: logits[:19], "disagrees", "logits [19, 10] must be [20, 10]"),
+        (lambda logits: MissingToolError("no driver: get one"), "whole", ""),
+        (lambda logits: RuntimeError("python ended with -4"), "disagrees", "python ended with -4"),
+    ],
+)
+def test_a_devices_file_is_run_again_as_its_backend_runs_it(
+    run, capsys, monkeypatch, answer, verdict, text
+):
+    bundle, path = run / "models" / ID, "gpu/model_vulkan.vmfb"
+    deployed(bundle, path)
+    deployed(bundle, "gpu/notes.txt")
+
+    def again(where, name):
+        assert (where, name) == (bundle, path)
+        found = answer(np.load(bundle / "reference.npz")["logits"])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr("deepmaker_jax.backends.again.run", again)
+    assert cli.main(["check", str(bundle)]) == (verdict == "disagrees")
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if path in line)
+    assert line.split()[0] == verdict
+    assert text in line
+    assert any(line.startswith("whole") and "notes.txt" in line for line in lines)
+    missing = "1 files were not run again; on gpu: no driver: get one"
+    assert (missing in lines) == (verdict == "whole")
 
 
 @pytest.mark.parametrize(

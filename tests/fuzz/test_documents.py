@@ -296,9 +296,7 @@ def test_what_runs_a_file_may_say_anything(run, capsys, monkeypatch):
     door = Door("runtimes", capsys)
     answers = [np.zeros((5, 9)), np.zeros((4, 10)), np.full((5, 10), np.nan), np.zeros(5)]
     for case, answer in enumerate(answers):
-        runtime = checking.Runtime(
-            "LiteRT", "numpy", "numpy", lambda path, images, a=answer: a.astype(np.float32)
-        )
+        runtime = checking.Runtime("in LiteRT", lambda path, images, a=answer: a.astype(np.float32))
         monkeypatch.setitem(checking.RUNTIMES, ".tflite", runtime)
         assert door.give(case, case, lambda: main(["check", str(run)]), codes=(1,)) == 1
 
