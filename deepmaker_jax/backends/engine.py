@@ -53,7 +53,8 @@ def _open_iree(bundle: pathlib.Path, batch: int, threads: int | None) -> Call:
     module = runtime.VmModule.mmap(context.instance, str(path))
     context.add_vm_module(module)
     main: Any = context.modules[module.name].main
-    return lambda pixels: main(pixels).to_host()
+    # A copy: the module's own memory is used for something else once the module is gone.
+    return lambda pixels: np.array(main(pixels).to_host())
 
 
 def _open_onnx(bundle: pathlib.Path, batch: int, threads: int | None) -> Call:

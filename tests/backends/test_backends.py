@@ -16,6 +16,7 @@ from deepmaker_jax.backends import (
     BACKENDS,
     arm,
     backend,
+    cpu,
     fixed,
     fpga,
     gpu,
@@ -210,6 +211,9 @@ def check_cpu(bundle, entries):
         assert cost[f"fastest_latency_{words}"] == min(latencies) > 0
         assert all(cost[f"{name}_throughput_{words}"] > 0 for name in names)
     assert len(cost) == (2 * len(names) + 1) * len(threads)
+    # IREE's own memory is free for others once the module is gone.
+    call = cpu.BY_FILE["cpu/model_host.vmfb"].open(bundle, 1, 1)
+    assert call(np.zeros((1, *ARCH.input_shape), np.float32)).flags.owndata
 
 
 def check_gpu(bundle, entries):
