@@ -147,7 +147,8 @@ def check_bundle(bundle: pathlib.Path, *, sums_only: bool = False) -> Iterator[F
         if name == REFERENCE:
             continue
         try:
-            check_sum(bundle / name, entry)
+            remedy = "deploy it again" if "/" in name else "export it again"
+            check_sum(bundle / name, entry, remedy=remedy)
         except InputError as error:
             yield Finding(bundle / name, "damaged", str(error))
             continue

@@ -177,16 +177,16 @@ def standing(manifest: Manifest, target: str) -> Standing:
     return Standing(status, reasons[0] if reasons else None, num_ok, len(entries), entries)
 
 
-def check_sum(path: pathlib.Path, entry: Manifest) -> None:
-    """Raises InputError unless the file is the one that its entry was written for."""
+def check_sum(path: pathlib.Path, entry: Manifest, *, remedy: str = "export it again") -> None:
+    """Raises InputError, with the remedy, unless the file is the one that its entry is about."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise OSError(errno.EINVAL, "it is no plain file")
         same = path.stat().st_size == entry.get("bytes") and sha256(path) == entry.get("sha256")
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): export it again") from None
+        raise InputError(f"{path} cannot be read ({error.strerror}): {remedy}") from None
     if not same:
-        raise InputError(f"{path} does not match its sum in {MANIFEST}: export it again")
+        raise InputError(f"{path} does not match its sum in {MANIFEST}: {remedy}")
 
 
 def read_bundle(path: pathlib.Path) -> Manifest:

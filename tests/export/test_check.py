@@ -117,6 +117,15 @@ def test_damage_is_found(run, capsys, name, damage, text):
     assert said.err.count("\n") == 1
 
 
+def test_a_damaged_file_of_a_device_is_to_be_deployed_again(run, capsys):
+    bundle, path = run / "models" / ID, "gpu/model_vulkan.vmfb"
+    deployed(bundle, path)
+    (bundle / path).write_bytes(b"")
+    assert cli.main(["check", str(bundle), "--sums-only"]) == 1
+    said = capsys.readouterr().out
+    assert f"{bundle / path} does not match its sum in manifest.json: deploy it again" in said
+
+
 def test_a_manifest_that_lists_no_reference_is_damaged(run, capsys):
     bundle = run / "models" / ID
     manifest = json.loads((bundle / "manifest.json").read_text())
