@@ -90,9 +90,10 @@ class SearchConfig:
 
     objectives: tuple[str, ...] = ("error", "flash_bytes")
     """What is minimised: error first, then one or more of params, macs, peak_activation_bytes,
-    arena_bytes, ethos_u_sram_bytes, flash_bytes, latency_ms. latency_ms is the int8 TFLite file's
-    on this machine, one thread, measured once for each candidate while none trains: keep other
-    work away; such a run is not byte for byte repeatable."""
+    arena_bytes, ethos_u_sram_bytes, flash_bytes, robust_error, latency_ms. robust_error is 1 -
+    accuracy on corrupted validation images. latency_ms is the int8 TFLite file's on this machine,
+    one thread, measured once for each candidate while none trains: keep other work away; such a run
+    is not byte for byte repeatable."""
 
     crossover: Literal["uniform", "two_point"] = "uniform"
     """How two parents' genes are mixed."""
@@ -200,6 +201,11 @@ class FinalConfig:
     epochs: int = 10
     """Epochs of the final training, from scratch on all training images; 1 to 100000."""
 
+    seeds: int = 1
+    """Seeds that each member is trained with, for the spread of its accuracy: the run's, whose
+    weights are exported, and those that follow it; 1 to 1000. More of them on a finished run train
+    the further ones."""
+
     export: bool = True
     """Write TFLite files, run them on the test set and compare them with JAX."""
 
@@ -288,7 +294,7 @@ FREE_FIELDS = (
 # Far above what anybody has time for, and far below what arithmetic or memory would fail at.
 MOST = 2**31 - 1
 MOST_CANDIDATES, MOST_GENERATIONS, MOST_EPOCHS, MOST_WORKERS = 65_536, 1_000_000, 100_000, 1_024
-MOST_COST = 2**53
+MOST_COST, MOST_SEEDS = 2**53, 1_000
 COSTS = (
     "params", "macs", "peak_activation_bytes", "arena_bytes", "ethos_u_sram_bytes", "flash_bytes",
 )  # fmt: skip
@@ -366,6 +372,7 @@ def check(config: Config) -> None:
     _check_train(config.train)
     _whole("final.members", config.final.members, 1, most=MOST_CANDIDATES)
     _whole("final.epochs", config.final.epochs, 1, most=MOST_EPOCHS)
+    _whole("final.seeds", config.final.seeds, 1, most=MOST_SEEDS)
     _whole("final.calibration-images", config.final.calibration_images, 1)
 
 

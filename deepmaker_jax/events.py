@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from deepmaker_jax.ledger import unit_name
+
 
 class Started(NamedTuple):
     """The run begins or resumes.
@@ -54,6 +56,11 @@ class Measured(NamedTuple):
     num_done: int
     num_total: int
 
+    @property
+    def name(self) -> str:
+        """What the training was called in its epochs."""
+        return unit_name(self.record["id"], self.record["fidelity"].get("seed"))
+
 
 class GenerationDone(NamedTuple):
     """A generation is complete.
@@ -85,14 +92,24 @@ class ProgramChanged(NamedTuple):
 
 
 class FinalStarted(NamedTuple):
-    """The front is fixed; `ids` are retrained from scratch on all training data."""
+    """The front is fixed; `ids` are retrained from scratch on all training data, with each seed."""
 
     ids: list[str]
     num_epochs: int
+    num_seeds: int = 1
 
 
 class Exported(NamedTuple):
     """A member's bundle was written, run and compared."""
+
+    id: str
+    num_done: int
+    num_total: int
+    seconds: float
+
+
+class Tested(NamedTuple):
+    """A member was measured on clean and corrupted test images, with each of its seeds."""
 
     id: str
     num_done: int
@@ -117,5 +134,6 @@ Event = (
     | ProgramChanged
     | FinalStarted
     | Exported
+    | Tested
     | Finished
 )

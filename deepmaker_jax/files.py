@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol, runtime_checkable
 
+import numpy as np
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -252,6 +254,19 @@ class InMemory:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes strict, indented JSON atomically."""
     write_bytes(path, (dump_json(value, indent=1) + "\n").encode())
+
+
+def save_arrays(folder: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Writes arrays for other processes, each as NAME.npy."""
+    for name, value in arrays.items():
+        with replacing(folder / f"{name}.npy") as path, open(path, "wb") as file:
+            np.save(file, value)
+
+
+def load_arrays(folder: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns what `save_arrays` wrote, by memory map."""
+    paths = pathlib.Path(folder).glob("*.npy")
+    return {path.stem: np.load(path, mmap_mode="r") for path in paths}
 
 
 def sha256(path: pathlib.Path) -> str:

@@ -1,5 +1,6 @@
 """After the search: full training of the front, one reading of the test set, export."""
 
+import itertools
 import pathlib
 import shutil
 import time
@@ -19,10 +20,11 @@ from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.execute.pool import pooled
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.export.worker import do_export
-from deepmaker_jax.files import replacing
-from deepmaker_jax.ledger import Record
+from deepmaker_jax.files import save_arrays
+from deepmaker_jax.ledger import Record, unit_name
 from deepmaker_jax.objective import scaled
-from deepmaker_jax.run_folder import MODELS, check_there
+from deepmaker_jax.robustness import further_seeds
+from deepmaker_jax.run_folder import check_there, weights_path
 from deepmaker_jax.search import Search, checkpoints, ledger_record
 from deepmaker_jax.tally import objective_values
 
@@ -48,15 +50,10 @@ def choose_members(s: Search, records: list[Record]) -> list[Record]:
     return [records[i] for i in sorted(chosen)]
 
 
-def weights_path(out: pathlib.Path, id: str) -> pathlib.Path:
-    """Returns where a member's trained weights are: they are the first file of its bundle."""
-    return out / MODELS / id / "weights.safetensors"
-
-
-def has_weights(out: pathlib.Path, id: str) -> bool:
-    """Whether a member's weights are there and whole; damaged ones are trained again."""
+def has_weights(path: pathlib.Path) -> bool:
+    """Whether trained weights are there and whole; damaged ones are trained again."""
     try:
-        load_weights(weights_path(out, id))
+        load_weights(path)
     except InputError:
         return False
     return True
@@ -65,26 +62,34 @@ def has_weights(out: pathlib.Path, id: str) -> bool:
 def train_members(
     s: Search, members: list[Record], out: pathlib.Path, num_images: int
 ) -> Generator[Event, None, dict[str, Record]]:
-    """Trains members from scratch on all training images; returns their final records by id.
+    """Trains members from scratch on all training images, each with every seed.
 
-    A member whose measurement and weights are there is not trained again; one
+    A training whose measurement and weights are there is not done again; one
     that was interrupted goes on from its last epoch.
+
+    Returns:
+      The final records by `unit_name`: by id alone those of the run's own seed.
     """
     num_epochs = s.config.final.epochs
     fidelity = s.fidelity | {"name": "final", "epochs": num_epochs, "images": num_images}
-    yield FinalStarted([record["id"] for record in members], num_epochs)
-    by_id = {record["id"]: record for record in members}
+    further = further_seeds(s.config)
+    yield FinalStarted([record["id"] for record in members], num_epochs, 1 + len(further))
+    wanted: dict[str, tuple[Record, Record]] = {}  # (search's record, fidelity) by name
     waiting: list[Unit] = []
     done: dict[str, Record] = {}
-    for id, record in by_id.items():
-        known = s.ledger.find(id, fidelity)
-        if known and (known["status"] == "diverged" or has_weights(out, id)):
-            done[id] = known
+    for seed, record in itertools.product((None, *further), members):
+        id, name = record["id"], unit_name(record["id"], seed)
+        wanted[name] = record, fidelity if seed is None else fidelity | {"seed": seed}
+        known, weights = s.ledger.find(id, wanted[name][1]), weights_path(out, id, seed)
+        if known and (known["status"] == "diverged" or has_weights(weights)):
+            done[name] = known
             continue
         arch = arch_module.from_json(record["arch"])
-        checkpoint = checkpoints(out) / "final" / f"{id}.msgpack"
-        weights = weights_path(out, id)
-        waiting.append(Unit(id, arch, "final", num_epochs, checkpoint, weights=weights))
+        waiting.append(
+            Unit(
+                name, arch, "final", num_epochs, _checkpoint(out, name), weights=weights, seed=seed
+            )
+        )
     # The longest first, so that no worker is left alone with it at the end.
     for unit in sorted(waiting, key=lambda unit: -cost(unit.arch).macs):
         s.executor.submit(unit)
@@ -92,25 +97,29 @@ def train_members(
         if not isinstance(result, Outcome):
             yield result
             continue
-        record = by_id[result.id]
+        record, of = wanted[result.id]
         copied = ("generation", "genome", "arch", "parents", "costs")
         sizes = {n: v for n, v in record["objectives"].items() if n in record["costs"]}
         unmeasured = dict.fromkeys(record["objectives"].keys() - sizes.keys())
         final = ledger_record(
-            result.id,
-            fidelity=fidelity,
+            record["id"],
+            fidelity=of,
             objectives=sizes | unmeasured,
             outcome=result,
             **{name: record[name] for name in copied},
         )
         # Weights that were lost are trained again to the same bits: a good record stands.
-        known = s.ledger.find(result.id, fidelity)
+        known = s.ledger.find(record["id"], of)
         if known is None or known["status"] != "ok":
             known = s.ledger.append(final)
         done[result.id] = known
-        (checkpoints(out) / "final" / f"{result.id}.msgpack").unlink(missing_ok=True)
-        yield Measured("final", done[result.id], len(done), len(members))
-    return {record["id"]: done[record["id"]] for record in members}
+        _checkpoint(out, result.id).unlink(missing_ok=True)
+        yield Measured("final", known, len(done), len(wanted))
+    return done
+
+
+def _checkpoint(out: pathlib.Path, name: str) -> pathlib.Path:
+    return checkpoints(out) / "final" / f"{name}.msgpack"
 
 
 def calibration_rows(labels: np.ndarray, *, num: int, seed: int) -> np.ndarray:
@@ -132,15 +141,13 @@ def export_members(
     rows = calibration_rows(
         data.train_labels, num=config.final.calibration_images, seed=config.seed
     )
-    shared = {
-        "calibration_images": data.train_images[rows],
-        "test_images": data.test_images,
-        "test_labels": data.test_labels,
-    }
     folder = checkpoints(out) / "export"
-    for name, value in shared.items():
-        with replacing(folder / f"{name}.npy") as path, open(path, "wb") as file:
-            np.save(file, value)
+    save_arrays(
+        folder,
+        calibration_images=data.train_images[rows],
+        test_images=data.test_images,
+        test_labels=data.test_labels,
+    )
     began = time.perf_counter()
     manifests: dict[str, dict[str, Any]] = {}
     # The accelerator's memory is this process's, and parity is to be the same everywhere.
@@ -182,7 +189,11 @@ def export_members(
 
 
 def front_document(
-    s: Search, members: list[Record], finals: dict[str, Record], manifests: dict[str, Any]
+    s: Search,
+    members: list[Record],
+    finals: dict[str, Record],
+    manifests: dict[str, Any],
+    robustness: dict[str, Any],
 ) -> dict[str, Any]:
     """Returns front.json's object: nothing in it depends on time or place."""
     return {
@@ -191,7 +202,10 @@ def front_document(
             | ({"how": o.how} if o.timed else {})  # what a clock says needs its conditions
             for o in s.objectives
         ],
-        "members": [_member(record, finals, manifests) for record in members],
+        "members": [
+            _member(record, finals, manifests) | {"robustness": robustness.get(record["id"])}
+            for record in members
+        ],
     }
 
 

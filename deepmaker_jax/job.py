@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepmaker_jax import config as config_module
-from deepmaker_jax import final, latency, program, run_folder
+from deepmaker_jax import final, latency, program, robustness, run_folder
 from deepmaker_jax.asynchronous import search_asynchronously
 from deepmaker_jax.backends import BACKENDS
 from deepmaker_jax.config import Config
@@ -89,7 +89,7 @@ def run(
         config, data, space, objectives, targets if begun_with is None else begun_with
     )
     _check_extension(feasible, chosen, data)
-    task = make_task(config, data)
+    task = make_task(config, data, corrupted=any(o.corrupted for o in chosen))
     feasible.check(config.search.population)
     name = program.executor(config)
     if name == "ray":
@@ -139,7 +139,7 @@ def run(
         # First of all, as a cluster that does not answer should leave no folder behind.
         executor = _executor(name, config, task, out)
         stack.callback(executor.close)
-        run_folder.claim(out, needed_bytes=2 * data.train_images.nbytes + data.test_images.nbytes)
+        run_folder.claim(out, needed_bytes=2 * task.images.nbytes + data.test_images.nbytes)
         ledger = Ledger(out / NAME)  # from here on the folder is this process's
         stack.callback(ledger.close)
         run_folder.begin(out, document, config)
@@ -187,16 +187,20 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
         yield Note("no candidate could be trained: see the reasons in the ledger")
     finals = yield from final.train_members(s, members, out, len(data.train_labels))
     s.executor.close()  # its memory is the exporters' now
-    trained = [id for id, record in finals.items() if record["status"] == "ok"]
+    trained = [record["id"] for record in members if finals[record["id"]]["status"] == "ok"]
     workers = max(1, min(num_workers, program.num_cores()))
     manifests = yield from final.export_members(
         trained, out, data, config=s.config, num_workers=workers
     )
+    robust = yield from robustness.measure_members(
+        [id for id in trained if "reason" not in manifests[id]], out, data,
+        config=s.config, finals=finals, manifests=manifests, num_workers=workers,
+    )  # fmt: skip
     if lost := s.ledger.num_lost():
         reason = f"{lost} measurements were lost with their workers: run it again to make them"
         run_folder.not_reproducible(out, reason)
         yield Note(reason)
-    front = final.front_document(s, members, finals, manifests)
+    front = final.front_document(s, members, finals, manifests, robust)
     front = run_folder.write_front(out, front)
     shutil.rmtree(checkpoints(out), ignore_errors=True)  # the bundles hold all that it held
     yield Finished(str(out), front)
@@ -273,6 +277,8 @@ def _check_extension(feasible: Feasible, objectives: Sequence[Objective], data: 
     trial = {"val_accuracy": 0.5, "val_loss": 1.0, "train_loss": 1.0}
     if any(o.timed for o in objectives):
         trial[latency.NAME] = 1.0
+    if any(o.corrupted for o in objectives):
+        trial["robust_accuracy"] = 0.5
     measure(objectives, cost(arch)._asdict() | trial)
 
 

@@ -27,6 +27,11 @@ def key(record: Record) -> tuple[str, str]:
     return record["id"], dump_json(record["fidelity"])
 
 
+def unit_name(id: str, seed: int | None) -> str:
+    """Returns what a training is called: as its candidate, but for a seed that is not the run's."""
+    return id if seed is None else f"{id}-seed{seed}"
+
+
 def _parse(line: bytes, where: str) -> Record:
     try:
         record = parse_json(line.decode("utf-8", errors="replace"))

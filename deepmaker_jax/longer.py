@@ -16,7 +16,7 @@ from deepmaker_jax.execute import Inline, Outcome, Unit
 from deepmaker_jax.export.manifest import is_inside
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.files import load_json, write_document
-from deepmaker_jax.final import export_members, has_weights, weights_path
+from deepmaker_jax.final import export_members, has_weights
 from deepmaker_jax.job import need_exporters
 from deepmaker_jax.ledger import NAME, Ledger
 from deepmaker_jax.run_folder import (
@@ -27,6 +27,7 @@ from deepmaker_jax.run_folder import (
     holds,
     make_folders,
     read_config,
+    weights_path,
 )
 from deepmaker_jax.task import make_task
 from deepmaker_jax.terminal import say
@@ -103,7 +104,7 @@ def _train(
         start=weights_path(run, member),
     )
     try:
-        if not has_weights(out, member):
+        if not has_weights(weights):
             executor.submit(unit)
         for result in executor.results():
             if isinstance(result, Epoch):

@@ -1,12 +1,14 @@
 """The objectives that come with the project, by name."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from deepmaker_jax import latency
 from deepmaker_jax.config import COSTS, LimitConfig
+from deepmaker_jax.data.corruption import KINDS, SEVERITIES
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.types import Array, Objective
 
@@ -23,6 +25,11 @@ SIZES = {
 COST_HOW = "from the layer list"
 ERROR_HOW = "1 - accuracy on the validation split"
 LATENCY_MS = (2**-9, 2**9)  # ideal and reference
+ROBUST = "robust_error"
+ROBUST_HOW = (
+    "1 - accuracy on corrupted validation images: " + ", ".join(KINDS).replace("_", " ")
+    + ", severities " + ", ".join(map(str, SEVERITIES))
+)  # fmt: skip
 
 
 def built_in(name: str, limits: LimitConfig) -> Objective:
@@ -34,19 +41,27 @@ def built_in(name: str, limits: LimitConfig) -> Objective:
     if name == "error":
         measure = operator.itemgetter("val_error")
         return Objective("error", "share", "linear", 0.0, 1.0, measure, ERROR_HOW)
+    if name == ROBUST:
+        return Objective(
+            ROBUST, "share", "linear", 0.0, 1.0, _robust_error, ROBUST_HOW, corrupted=True
+        )
     if name == latency.NAME:
         measure = operator.itemgetter(name)
         return Objective(name, "ms", "log2", *LATENCY_MS, measure, latency.HOW, timed=True)
     if name not in SIZES:
         raise InputError(
             f"search.objectives (={name}) must be among error, {', '.join(COSTS)}, "
-            f"{latency.NAME}, or be passed to run(objectives=...)"
+            f"{latency.NAME}, {ROBUST}, or be passed to run(objectives=...)"
         )
     unit, ideal, reference = SIZES[name]
     limit = getattr(limits, name)
     if limit is not None:
         reference = max(limit, 2 * ideal)
     return Objective(name, unit, "log2", ideal, reference, operator.itemgetter(name), COST_HOW)
+
+
+def _robust_error(measured: Mapping[str, float]) -> float:
+    return 1 - measured["robust_accuracy"]
 
 
 def scaled(values: Array, objectives: tuple[Objective, ...], xp: Any = np) -> Array:

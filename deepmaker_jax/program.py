@@ -15,7 +15,7 @@ from deepmaker_jax.machine import num_cores, processor
 TRAINING_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # that a worker computes with
 PACKAGES = (
     "deepmaker-jax", *TRAINING_PACKAGES, "evosax", "moocore", "tensorflow", "ai-edge-litert",
-    "jax2onnx", "onnxruntime",
+    "jax2onnx", "onnxruntime", "pillow", "scipy",
 )  # fmt: skip
 
 

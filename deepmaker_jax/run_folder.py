@@ -12,16 +12,27 @@ from deepmaker_jax import config as config_module
 from deepmaker_jax.config import FREE_FIELDS, Config
 from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.files import checksum, load_json, remove_leftovers, write_document
+from deepmaker_jax.ledger import unit_name
 
 CONFIG = "config.json"
 FRONT = "front.json"
-CHECKPOINTS, MODELS = "checkpoints", "models"
+CHECKPOINTS, MODELS, ROBUSTNESS = "checkpoints", "models", "robustness"
 SPARE_BYTES = 64 << 20  # weights, bundles and the report of a small run
 
 
 def default_out(config: Config) -> str:
     """Returns the run folder's default name."""
     return f"runs/{config.experiment}-{config.preset}-seed{config.seed}"
+
+
+def weights_path(out: pathlib.Path, id: str, seed: int | None = None) -> pathlib.Path:
+    """Returns where a member's trained weights are: they are the first file of its bundle.
+
+    Those of a further seed are beside the figures of the member's robustness.
+    """
+    if seed is None:
+        return out / MODELS / id / "weights.safetensors"
+    return out / ROBUSTNESS / f"{unit_name(id, seed)}.safetensors"
 
 
 def check(out: pathlib.Path) -> None:
@@ -158,7 +169,8 @@ def _platform(document: dict[str, Any]) -> dict[str, Any]:
 def _compare(old: dict[str, Any], new: dict[str, Any], config: Config) -> None:
     """Raises InputError with the fields that differ and change results."""
     was, now = _settings(old), _settings(new)
-    names = sorted((was.keys() | now.keys()) - {"final.export"})
+    # More of what is made of the finished members, and of them alone.
+    names = sorted((was.keys() | now.keys()) - {"final.export", "final.seeds"})
     differ = [name for name in names if was.get(name) != now.get(name)]
     before, after = was.get("search.generations"), now.get("search.generations")
     if "search.generations" in differ and isinstance(before, int) and after and after > before:

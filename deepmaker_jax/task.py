@@ -9,7 +9,7 @@ import numpy as np
 from deepmaker_jax import program
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
-from deepmaker_jax.data import Dataset, split
+from deepmaker_jax.data import Dataset, corruption, split
 from deepmaker_jax.data.augment import default_augmentation
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.execute import Task
@@ -20,6 +20,8 @@ from deepmaker_jax.lanes import size_class
 from deepmaker_jax.spaces import Space
 from deepmaker_jax.train.memory import num_lanes
 
+# Corrupted validation images at least, for robust accuracy: as many as CIFAR-10 holds out at 10 %.
+CORRUPTED = 5_000
 TYPICAL = 15  # genomes drawn to see how large a typical candidate is
 
 
@@ -32,8 +34,14 @@ def resolve(config: Config, data: Dataset) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(train, crop=crop, flip=flip))
 
 
-def make_task(config: Config, data: Dataset) -> Task:
-    """Returns what the workers share; fitness sees the training set alone."""
+def make_task(config: Config, data: Dataset, *, corrupted: bool = False) -> Task:
+    """Returns what the workers share; fitness sees the training set alone.
+
+    Args:
+      config: the settings.
+      data: images and labels.
+      corrupted: corrupted validation images are measured on too.
+    """
     labels = data.train_labels
     share, seed = config.validation_share, config.seed
     rest, validation = split.train_validation(data, share=share, seed=seed)
@@ -53,8 +61,14 @@ def make_task(config: Config, data: Dataset) -> Task:
                 f"train.{name} (={getattr(config.train, name)}) must be below the images' side "
                 f"({side} pixels)"
             )
+    images, corrupted_rows = data.train_images, None
+    if corrupted:
+        made, of = corruption.dealt(images[validation], at_least=CORRUPTED, seed=seed)
+        corrupted_rows = len(images) + np.arange(len(made))
+        images = np.concatenate([images, made])
+        labels = np.concatenate([labels, labels[validation[of]]])
     return Task(
-        images=data.train_images,
+        images=images,
         labels=labels,
         search_rows=search_rows,
         validation_rows=validation,
@@ -63,6 +77,7 @@ def make_task(config: Config, data: Dataset) -> Task:
         seed=config.seed,
         limit_seconds=config.search.time_limit,
         rungs=rungs(config.search),
+        corrupted_rows=corrupted_rows,
     )
 
 
@@ -75,7 +90,7 @@ def choose_program(config: Config, feasible: Feasible, task: Task, executor: str
         executor,
         config.program,
         search_flops=an_epoch * len(task.search_rows) * config.search.epochs,
-        final_flops=an_epoch * len(task.labels) * config.final.epochs,
+        final_flops=an_epoch * task.num_train * config.final.epochs,
     )
 
 

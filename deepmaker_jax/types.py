@@ -32,6 +32,7 @@ class Objective(NamedTuple):
       how: how it is measured, for people.
       timed: `measure` reads `latency_ms`, which is measured on this machine
         before a candidate is trained.
+      corrupted: `measure` reads `robust_accuracy`, which is measured only for that.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Objective(NamedTuple):
     measure: Callable[[Mapping[str, float]], float]
     how: str = ""
     timed: bool = False
+    corrupted: bool = False
 
     def scaled(self, value: Array, xp: Any = np) -> Array:
         """Maps raw values (any shape) to the plotted axis: ideal 0, reference 1.

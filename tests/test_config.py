@@ -75,6 +75,8 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
         ("train.crop", -1, r"train\.crop \(=-1\)"),
         ("train.cutout", -1, r"train\.cutout \(=-1\)"),
         ("final.members", 0, r"final\.members \(=0\)"),
+        ("final.seeds", 0, r"final\.seeds \(=0\) must be a whole number, at least 1"),
+        ("final.seeds", 1001, r"final\.seeds \(=1001\) must be a whole number, at most 1000"),
         ("final.epochs", 0, r"final\.epochs \(=0\)"),
         ("final.calibration_images", 0, r"final\.calibration-images \(=0\)"),
     ],

@@ -14,8 +14,8 @@ from deepmaker_jax.feasible import make
 from deepmaker_jax.objective import SIZES, built_in, scaled
 from deepmaker_jax.spaces import SPACES
 
-NAMES = ("error", *COSTS, "latency_ms")
-MEASURED = {"val_error": 0.25, "val_accuracy": 0.75} | {
+NAMES = ("error", *COSTS, "latency_ms", "robust_error")
+MEASURED = {"val_error": 0.25, "val_accuracy": 0.75, "robust_accuracy": 0.5} | {
     c: 1_000 + i for i, c in enumerate((*COSTS, "latency_ms"))
 }
 every_objective = pytest.mark.parametrize("name", NAMES)
@@ -30,14 +30,16 @@ def test_every_cost_is_an_objective():
 def test_it_is_measured_under_its_own_name(name):
     objective = built_in(name, LimitConfig())
     assert objective.name == name
-    assert objective.measure(MEASURED) == MEASURED["val_error" if name == "error" else name]
+    wanted = {"error": MEASURED["val_error"], "robust_error": 1 - MEASURED["robust_accuracy"]}
+    assert objective.measure(MEASURED) == wanted.get(name, MEASURED.get(name))
 
 
 @every_objective
-def test_it_says_how_it_is_measured_and_whether_by_a_clock(name):
+def test_it_says_how_it_is_measured_and_what_must_be_measured_for_it(name):
     objective = built_in(name, LimitConfig())
     assert objective.how
     assert objective.timed == (name == "latency_ms")
+    assert objective.corrupted == (name == "robust_error")
 
 
 @every_objective

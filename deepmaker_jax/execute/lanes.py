@@ -9,7 +9,7 @@ from deepmaker_jax.errors import StorageError
 from deepmaker_jax.events import ProgramChanged
 from deepmaker_jax.execute.inline import Inline
 from deepmaker_jax.execute.unit import StageName, Task, Unit
-from deepmaker_jax.execute.work import do_unit, job_of, on_device, outcome_of
+from deepmaker_jax.execute.work import do_unit, job_of, on_device, outcome_of, seed_of
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import choose, fit, turns
 from deepmaker_jax.train.memory import is_out_of_memory
@@ -35,22 +35,22 @@ class Lanes(Inline):
             for stage, lanes in task.lanes.items()
             for of, num in zip(task.size_classes, lanes, strict=True)
         }
-        self._waiting: dict[tuple[StageName, SizeClass | None], Queue] = {}
+        self._waiting: dict[tuple[StageName, SizeClass | None, int], Queue] = {}
         self._came = itertools.count()
         super().__init__(task)
 
     def _work(self) -> None:
         while True:
             self._sort(wait=not any(self._waiting.values()))
-            (stage, of), units = max(self._waiting.items(), key=lambda item: len(item[1]))
+            (stage, of, seed), units = max(self._waiting.items(), key=lambda item: len(item[1]))
             if of is not None:
-                self._side_by_side(stage, of, units)
+                self._side_by_side(stage, of, seed, units)
             else:
                 *_, unit = heapq.heappop(units)
                 self._results.put(do_unit(unit, self._task, self._results.put, self._go_on))
 
     def _sort(self, *, wait: bool) -> None:
-        """Puts what was submitted into the queue of its size class; waits for the first one."""
+        """Puts what was submitted into its size class's and seed's queue; waits for the first."""
         while wait or not self._units.empty():
             wait, unit = False, self._units.get()
             self._go_on()
@@ -60,7 +60,7 @@ class Lanes(Inline):
     def _put(self, unit: Unit) -> None:
         of = self._class_of(unit) if unit.stage in self._task.lanes else None
         num = 0 if of is None else turns(fit(unit.arch, of))
-        queue = self._waiting.setdefault((unit.stage, of), [])
+        queue = self._waiting.setdefault((unit.stage, of, seed_of(unit, self._task)), [])
         heapq.heappush(queue, (-num, next(self._came), unit))
 
     def _class_of(self, unit: Unit) -> SizeClass | None:
@@ -69,8 +69,8 @@ class Lanes(Inline):
         except Exception:  # noqa: BLE001 - what is wrong with it is told once it is tried
             return None
 
-    def _side_by_side(self, stage: StageName, of: SizeClass, units: Queue) -> None:
-        """Trains the units of one size class until none of them waits."""
+    def _side_by_side(self, stage: StageName, of: SizeClass, seed: int, units: Queue) -> None:
+        """Trains the units of one size class and seed until none of them waits."""
         task, doing = self._task, list[Unit]()
 
         def next_job():
@@ -88,7 +88,7 @@ class Lanes(Inline):
 
         try:
             population = Population(
-                of, on_device(task), settings=task.settings, seed=task.seed,
+                of, on_device(task), settings=task.settings, seed=seed,
                 input_scale=task.input_scale, num_lanes=self._lanes[stage, of],
             )  # fmt: skip
             for job, trained in population.train(next_job, self._go_on):
@@ -124,7 +124,7 @@ class Lanes(Inline):
         if lost:
             classes = tuple(c for c in self._task.size_classes if c not in lost)
             self._task = self._task._replace(size_classes=classes)
-            again = [queue for (_, wanted), queue in self._waiting.items() if wanted in lost]
+            again = [queue for (_, wanted, _), queue in self._waiting.items() if wanted in lost]
             for *_, unit in sorted(itertools.chain(*again), key=lambda waiting: waiting[1]):
                 self._units.put(unit)
             for queue in again:

@@ -24,7 +24,8 @@ class Task(NamedTuple):
     """What all units of a run share.
 
     Attributes:
-      images: UInt8[n, h, w, c], all training images; never a test image.
+      images: UInt8[n, h, w, c], all training images; never a test image. If robust
+        accuracy is an objective, corrupted validation images come after them.
       labels: Int32[n].
       search_rows: Int64[k], images that the search trains on.
       validation_rows: Int64[v], images that fitness is measured on.
@@ -36,6 +37,7 @@ class Task(NamedTuple):
       lanes: for stages whose candidates train side by side, the lanes of each size class's program.
       limit_seconds: that a candidate may train in the search; None for no limit.
       rungs: epochs at which trainings of the search may be stopped, see `train.course.Job`.
+      corrupted_rows: Int64[u], the corrupted validation images; None for none.
     """
 
     images: np.ndarray
@@ -50,13 +52,20 @@ class Task(NamedTuple):
     lanes: Mapping[StageName, tuple[int, ...]] = {}
     limit_seconds: float | None = None
     rungs: tuple[int, ...] = ()
+    corrupted_rows: np.ndarray | None = None
+
+    @property
+    def num_train(self) -> int:
+        """How many of the images are training images."""
+        return len(self.labels) - (0 if self.corrupted_rows is None else len(self.corrupted_rows))
 
 
 class Unit(NamedTuple):
     """One candidate to train.
 
     Attributes:
-      id: of the candidate.
+      id: of the candidate, or what one of its trainings is called: no two units at
+        once have the same.
       arch: its architecture.
       stage: "search" trains on the search's images and measures on the
         validation split; "final" trains on all training images.
@@ -64,6 +73,7 @@ class Unit(NamedTuple):
       checkpoint: file for the state after each epoch, or None.
       weights: file for the trained weights, or None.
       start: weights file to start from, or None for fresh weights.
+      seed: of the training; None for the run's.
     """
 
     id: str
@@ -73,6 +83,7 @@ class Unit(NamedTuple):
     checkpoint: pathlib.Path | None = None
     weights: pathlib.Path | None = None
     start: pathlib.Path | None = None
+    seed: int | None = None
 
 
 class Outcome(NamedTuple):

@@ -45,7 +45,7 @@ def do_unit(
             job_of(unit, task, on_epoch, files),
             on_device(task),
             settings=task.settings,
-            seed=task.seed,
+            seed=seed_of(unit, task),
             input_scale=task.input_scale,
             size_class=choose(unit.arch, task.size_classes)
             if unit.stage in task.in_class
@@ -55,6 +55,11 @@ def do_unit(
     except Exception as error:  # noqa: BLE001 - one candidate must not end a run
         trained = error
     return outcome_of(unit, trained, files)
+
+
+def seed_of(unit: Unit, task: Task) -> int:
+    """Returns the seed that a unit is trained with."""
+    return task.seed if unit.seed is None else unit.seed
 
 
 def job_of(
@@ -70,11 +75,13 @@ def job_of(
         on_epoch(Epoch(unit.id, unit.stage, epoch, unit.num_epochs, loss))
 
     final = unit.stage == "final"
+    corrupted = None if final else task.corrupted_rows
     return Job(
         arch=unit.arch,
         num_epochs=unit.num_epochs,
-        rows=np.arange(len(task.labels)) if final else np.asarray(task.search_rows),
+        rows=np.arange(task.num_train) if final else np.asarray(task.search_rows),
         held_out=None if final else np.asarray(task.validation_rows),
+        corrupted=None if corrupted is None else np.asarray(corrupted),
         start=load_weights(unit.start, files)[1] if unit.start else None,
         checkpoint=unit.checkpoint,
         on_epoch=tell,
@@ -125,6 +132,8 @@ def _outcome(unit: Unit, trained: Trained, files: Files) -> Outcome:
         if not math.isfinite(trained.score.loss):
             reason = f"validation loss {trained.score.loss} is not finite"
             return Outcome(unit.id, unit.stage, "diverged", reason, measured, seconds)
+    if trained.robust is not None:
+        measured["robust_accuracy"] = trained.robust.accuracy
     return Outcome(unit.id, unit.stage, "ok", None, measured, seconds)
 
 

@@ -1,15 +1,14 @@
-"""Writing a bundle in a process of its own, which may import TensorFlow.
+"""Writing and measuring bundles in processes of their own, which may import TensorFlow.
 
-What unpickles `do_export` imports this module: nothing here may start JAX, as
+What unpickles these functions imports this module: nothing here may start JAX, as
 evosax does when it is imported, before the process has its own settings.
 """
 
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from deepmaker_jax.execute import runtime
+from deepmaker_jax.files import load_arrays
 
 
 def do_export(folder: str, id: str, bundle: str, export: bool, seed: int) -> dict[str, Any]:
@@ -29,9 +28,7 @@ def do_export(folder: str, id: str, bundle: str, export: bool, seed: int) -> dic
     from deepmaker_jax.train import Split, evaluate
 
     runtime.keep_programs()
-    arrays = {
-        path.stem: np.load(path, mmap_mode="r") for path in pathlib.Path(folder).glob("*.npy")
-    }
+    arrays = load_arrays(folder)
     arch, variables = load_weights(pathlib.Path(bundle) / "weights.safetensors")
     images, labels = arrays["test_images"], arrays["test_labels"]
     if not export:
@@ -48,4 +45,26 @@ def do_export(folder: str, id: str, bundle: str, export: bool, seed: int) -> dic
         test_images=images,
         test_labels=labels,
         calibration_seed=seed,
+    )
+
+
+def do_measure(folder: str, weights: dict[str, str], int8: str | None, out: str) -> dict[str, Any]:
+    """Measures a member's networks on clean and corrupted images; see `robustness.measure`.
+
+    Args:
+      folder: holds the test images and labels, each as NAME.npy.
+      weights: {seed: file} of the float networks.
+      int8: the TFLite file, if there is one.
+      out: for the figures.
+    """
+    from deepmaker_jax.export.robustness import measure
+
+    runtime.keep_programs()
+    arrays = load_arrays(folder)
+    return measure(
+        pathlib.Path(out),
+        {seed: pathlib.Path(path) for seed, path in weights.items()},
+        None if int8 is None else pathlib.Path(int8),
+        arrays["test_images"],
+        arrays["test_labels"],
     )

@@ -26,6 +26,9 @@ DEFINITIONS = (
      "are not known."),
     ("lost", "Accuracy of the reference minus the network's, in percentage points: of test "
      "accuracy where both have one, else of validation accuracy. Negative: gained."),
+    ("corrupt, int8 corrupt", "Accuracy of the float network, and of the int8 file, on corrupted "
+     "test images: each meets several corruptions in turn, front.json says how many images that "
+     "makes."),
     ("hypervolume", "Share of the box between the config's ideal and reference points that the "
      "front dominates, on scaled axes (log2 for sizes): 0 to 1, more is better."),
     ("KB", "1024 bytes."),

@@ -14,6 +14,7 @@ from deepmaker_jax.report.devices import devices_section
 from deepmaker_jax.report.markup import escape, section, table
 from deepmaker_jax.report.networks import networks_section
 from deepmaker_jax.report.plots import plot_front, plot_hypervolume
+from deepmaker_jax.report.robustness import robustness_section
 from deepmaker_jax.report.style import CSS
 from deepmaker_jax.report.tables import Row
 from deepmaker_jax.report.view import (
@@ -62,6 +63,7 @@ def write_report(run: pathlib.Path) -> pathlib.Path:
         ),
         _front_table(view, members, anchors),
         _published_table(view, members, anchors),
+        robustness_section(view, anchors),
         devices_section(view, members, anchors),
         section(
             "Hypervolume by cost",

@@ -129,8 +129,8 @@ class Progress:
             self._estimate.num_left = event.num_new + self._later()
         elif isinstance(event, events.FinalStarted):
             self._stage = "final training"
-            self._num_done, self._num_total = 0, len(event.ids)
-            self._estimate.start(len(event.ids))
+            self._num_done, self._num_total = 0, len(event.ids) * event.num_seeds
+            self._estimate.start(self._num_total)
         elif isinstance(event, events.Epoch):
             self._estimate.training[event.id] = event
         elif isinstance(event, events.Measured):
@@ -138,7 +138,7 @@ class Progress:
             if event.stage == "latency":
                 return
             later = self._later() if event.stage == "search" else 0
-            self._estimate.measured(event.record["id"], event.num_total - event.num_done + later)
+            self._estimate.measured(event.name, event.num_total - event.num_done + later)
             self._statuses[event.record["status"]] += 1
             if event.stage == "search":
                 self._note_best(event.record)
@@ -148,6 +148,9 @@ class Progress:
                 self._note_best(record)
         elif isinstance(event, events.Exported):
             self._stage, self._num_done, self._num_total = "export", event.num_done, event.num_total
+        elif isinstance(event, events.Tested):
+            self._stage = "robustness"
+            self._num_done, self._num_total = event.num_done, event.num_total
 
     def _later(self) -> int:
         """Returns the candidates of the generations after this one."""
@@ -189,11 +192,19 @@ class Progress:
                 f"{len(event.front)}, hypervolume {event.hypervolume:.4f}{self._best_words()}"
             )
         if isinstance(event, events.FinalStarted):
-            return f"final training: {len(event.ids)} networks, {event.num_epochs} epochs each"
+            seeds = f", {event.num_seeds} seeds" if event.num_seeds > 1 else ""
+            return (
+                f"final training: {len(event.ids)} networks, {event.num_epochs} epochs each{seeds}"
+            )
         if isinstance(event, events.Exported):
             return (
                 f"{event.id}: exported and checked ({event.num_done}/{event.num_total}) after "
                 f"{text.duration(event.seconds)}"
+            )
+        if isinstance(event, events.Tested):
+            return (
+                f"{event.id}: tested on corrupted images ({event.num_done}/{event.num_total}) "
+                f"after {text.duration(event.seconds)}"
             )
         if isinstance(event, events.Finished):
             return f"finished: {len(event.front['members'])} networks in {event.out}"
@@ -280,7 +291,7 @@ def _result(event: events.Measured) -> str:
     record = event.record
     costs = part(record, "costs")
     seconds = sum(text.number(v) or 0.0 for v in part(record, "seconds").values())
-    name = f"{record['id']}: "
+    name = f"{event.name}: "
     if record["status"] != "ok":
         return f"{name}{record['status']}, {record['reason']}"
     if event.stage == "latency":

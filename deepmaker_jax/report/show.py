@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from deepmaker_jax.report import devices, tables, text
+from deepmaker_jax.report import devices, robustness, tables, text
 from deepmaker_jax.report.view import RunView, hypervolume_trace, read_run
 
 
@@ -44,7 +44,7 @@ def state(view: RunView) -> str:
 
 
 def print_front(view: RunView, console: Console) -> None:
-    """Prints the front's table, what its last columns mean, and the members' targets."""
+    """Prints the front's table, what its last columns mean, robustness, and the targets."""
     members = tables.rows(view)
     if not members:
         line(console, "No candidate has been measured yet.")
@@ -60,6 +60,10 @@ def print_front(view: RunView, console: Console) -> None:
         published = " (published)" if reference.published else ""
         name = text.plain(reference.id, limit=60)
         line(console, f"smaller, lost: parameters and accuracy points against {name}{published}")
+    if ranking := robustness.terminal_table(view):
+        line(console, "")
+        _print_table(ranking, console)
+        line(console, "corrupt: on corrupted test images; lost: accuracy points by that, by int8")
     devices_table = devices.terminal_table(view, members)
     if devices_table:
         line(console, "")

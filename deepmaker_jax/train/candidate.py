@@ -43,6 +43,7 @@ class Trained(NamedTuple):
       diverged: the loss stopped being a number, or a weight did.
       score: over the held-out rows, if there were any and it did not diverge.
       compile_seconds, train_seconds, eval_seconds: wall clock of this process.
+      robust: over the corrupted rows, likewise.
     """
 
     variables: dict[str, Any]
@@ -52,6 +53,7 @@ class Trained(NamedTuple):
     compile_seconds: float
     train_seconds: float
     eval_seconds: float
+    robust: Score | None = None
 
 
 def train(
@@ -142,9 +144,11 @@ def train_alone(
     result = runner.variables() | {"constants": variables["constants"]}
     diverged = course.diverged(result)
     trained = time.perf_counter()
-    score = None
-    if job.held_out is not None and not diverged:
-        score = Score(*runner.score(np.asarray(job.held_out)))
+
+    def score_on(rows: np.ndarray | None) -> Score | None:
+        return None if rows is None or diverged else Score(*runner.score(np.asarray(rows)))
+
+    score, robust = score_on(job.held_out), score_on(job.corrupted)
     return Trained(
         variables=jax.tree.map(np.array, result),
         train_loss=course.loss,
@@ -153,6 +157,7 @@ def train_alone(
         compile_seconds=compiled - began,
         train_seconds=trained - compiled,
         eval_seconds=time.perf_counter() - trained,
+        robust=robust,
     )
 
 

@@ -45,6 +45,7 @@ class Job(NamedTuple):
         Hutter 2017: warm restarts), rising; those from `num_epochs` on count for nothing.
         So a training that is stopped at a rung is whole, and one that goes on from
         there is the one that never stopped.
+      corrupted: Int[u], corrupted images to measure the trained network on, if any.
     """
 
     arch: ArchSpec
@@ -58,6 +59,7 @@ class Job(NamedTuple):
     key: Any = None
     files: Files = ON_DISK
     rungs: tuple[int, ...] = ()
+    corrupted: np.ndarray | None = None
 
 
 def epoch_order(seed: int, epoch: int, num_images: int, num_steps: int, batch_size: int):

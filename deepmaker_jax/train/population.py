@@ -194,7 +194,7 @@ class Population:
                 rows = slot.course.rows(self._most)
                 call.rows[i], call.num_steps[i] = padded(rows), len(rows)
             else:
-                some, slot.left = np.split(slot.left, [self._most * size])
+                some = slot.take(self._most * size)
                 call.rows[i], call.num_batches[i], call.num_valid[i] = in_batches(some, size)
         return jax.device_put(call, self._split)
 
@@ -229,7 +229,7 @@ class Population:
                 except (OSError, StorageError, TimeLimitError) as error:  # its own, not the others'
                     slot.error = error
             else:
-                slot.sums += measured[i]
+                slot.sums[slot.measuring] += measured[i]
 
     def _state(self, i: int) -> TrainState:
         """Returns a lane's state as NumPy arrays."""
@@ -244,7 +244,7 @@ class Population:
             state = self._state(i)
             variables = variables_of(slot.lane, state) | {"constants": slot.constants}
             slot.variables, slot.diverged = variables, slot.course.diverged(variables)
-        ended = slot.variables is not None and (slot.diverged or not len(slot.left))
+        ended = slot.variables is not None and (slot.diverged or not any(map(len, slot.left)))
         if ended:  # finite weights may overflow on the images that they are measured on
             self._spoilt[i] = slot.diverged or not np.isfinite(slot.sums).all()
         return ended
@@ -255,13 +255,23 @@ class _Slot:
 
     def __init__(self, job: Job, course: Course, lane: Any, constants: Tree, seconds: float):
         self.job, self.course, self.lane, self.constants = job, course, lane, constants
-        held_out = () if job.held_out is None else job.held_out
-        self.left = np.asarray(held_out, np.int32)  # rows to measure on
-        self.sums = np.zeros(2)  # correct answers, and the sum of the losses
+        # Rows to measure on, held out and corrupted; which of the two the next call is for.
+        self.left = [np.asarray(rows, np.int32) for rows in self._measured_rows()]
+        self.measuring = 0
+        self.sums = np.zeros((2, 2))  # of each: correct answers, and the sum of the losses
         self.variables: Tree | None = None
         self.diverged = False
         self.error: Exception | None = None
         self.seconds = [seconds, 0.0, 0.0]  # compile, train, evaluate
+
+    def _measured_rows(self) -> list[Any]:
+        return [() if rows is None else rows for rows in (self.job.held_out, self.job.corrupted)]
+
+    def take(self, most: int) -> np.ndarray:
+        """Returns the next rows to measure on, all held out or all corrupted, and drops them."""
+        self.measuring = 0 if len(self.left[0]) else 1
+        some, self.left[self.measuring] = np.split(self.left[self.measuring], [most])
+        return some
 
     def took(self, seconds: float) -> None:
         self.seconds[1 if self.variables is None else 2] += seconds
@@ -269,11 +279,15 @@ class _Slot:
     def result(self) -> Trained | Exception:
         if self.error is not None:
             return self.error
-        score, num = None, 0 if self.job.held_out is None else len(self.job.held_out)
-        if num and not self.diverged:
-            score = Score(*(float(total / num) for total in self.sums))
+        score, robust = (
+            Score(*(float(total / len(rows)) for total in sums))
+            if len(rows) and not self.diverged
+            else None
+            for sums, rows in zip(self.sums, self._measured_rows(), strict=True)
+        )
         assert self.variables is not None
-        return Trained(self.variables, self.course.loss, self.diverged, score, *self.seconds)
+        loss = self.course.loss
+        return Trained(self.variables, loss, self.diverged, score, *self.seconds, robust=robust)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -19,6 +19,7 @@ import ray
 from deepmaker_jax import program
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data import load, stratified
+from deepmaker_jax.data.corruption import dealt
 from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.events import Epoch, ProgramChanged
 from deepmaker_jax.execute import Inline, Outcome, Processes, Task, Unit, lanes, processes, work
@@ -43,9 +44,11 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:Runtime
 def task():
     data = load("digits")
     rest, validation = stratified(data.train_labels, share=0.2, seed=0)
+    corrupted, rows = dealt(data.train_images[validation], at_least=500, seed=0)
     return Task(
-        images=data.train_images,
-        labels=data.train_labels,
+        images=np.concatenate([data.train_images, corrupted]),
+        labels=np.concatenate([data.train_labels, data.train_labels[validation[rows]]]),
+        corrupted_rows=len(data.train_labels) + np.arange(len(corrupted)),
         search_rows=rest,
         validation_rows=validation,
         input_scale=np.array([1 / 96], np.float32),
@@ -173,6 +176,34 @@ def test_the_weights_file_rebuilds_the_network(reference):
     arch, variables = load_weights(folder / "unit1.safetensors")
     assert arch == dataclasses.replace(SMALL, learning_rate_log2=-1)
     assert variables["params"]["stem"]["kernel"].shape == (3, 3, 1, 8)
+
+
+def test_robust_accuracy_is_that_of_the_weights_on_the_corrupted_images(task, reference):
+    folder, results = reference
+    assert len(task.corrupted_rows) == 2 * len(task.validation_rows)
+    assert task.num_train + len(task.corrupted_rows) == len(task.images) == len(task.labels)
+    images, labels = task.images[task.corrupted_rows], task.labels[task.corrupted_rows]
+    for id, outcome in outcomes(results).items():
+        arch, variables = load_weights(folder / f"{id}.safetensors")
+        direct = candidate.evaluate(arch, variables, candidate.Split(images, labels)).accuracy
+        # Two logits may be as good as equal, and programs round otherwise.
+        assert outcome.measured["robust_accuracy"] == pytest.approx(direct, abs=1.5 / len(labels))
+        assert outcome.measured["robust_accuracy"] != outcome.measured["val_accuracy"]
+
+
+@pytest.mark.parametrize("name", ["inline", "lanes2"])
+def test_a_units_own_seed_is_as_good_as_the_runs(task, tmp_path, name):
+    """Beside units of the run's seed, in the same program; and it makes a difference."""
+    first, second, third = units(tmp_path)
+    do(name, task, tmp_path, [first, second._replace(seed=7), third])
+    other = units(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    do(name, task._replace(seed=7), tmp_path, other)
+    found = [unit.weights.read_bytes() for unit in (first, second, third)]
+    wanted = [unit.weights.read_bytes() for unit in other]
+    assert found[1] == wanted[1]
+    assert found[0] != wanted[0]
+    assert found[2] != wanted[2]
 
 
 @pytest.mark.parametrize("name", ["inline", "processes1", "ray1", "lanes2"])

@@ -114,7 +114,30 @@ def make_records(
     return records
 
 
-def make_front(records: list[dict[str, Any]], objectives: list[dict[str, Any]]) -> dict[str, Any]:
+def make_robustness(test: float, *, num_seeds: int) -> dict[str, Any]:
+    """Returns a member's robustness: the more accurate a network, the more it loses."""
+    kinds = {"gaussian_noise": 0.5, "contrast": 0.2, "jpeg_compression": 0.1, HOSTILE: 0.3}
+    shares = {kind: {str(s): test - s * test * lost / 5 for s in (1, 3, 5)}
+              for kind, lost in kinds.items()}  # fmt: skip
+    corrupted = test - 0.6 * test**2
+    trained = [
+        {"seed": i, "status": "ok", "test_accuracy": test, "corrupted_accuracy": corrupted}
+        for i in range(num_seeds)
+    ]
+    seeds = {
+        name: {"mean": value, "deviation": 0.0123 if num_seeds > 1 else None}
+        for name, value in (("test_accuracy", test), ("corrupted_accuracy", corrupted))
+    }
+    return {
+        "seeds": {"trained": trained, **seeds},
+        "corruptions": {"accuracy": corrupted, "images": 30_000, "kinds": shares},
+        "int8": {"accuracy": test - 0.004, "corrupted_accuracy": corrupted - 0.01, "kinds": {}},
+    }
+
+
+def make_front(
+    records: list[dict[str, Any]], objectives: list[dict[str, Any]], *, num_seeds: int = 1
+) -> dict[str, Any]:
     """Returns a front.json object of every non-dominated record."""
     names = [o["name"] for o in objectives]
     good = [r for r in records if r["status"] == "ok"]
@@ -134,6 +157,7 @@ def make_front(records: list[dict[str, Any]], objectives: list[dict[str, Any]]) 
                 "val_accuracy": r["measured"]["val_accuracy"], "test_accuracy": test,
                 "int8_bytes": r["costs"]["flash_bytes"] + 321, "int8_accuracy": test - 0.004,
                 "bundle": f"models/{r['id']}",
+                "robustness": make_robustness(test, num_seeds=num_seeds),
             }
         )  # fmt: skip
     shown = [{n: o[n] for n in ("name", "unit", "scale")} for o in objectives]
@@ -213,6 +237,7 @@ def make_run(tmp_path):
         objectives: list[dict[str, Any]] | None = None,
         hostile: bool = False,
         name: str = "run",
+        num_seeds: int = 1,
         **changes: Any,
     ) -> pathlib.Path:
         objectives = objectives or [ERROR, FLASH]
@@ -232,7 +257,7 @@ def make_run(tmp_path):
                 }
             ]
         records = make_records(num, objectives)
-        front = make_front(records, objectives) if finished else None
+        front = make_front(records, objectives, num_seeds=num_seeds) if finished else None
         return write_run(tmp_path / name, config=config, records=records, front=front)
 
     return make

@@ -9,6 +9,7 @@ from deepmaker_jax.backends.boards import BOARDS, excess
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import write_document
 from deepmaker_jax.report import print_finished, read_run, show, tables
+from deepmaker_jax.report.robustness import ranked
 from tests.report.conftest import ERROR, HOSTILE, LATENCY, MARKUP
 
 
@@ -35,10 +36,23 @@ def test_the_table_has_every_member_in_order_within_80_columns(make_run):
     assert rows[0].id in lines[2 + len(rows)]
 
 
+def test_the_ranking_by_robustness_follows_within_80_columns(make_run):
+    run = make_run(60, num_seeds=3)
+    found = ranked(read_run(run))
+    lines = printed(show, run).splitlines()[4 + len(found) :]
+    assert lines[0].split()[:4] == ["network", "test", "%", "corrupt"]
+    assert lines[0].endswith("over seeds")
+    for line, figures in zip(lines[1:], found, strict=False):
+        accuracy, corrupted = (f"{100 * x:.2f}" for x in (figures.accuracy, figures.corrupted))
+        assert line.split()[:3] == [figures.id, accuracy, corrupted]
+        assert line.endswith(f"{accuracy} ± 1.23")
+    assert all(len(line) <= 80 for line in lines[: 1 + len(found)])
+
+
 def test_the_targets_follow_with_what_they_say(make_run):
     run = make_run(60)
     rows = tables.rows(read_run(run))
-    lines = printed(show, run).splitlines()[4 + len(rows) :]
+    lines = printed(show, run).splitlines()[7 + 2 * len(rows) :]
     heading = ["network", "arm", "cpu", "fpga", "mcu", "arena", "boards", "fastest"]
     assert lines[0].split() == heading
     flash = int(rows[0].int8_bytes)
