@@ -100,16 +100,7 @@ class FinalStarted(NamedTuple):
 
 
 class Exported(NamedTuple):
-    """A member's bundle was written, run and compared."""
-
-    id: str
-    num_done: int
-    num_total: int
-    seconds: float
-
-
-class Tested(NamedTuple):
-    """A member was measured on clean and corrupted test images, with each of its seeds."""
+    """A member's bundle was written, run and compared, and its robustness measured."""
 
     id: str
     num_done: int
@@ -134,6 +125,5 @@ Event = (
     | ProgramChanged
     | FinalStarted
     | Exported
-    | Tested
     | Finished
 )

@@ -4,12 +4,13 @@ import itertools
 import pathlib
 import shutil
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
 
 from deepmaker_jax import arch as arch_module
+from deepmaker_jax import robustness
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
@@ -19,12 +20,11 @@ from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.execute.pool import pooled
 from deepmaker_jax.export.weights import load_weights
-from deepmaker_jax.export.worker import do_export
-from deepmaker_jax.files import save_arrays
+from deepmaker_jax.export.worker import Made, do_export
+from deepmaker_jax.files import remove_leftovers, save_arrays
 from deepmaker_jax.ledger import Record, unit_name
 from deepmaker_jax.objective import scaled
-from deepmaker_jax.robustness import further_seeds
-from deepmaker_jax.run_folder import check_there, weights_path
+from deepmaker_jax.run_folder import ROBUSTNESS, check_there, weights_path
 from deepmaker_jax.search import Search, checkpoints, ledger_record
 from deepmaker_jax.tally import objective_values
 
@@ -72,7 +72,7 @@ def train_members(
     """
     num_epochs = s.config.final.epochs
     fidelity = s.fidelity | {"name": "final", "epochs": num_epochs, "images": num_images}
-    further = further_seeds(s.config)
+    further = robustness.further_seeds(s.config)
     yield FinalStarted([record["id"] for record in members], num_epochs, 1 + len(further))
     wanted: dict[str, tuple[Record, Record]] = {}  # (search's record, fidelity) by name
     waiting: list[Unit] = []
@@ -84,6 +84,7 @@ def train_members(
         if known and (known["status"] == "diverged" or has_weights(weights)):
             done[name] = known
             continue
+        remove_leftovers(weights)
         arch = arch_module.from_json(record["arch"])
         waiting.append(
             Unit(
@@ -129,14 +130,27 @@ def calibration_rows(labels: np.ndarray, *, num: int, seed: int) -> np.ndarray:
 
 
 def export_members(
-    ids: Sequence[str], out: pathlib.Path, data: Dataset, *, config: Config, num_workers: int
-) -> Generator[Event, None, dict[str, dict[str, Any]]]:
-    """Writes and runs the bundles; reads the test set, once.
+    networks: Mapping[str, Mapping[int, pathlib.Path]],
+    out: pathlib.Path,
+    data: Dataset,
+    *,
+    config: Config,
+    num_workers: int,
+) -> Generator[Event, None, dict[str, Made]]:
+    """Writes and runs the bundles, measures robustness; reads the test set, once.
 
-    Returns the manifests by id; a member whose export failed as a whole has
-    {"files": {}, "reason": ...} instead, and the others' bundles stand.
+    Args:
+      networks: by member's id, {seed: weights} of what is measured on corrupted images.
+      out: the run folder, where the members' weights are.
+      data: calibration and test images.
+      config: the settings.
+      num_workers: members at once.
+
+    Returns:
+      What was made, by id; a member whose export failed as a whole has the manifest
+      {"files": {}, "reason": ...}, and the others' bundles stand.
     """
-    if not ids:
+    if not networks:
         return {}
     rows = calibration_rows(
         data.train_labels, num=config.final.calibration_images, seed=config.seed
@@ -149,7 +163,7 @@ def export_members(
         test_labels=data.test_labels,
     )
     began = time.perf_counter()
-    manifests: dict[str, dict[str, Any]] = {}
+    found: dict[str, Made] = {}
     # The accelerator's memory is this process's, and parity is to be the same everywhere.
     jobs = pooled(
         do_export,
@@ -160,8 +174,10 @@ def export_members(
                 str(weights_path(out, id).parent),
                 config.final.export,
                 config.seed,
+                {str(seed): str(path) for seed, path in weights.items()},
+                str(out / ROBUSTNESS / f"{id}.json"),
             )
-            for id in ids
+            for id, weights in networks.items()
         },
         num_workers=num_workers,
         JAX_PLATFORMS="cpu",
@@ -172,28 +188,29 @@ def export_members(
                 raise result
             check_there(out)
             if isinstance(result, BaseException):
-                result = {"files": {}, "reason": f"not exported: {one_line(result)}"}
-                manifests[id] = result
-                yield Note(f"member {id} was {result['reason']}; run again to retry")
+                reason = f"not exported: {one_line(result)}"
+                found[id] = Made({"files": {}, "reason": reason})
+                yield Note(f"member {id} was {reason}; run again to retry")
                 continue
-            manifests[id] = result
-            yield Exported(id, len(manifests), len(ids), time.perf_counter() - began)
+            found[id] = result
+            if result.problem is not None:
+                yield Note(f"member {id}: no robustness ({result.problem}); run again to retry")
+            yield Exported(id, len(found), len(networks), time.perf_counter() - began)
     finally:
         jobs.close()
         shutil.rmtree(folder, ignore_errors=True)
-    for id, manifest in sorted(manifests.items()):
-        for name, file in sorted(manifest["files"].items()):
+    for id, made in sorted(found.items()):
+        for name, file in sorted(made.manifest["files"].items()):
             if file["status"] != "ok":
                 yield Note(f"member {id}: {name} is {file['status']}: {file['reason']}")
-    return manifests
+    return found
 
 
 def front_document(
     s: Search,
     members: list[Record],
     finals: dict[str, Record],
-    manifests: dict[str, Any],
-    robustness: dict[str, Any],
+    made: dict[str, Made],
 ) -> dict[str, Any]:
     """Returns front.json's object: nothing in it depends on time or place."""
     return {
@@ -203,15 +220,16 @@ def front_document(
             for o in s.objectives
         ],
         "members": [
-            _member(record, finals, manifests) | {"robustness": robustness.get(record["id"])}
+            _member(s.config, record, finals, made.get(record["id"], Made({"files": {}})))
             for record in members
         ],
     }
 
 
-def _member(record: Record, finals: dict[str, Record], manifests: dict[str, Any]) -> dict[str, Any]:
-    id = record["id"]
-    manifest = manifests.get(id, {"files": {}})
+def _member(
+    config: Config, record: Record, finals: dict[str, Record], made: Made
+) -> dict[str, Any]:
+    id, manifest = record["id"], made.manifest
     files = manifest["files"]
     weights, int8 = files.get("weights.safetensors", {}), files.get("model_int8.tflite", {})
     costs = cost(arch_module.from_json(record["arch"]))
@@ -230,6 +248,7 @@ def _member(record: Record, finals: dict[str, Record], manifests: dict[str, Any]
         "test_accuracy": weights.get("accuracy"),
         "int8_bytes": int8.get("bytes"),
         "int8_accuracy": int8.get("accuracy"),
+        "robustness": robustness.document(id, config, finals, made.figures),
         "bundle": f"models/{id}" if "reference.npz" in files else None,
         "status": "failed" if "reason" in manifest else finals[id]["status"],
         "reason": manifest.get("reason", finals[id]["reason"]),

@@ -189,18 +189,15 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     s.executor.close()  # its memory is the exporters' now
     trained = [record["id"] for record in members if finals[record["id"]]["status"] == "ok"]
     workers = max(1, min(num_workers, program.num_cores()))
-    manifests = yield from final.export_members(
-        trained, out, data, config=s.config, num_workers=workers
+    networks = {id: robustness.networks(id, out, s.config, finals) for id in trained}
+    made = yield from final.export_members(
+        networks, out, data, config=s.config, num_workers=workers
     )
-    robust = yield from robustness.measure_members(
-        [id for id in trained if "reason" not in manifests[id]], out, data,
-        config=s.config, finals=finals, manifests=manifests, num_workers=workers,
-    )  # fmt: skip
     if lost := s.ledger.num_lost():
         reason = f"{lost} measurements were lost with their workers: run it again to make them"
         run_folder.not_reproducible(out, reason)
         yield Note(reason)
-    front = final.front_document(s, members, finals, manifests, robust)
+    front = final.front_document(s, members, finals, made)
     front = run_folder.write_front(out, front)
     shutil.rmtree(checkpoints(out), ignore_errors=True)  # the bundles hold all that it held
     yield Finished(str(out), front)

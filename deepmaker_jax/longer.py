@@ -114,12 +114,12 @@ def _train(
                 raise RuntimeError(f"training ended as {result.status}: {result.reason}")
     finally:
         executor.close()
-    exported = export_members([member], out, data, config=config, num_workers=1)
+    exported = export_members({member: {}}, out, data, config=config, num_workers=1)
     while True:
         try:
             event = next(exported)
         except StopIteration as end:
-            files = end.value[member]["files"]
+            files = end.value[member].manifest["files"]
             break
         if isinstance(event, Note):
             say(event.text)

@@ -14,7 +14,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.run import run_tflite
 from deepmaker_jax.export.weights import from_bytes
-from deepmaker_jax.files import load_json, write_document
+from deepmaker_jax.files import load_json, remove_leftovers, write_document
 
 # Corrupted test images at least: CIFAR-10's 10,000 three times each, a fifth of the work of all
 # corruptions of all images.
@@ -52,6 +52,7 @@ def measure(
     if int8 is not None:
         files["int8"] = int8.read_bytes()
     made_from = _digest(files, images, labels)
+    remove_leftovers(out)
     try:
         known = load_json(out)
         if known["made_from"] == made_from:

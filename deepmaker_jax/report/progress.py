@@ -148,9 +148,6 @@ class Progress:
                 self._note_best(record)
         elif isinstance(event, events.Exported):
             self._stage, self._num_done, self._num_total = "export", event.num_done, event.num_total
-        elif isinstance(event, events.Tested):
-            self._stage = "robustness"
-            self._num_done, self._num_total = event.num_done, event.num_total
 
     def _later(self) -> int:
         """Returns the candidates of the generations after this one."""
@@ -193,18 +190,13 @@ class Progress:
             )
         if isinstance(event, events.FinalStarted):
             seeds = f", {event.num_seeds} seeds" if event.num_seeds > 1 else ""
-            return (
-                f"final training: {len(event.ids)} networks, {event.num_epochs} epochs each{seeds}"
-            )
+            num = len(event.ids)
+            networks = f"{num} network{'s' * (num != 1)}"
+            return f"final training: {networks}, {event.num_epochs} epochs each{seeds}"
         if isinstance(event, events.Exported):
             return (
                 f"{event.id}: exported and checked ({event.num_done}/{event.num_total}) after "
                 f"{text.duration(event.seconds)}"
-            )
-        if isinstance(event, events.Tested):
-            return (
-                f"{event.id}: tested on corrupted images ({event.num_done}/{event.num_total}) "
-                f"after {text.duration(event.seconds)}"
             )
         if isinstance(event, events.Finished):
             return f"finished: {len(event.front['members'])} networks in {event.out}"

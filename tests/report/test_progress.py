@@ -20,10 +20,12 @@ class Clock:
         return self.now
 
 
-def record(id, *, accuracy=0.6, num_bytes=20_000, status="ok", reason=None, seconds=100.0):
+def record(
+    id, *, accuracy=0.6, num_bytes=20_000, status="ok", reason=None, seconds=100.0, **fidelity
+):
     """Returns what a ledger line holds that progress looks at."""
     return {
-        "id": id, "status": status, "reason": reason,
+        "id": id, "status": status, "reason": reason, "fidelity": fidelity,
         "costs": {"params": 8000, "flash_bytes": num_bytes},
         "measured": {"val_accuracy": accuracy},
         "seconds": {"compile": 0.0, "train": seconds, "eval": 0.0},
@@ -73,16 +75,26 @@ SCRIPT = [
         "generation 1 done: 4 candidates, front of 1, hypervolume 0.5000, "
         "best error 40.00 % in 32 KB, 30.00 % in 64 KB",
     ),
-    (300, events.FinalStarted(["aa", "cc"], 10), "final training: 2 networks, 10 epochs each"),
     (
-        700,
+        300,
+        events.FinalStarted(["cc"], 10, 2),
+        "final training: 1 network, 10 epochs each, 2 seeds",
+    ),
+    (
+        500,
+        events.Measured("final", record("cc", seconds=200, seed=4), 1, 2),
+        "1/2 cc-seed4: 8,000 parameters, 3 min; final training: about 3 min left",
+    ),
+    (500, events.FinalStarted(["aa", "cc"], 10), "final training: 2 networks, 10 epochs each"),
+    (
+        900,
         events.Measured("final", record("aa", seconds=400), 1, 2),
         "1/2 aa: 8,000 parameters, 7 min; final training: about 7 min left",
     ),
-    (1100, events.Measured("final", record("cc", seconds=400), 2, 2),
+    (1300, events.Measured("final", record("cc", seconds=400), 2, 2),
      "2/2 cc: 8,000 parameters, 7 min"),
-    (1200, events.Exported("aa", 1, 2, 90.0), "aa: exported and checked (1/2) after 2 min"),
-    (1200, events.Finished("runs/x", {"members": [{}, {}]}), "finished: 2 networks in runs/x"),
+    (1400, events.Exported("aa", 1, 2, 90.0), "aa: exported and checked (1/2) after 2 min"),
+    (1400, events.Finished("runs/x", {"members": [{}, {}]}), "finished: 2 networks in runs/x"),
 ]  # fmt: skip
 
 
