@@ -17,7 +17,9 @@ from deepmaker_jax.robustness import document, further_seeds
 from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
 
 SPACE = dataclasses.replace(TINY.space, only=(*TINY.space.only, "kernel=3"))
-SEARCH = dataclasses.replace(TINY.search, objectives=("error", "params", "robust_error"))
+SEARCH = dataclasses.replace(
+    TINY.search, generations=1, objectives=("error", "params", "robust_error")
+)
 ONE = dataclasses.replace(TINY, space=SPACE, search=SEARCH)
 THREE = dataclasses.replace(ONE, final=dataclasses.replace(ONE.final, seeds=3))
 
@@ -61,7 +63,7 @@ def test_the_objective_is_in_the_ledger_and_on_the_front(once):
     measured = [line for line in lines if line["fidelity"]["name"] == "search"]
     for line in measured:
         assert line["objectives"]["robust_error"] == 1 - line["measured"]["robust_accuracy"]
-    assert len({line["objectives"]["robust_error"] for line in measured}) > 6
+    assert len({line["objectives"]["robust_error"] for line in measured}) == 4
     (text,) = (o["how"] for o in json.loads((out / "config.json").read_text())["objectives"][2:])
     assert "corrupted validation images" in text
 

@@ -9,8 +9,9 @@ from deepmaker_jax.report.markup import escape, section, table
 from deepmaker_jax.report.view import RunView, part
 
 MOST_KINDS = 12  # columns, whatever a file says
-SHORT = {
-    "gaussian_noise": "noise", "gaussian_blur": "blur", "jpeg_compression": "JPEG",
+SHORT = {  # in the order of the columns; others follow
+    "gaussian_noise": "noise", "gaussian_blur": "blur", "brightness": "brightness",
+    "contrast": "contrast", "jpeg_compression": "JPEG",
 }  # fmt: skip
 
 
@@ -106,8 +107,9 @@ def _columns(rows: list[Figures], *, wide: bool) -> list[_Column]:
         _Column("lost", lambda f: _lost(f.accuracy, f.corrupted)),
     ]
     if wide:
-        kinds = dict.fromkeys(name for f in rows for name in f.kinds)
-        offered += [_kind(name) for name in list(kinds)[:MOST_KINDS]]
+        found = {name for f in rows for name in f.kinds}
+        kinds = [*(name for name in SHORT if name in found), *sorted(found - SHORT.keys())]
+        offered += [_kind(name) for name in kinds[:MOST_KINDS]]
     offered += [
         _Column("int8 lost", lambda f: _lost(f.accuracy, f.int8)),
         _Column("int8 corrupt %", lambda f: text.hundredths(f.int8_corrupted)),
@@ -119,7 +121,7 @@ def _columns(rows: list[Figures], *, wide: bool) -> list[_Column]:
 
 
 def _kind(name: str) -> _Column:
-    heading = text.plain(SHORT.get(name, name).replace("_", " "), limit=24)
+    heading = text.plain(SHORT.get(name, name), limit=24)
     return _Column(heading, lambda f: text.hundredths(f.kinds.get(name)))
 
 
@@ -155,4 +157,6 @@ def robustness_section(view: RunView, anchors: dict[str, str]) -> str:
             f" Over seeds: mean and standard deviation of {num_seeds} trainings, that of the "
             "exported weights among them."
         )
-    return section("Robustness", note, table([escape(c.heading) for c in columns], body))
+    return section(
+        "Robustness", note, table([escape(c.heading) for c in columns], body, css="matrix full")
+    )
