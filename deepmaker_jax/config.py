@@ -8,14 +8,17 @@ import ast
 import dataclasses
 import inspect
 import itertools
-import re
-import sys
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.rules import COSTS, check, check_reference
+
+__all__ = [
+    "COSTS", "FREE_FIELDS", "Config", "FinalConfig", "LimitConfig", "SearchConfig", "SpaceConfig",
+    "TrainConfig", "check", "check_reference", "from_json", "to_json", "with_board",
+]  # fmt: skip
 
 Hidden = tyro.conf.Suppress
 Class = TypeVar("Class", bound=type)
@@ -291,13 +294,6 @@ FREE_FIELDS = (
     "data", "out", "board", "targets", "executor", "address", "workers", "retries", "program",
     "quiet", "accept_platform", "reference", "experiment", "preset",
 )  # fmt: skip
-# Far above what anybody has time for, and far below what arithmetic or memory would fail at.
-MOST = 2**31 - 1
-MOST_CANDIDATES, MOST_GENERATIONS, MOST_EPOCHS, MOST_WORKERS = 65_536, 1_000_000, 100_000, 1_024
-MOST_COST, MOST_SEEDS = 2**53, 1_000
-COSTS = (
-    "params", "macs", "peak_activation_bytes", "arena_bytes", "ethos_u_sram_bytes", "flash_bytes",
-)  # fmt: skip
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -352,142 +348,3 @@ def with_board(config: Config) -> Config:
     room = boards.limits(config.board)
     stricter = {k: v if own[k] is None else min(v, own[k]) for k, v in room.items()}
     return dataclasses.replace(config, limits=dataclasses.replace(config.limits, **stricter))
-
-
-def check(config: Config) -> None:
-    """Raises InputError at the first setting that is out of range."""
-    _check_kinds(config)
-    _whole("seed", config.seed, 0, 2**31 - 1)
-    _share("validation_share", config.validation_share, open_low=True)
-    _whole("workers", config.workers, 0, most=MOST_WORKERS)
-    _whole("retries", config.retries, 0)
-    _check_address(config)
-    if config.side is not None:
-        _whole("side", config.side, 4, 1024)
-    for name in COSTS:
-        if getattr(config.limits, name) is not None:
-            _whole(f"limits.{name}", getattr(config.limits, name), 1, most=MOST_COST)
-    with_board(config)
-    _check_search(config.search)
-    _check_train(config.train)
-    _whole("final.members", config.final.members, 1, most=MOST_CANDIDATES)
-    _whole("final.epochs", config.final.epochs, 1, most=MOST_EPOCHS)
-    _whole("final.seeds", config.final.seeds, 1, most=MOST_SEEDS)
-    _whole("final.calibration-images", config.final.calibration_images, 1)
-
-
-def check_reference(config: Config, references: Sequence[Mapping[str, Any]]) -> None:
-    """Raises InputError unless `config.reference` can be a member or is among `references`."""
-    names = [str(reference.get("name")) for reference in references]
-    wanted = config.reference
-    if wanted is not None and wanted not in names and not re.fullmatch("[0-9a-f]{12}", wanted):
-        published = ", ".join(names) or "none here"
-        raise InputError(
-            f"reference (={wanted}) must be a member's id, 12 hex digits, or the name of a "
-            f"published network: {published}"
-        )
-
-
-def _check_address(config: Config) -> None:
-    if config.address is None:
-        return
-    if not re.fullmatch(r"auto|[^/\s]+:\d+", str(config.address)):
-        raise InputError(f"address (={config.address}) must be auto, or HOST:PORT of a Ray cluster")
-    if config.executor != "ray":
-        raise InputError(f"address (={config.address}) is a Ray cluster's: add --executor ray")
-
-
-def _check_search(search: SearchConfig) -> None:
-    _whole("search.population", search.population, 4, most=MOST_CANDIDATES)
-    _whole("search.generations", search.generations, 1, most=MOST_GENERATIONS)
-    _whole("search.epochs", search.epochs, 1, most=MOST_EPOCHS)
-    _whole("search.rungs", search.rungs, 1, 16)
-    _whole("search.reduction", search.reduction, 2, 16)
-    _whole("search.oversample", search.oversample, 1, 64)
-    if (least := search.reduction ** (search.rungs - 1)) > search.epochs:
-        raise InputError(
-            f"search.epochs (={search.epochs}) must be at least reduction^(rungs - 1) (={least}), "
-            "an epoch at the first rung: raise it, or lower search.rungs"
-        )
-    if search.images is not None:
-        _whole("search.images", search.images, 1)
-    if search.time_limit is not None:
-        _above_zero("search.time-limit", search.time_limit)
-    _share("search.crossover-rate", search.crossover_rate, closed_high=True)
-    if search.mutation_rate is not None:
-        _share("search.mutation-rate", search.mutation_rate, closed_high=True)
-    if (
-        search.objectives[:1] != ("error",)
-        or len(search.objectives) < 2
-        or len(set(search.objectives)) < len(search.objectives)
-    ):
-        raise InputError(
-            f"search.objectives (={' '.join(search.objectives)}) must name error first, then at "
-            "least one different objective, e.g. error flash_bytes"
-        )
-
-
-def _check_train(train: TrainConfig) -> None:
-    _whole("train.batch-size", train.batch_size, 2)
-    for name in ("sgd_learning_rate", "adam_learning_rate", "adagrad_learning_rate"):
-        _above_zero(f"train.{name.replace('_', '-')}", getattr(train, name))
-    _share("train.momentum", train.momentum)
-    _share("train.label-smoothing", train.label_smoothing)
-    _share("train.average-decay", train.average_decay)
-    for name in ("weight_decay", "clip_norm"):
-        value = getattr(train, name)
-        if not (_is_number(value) and value >= 0):
-            raise InputError(f"train.{name.replace('_', '-')} (={value}) must be at least 0")
-    if train.crop is not None:
-        _whole("train.crop", train.crop, 0)
-    _whole("train.cutout", train.cutout, 0)
-
-
-def _check_kinds(settings: Any, prefix: str = "") -> None:
-    """Raises InputError at the first text, list, switch or choice that is something else.
-
-    Numbers are checked with their ranges.
-    """
-    for name, kind in get_type_hints(type(settings)).items():
-        value, name = getattr(settings, name), f"{prefix}{name}"
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            if not isinstance(value, kind):
-                raise InputError(f"{name} (={value}) must be a {kind.__name__}")
-            _check_kinds(value, f"{name}.")
-        elif get_origin(kind) is Literal:
-            if value not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise InputError(f"{name} (={value}) must be one of {known}")
-        elif get_origin(kind) is tuple:
-            if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
-                raise InputError(f"{name} (={value}) must be a list of words")
-        elif kind in (str, bool, str | None) and not isinstance(value, kind):
-            wanted = {str: "text", bool: "true or false"}.get(kind, "text or null")
-            raise InputError(f"{name} (={value}) must be {wanted}")
-
-
-def _whole(name: str, value: Any, low: int, high: int | None = None, *, most: int = MOST) -> None:
-    """Raises InputError unless a setting is a whole number from `low` to `high`, or to `most`."""
-    if type(value) is not int or not low <= value <= (most if high is None else high):
-        rule = f"at least {low}" if high is None else f"in {low}..{high}"
-        if high is None and type(value) is int and value > most:
-            rule = f"at most {most}"
-        raise InputError(f"{name} (={value}) must be a whole number, {rule}")
-
-
-def _above_zero(name: str, value: Any) -> None:
-    if not (_is_number(value) and value > 0):
-        raise InputError(f"{name} (={value}) must be above 0")
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
-
-
-def _share(name: str, value: Any, *, open_low: bool = False, closed_high: bool = False) -> None:
-    inside = _is_number(value) and 0 <= value <= 1
-    if not inside or (open_low and value == 0) or (not closed_high and value == 1):
-        rule = (
-            f"{'above' if open_low else 'at least'} 0 and {'at most' if closed_high else 'below'} 1"
-        )
-        raise InputError(f"{name} (={value}) must be {rule}")
