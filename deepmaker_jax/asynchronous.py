@@ -41,6 +41,7 @@ class _Course:
         self.memory, self.taken = remember(s), set[str]()
         self.lost: dict[str, tuple[Candidate, int]] = {}
         self._s, self._teller, self._untold = s, None, dict[str, Record]()
+        self._num_begun = 0  # generations
 
     @property
     def num_done(self) -> int:
@@ -51,6 +52,12 @@ class _Course:
     def can_propose(self) -> bool:
         """Whether a first population has been measured."""
         return self._teller is not None
+
+    def begin(self) -> bool:
+        """Whether a measurement at the first rung begins a generation; lost, it leaves it begun."""
+        generation = self.num_done // self._s.config.search.population
+        begins, self._num_begun = generation == self._num_begun, generation + 1
+        return begins
 
     def add(self, record: Record, rung: int) -> None:
         """Takes note of a measurement, and tells the strategy when it is due."""
@@ -100,7 +107,8 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
     for record in s.ledger:
         rung = course.memory.ladder.rung_of(record["fidelity"])
         if rung is not None:
-            yield from _begin(course, size, rung, num_new=0)
+            if not lost(record):
+                yield from _begin(course, size, rung, num_new=0)
             course.add(check_known(s, record), rung)
             yield from _end(course, size, rung, record)
     doing: dict[str, tuple[Candidate, int]] = {}
@@ -156,7 +164,7 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
 
 
 def _begin(course: _Course, size: int, rung: int, *, num_new: int) -> Generator[Event, None, None]:
-    if rung == 0 and course.num_done % size == 0:
+    if rung == 0 and course.begin():
         yield GenerationStarted(course.num_done // size, size, num_new)
 
 

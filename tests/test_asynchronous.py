@@ -98,19 +98,22 @@ def test_one_worker_goes_on_from_any_line_as_if_nothing_had_been(tmp_path):
         assert cut.read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("number", [0, 20])
+@pytest.mark.parametrize("number", [0, 16, 20])
 def test_what_was_lost_with_its_worker_is_measured_again(tmp_path, number):
-    """One of the first population, and a child that another search would not propose."""
+    """One of the first population, and children that another search would not propose."""
     other = StandIn(order=list)
     go(tmp_path / "other", other)
     lost, path = other.done[number][0], tmp_path / "ledger.jsonl"
     died = ("failed", "its worker died (signal 9)")
     s = prepare(path, StandIn(order=list, failing={lost}, failure=died))
-    finish(s, search_asynchronously)
+    events, _ = finish(s, search_asynchronously)
+    # Each once, though number 0 begins its generation, and so does the one after it.
+    assert [e.generation for e in of_kind(events, GenerationStarted)] == list(range(5))
     assert s.ledger.num_lost() == 1
     assert [r["status"] for r in read(path) if r["id"] == lost] == ["failed"]
     resumed = StandIn()
     events, _ = go(path, resumed)
+    assert [e.generation for e in of_kind(events, GenerationStarted)] == list(range(5))
     assert [id for id, _ in resumed.done] == [lost]
     assert [r["status"] for r in read(path) if r["id"] == lost] == ["failed", "ok"]
     assert [e.num_candidates for e in of_kind(events, GenerationDone)][-1] == TOTAL
