@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import tyro
 
 from deepmaker_jax import config as config_module
+from deepmaker_jax import ending
 from deepmaker_jax.config import Config
 from deepmaker_jax.errors import InputError
 
@@ -49,23 +50,24 @@ def guarded(work: Callable[[], None], *, resume: Callable[[], str] = str) -> int
         previous = signal.signal(signal.SIGTERM, terminate)
     try:
         work()
-        return DONE
+        code = DONE
     except InputError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
+        code = BAD_INPUT
     except (KeyboardInterrupt, _Terminated) as stop:
         code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         print(f"stopped; to go on: {resume()}" if resume() else "stopped", file=sys.stderr)
-        return code
     except BrokenPipeError:  # the reader of what is printed has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        code = FAILED
     except (OSError, RuntimeError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return FAILED
+        code = FAILED
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
+    ending.end_at_once(code)
+    return code
 
 
 def parse(

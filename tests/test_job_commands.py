@@ -15,6 +15,7 @@ from deepmaker_jax import (
 )
 from deepmaker_jax.cli import main
 from experiments import digits
+from tests.execute.ray_workers import alive, descendants
 from tests.tiny import DIGITS
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -25,6 +26,7 @@ ARGS = [
     "--search.epochs", "2", "--final.members", "2", "--final.epochs", "4",
     "--final.calibration-images", "64",
 ]  # fmt: skip
+SHORTER = ["--search.generations", "1", "--search.epochs", "1", "--final.epochs", "1"]
 
 
 def files_below(folder):
@@ -68,56 +70,92 @@ def test_the_command_line_runs_shows_reports_and_trains_longer(tmp_path, capsys)
     assert "must be one of" in capsys.readouterr().err
 
 
+# The command with a compile that does not end.
+COMPILING = """
+import sys, time
+from deepmaker_jax.execute import runtime
+runtime.one_thread()
+import jax
+def compile(*_, **__):
+    print("compiling", file=sys.stderr, flush=True)
+    time.sleep(3600)
+jax.stages.Lowered.compile = compile
+from experiments import digits
+raise SystemExit(digits.main(sys.argv[1:]))
+"""
+
+
+def stop(out, moment, executor, send, program=("-m", "experiments.digits")):
+    """Runs the command until it says `moment`; returns (exit code, what it said).
+
+    Args:
+      out: run folder.
+      moment: words of the line at which `send(pid)` is called.
+      executor: of the run.
+      send: ends the process with this number.
+      program: what Python is given before the arguments.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *program, *ARGS, *SHORTER, "--out", str(out), "--executor", executor],
+        cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    said, begun, is_sent = [], [], False
+    for line in process.stderr:
+        said.append(line)
+        if moment in line and not is_sent:
+            begun, is_sent = descendants(process.pid), True
+            send(process.pid)
+    code = process.wait()
+    process.stderr.close()
+    assert begun or executor != "ray"  # its processes have sessions of their own
+    deadline = time.monotonic() + 60  # what a killed process has begun takes a moment
+    while (left := alive(begun) + of_session(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+    return code, said
+
+
+def of_session(pid):
+    """Returns the processes of the session that `pid` began."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == pid:
+            found.append(path.parent.name)
+    return found
+
+
 @pytest.mark.parametrize(
     ("number", "code", "moment", "executor"),
     [
         (signal.SIGINT, 130, "generation 0: ", "processes"),  # workers are still importing
-        (signal.SIGTERM, 143, "1/4 ", "inline"),
+        (signal.SIGINT, 130, "compiling", "inline"),
+        (signal.SIGTERM, 143, "exported and checked (1/", "inline"),
         (signal.SIGINT, 130, "final training: ", "processes"),
         (signal.SIGINT, 130, "1/4 ", "ray"),
+        (signal.SIGTERM, 143, "1/4 ", "ray"),
     ],
 )
 def test_a_signal_to_the_whole_group_ends_it_cleanly_with_the_command_that_resumes(
     tmp_path, number, code, moment, executor
 ):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "experiments.digits", *ARGS, "--out", str(out)]
-    process = subprocess.Popen(
-        [*command, "--executor", executor],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    said, sent = [], False
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith(moment) and not sent:
-            os.killpg(process.pid, number)  # as a terminal does
-            sent = True
-    assert process.wait() == code
-    process.stdout.close()
-    process.stderr.close()
+    program = ("-c", COMPILING) if moment == "compiling" else ("-m", "experiments.digits")
+    # As a terminal does.
+    ended, said = stop(out, moment, executor, lambda pid: os.killpg(pid, number), program)
+    assert ended == code, said
     assert "python -m experiments.digits demo" in said[-1]
     assert str(out) in said[-1]
     assert "Traceback" not in "".join(said)
     assert len(said) == len(set(said))
     assert not (out / "checkpoints" / "shared").exists()
-    deadline = time.monotonic() + 20  # Python's own resource tracker takes a moment
-    while _of_session(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert _of_session(process.pid) == []
 
 
-def _of_session(pid):
-    """Processes of the session that `pid` began: none may be left."""
-    found = []
-    for entry in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[3]) == pid:
-            found.append(entry.parent.name)
-    return found
+def test_a_killed_run_leaves_nothing_of_the_cluster_that_it_began(tmp_path):
+    """Its signal is its own: nobody tells Ray's processes."""
+    code, said = stop(tmp_path / "run", "1/4 ", "ray", lambda pid: os.kill(pid, signal.SIGKILL))
+    assert code == -signal.SIGKILL, said

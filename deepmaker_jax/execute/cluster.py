@@ -1,14 +1,17 @@
 """A Ray cluster, this machine's own or an existing one, and what its nodes do."""
 
 import contextlib
+import ctypes
 import functools
 import logging
 import os
 import pathlib
 import platform
 import queue
-import shutil
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from typing import Any, NamedTuple
 
 from deepmaker_jax import program
 from deepmaker_jax.errors import InputError, one_line
-from deepmaker_jax.execute import runtime
+from deepmaker_jax.execute import remains, runtime
 from deepmaker_jax.execute.inline import Inline
 from deepmaker_jax.execute.unit import Beat, Outcome, Task, arrays
 from deepmaker_jax.files import InMemory
@@ -142,9 +145,13 @@ def connection(address: str | None, num_workers: int, task: Task) -> Iterator[in
         "log_to_driver": False,
         "runtime_env": {"py_modules": [str(PACKAGE)]},
     }
-    folder = None
+    watcher = None
     if address is None:
         folder = tempfile.mkdtemp(prefix="deepmaker-")  # a short name: Ray's sockets lie below it
+        watcher = subprocess.Popen(
+            [sys.executable, "-I", remains.__file__, folder],
+            stdin=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
         num_bytes = sum(value.nbytes for value in arrays(task).values())
         settings |= {
             "num_cpus": num_workers, "num_gpus": 0, "include_dashboard": False,
@@ -157,7 +164,8 @@ def connection(address: str | None, num_workers: int, task: Task) -> Iterator[in
             if address not in (None, "auto"):  # Ray itself would try for minutes
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), PROBE_SECONDS).close()
-            ray.init(address or "local", **settings)
+            with _signals_kept():
+                ray.init(address or "local", **settings)
         except Exception as error:  # noqa: BLE001 - Ray raises what it likes
             if address is None:
                 raise InputError(f"executor (=ray) cannot start: {one_line(error)}") from None
@@ -165,8 +173,25 @@ def connection(address: str | None, num_workers: int, task: Task) -> Iterator[in
         yield num_cpus()
     finally:
         ray.shutdown(wait_for_processes=True)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        if watcher is not None:
+            watcher.communicate()  # it sees the end of its pipe
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """What Ray starts in the block sees no signal to the whole group, and SIGTERM stays ours.
+
+    A signal that is blocked in this thread stays blocked in its children. Ray itself
+    handles SIGTERM from then on, below Python, which is undone.
+    """
+    system, before = ctypes.CDLL(None), ctypes.create_string_buffer(1024)  # more than a sigaction
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    system.sigaction(signal.SIGTERM, None, before)
+    try:
+        yield
+    finally:
+        system.sigaction(signal.SIGTERM, before, None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def num_cpus() -> int:

@@ -5,11 +5,15 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from deepmaker_jax import ending
 from deepmaker_jax.events import Epoch, ProgramChanged
+from deepmaker_jax.execute.results import Results
 from deepmaker_jax.execute.runtime import keep_programs
 from deepmaker_jax.execute.unit import Outcome, Task, Unit
 from deepmaker_jax.execute.work import do_unit
 from deepmaker_jax.files import ON_DISK, Files
+
+CLOSE_SECONDS = 2.0  # that the few steps under way are waited for; a compile may take minutes
 
 
 class Closed(BaseException):
@@ -30,8 +34,7 @@ class Inline:
         keep_programs()
         self._task, self._files = task, files
         self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()  # and what ended the thread
-        self._num_open = 0
+        self._results = Results()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
@@ -58,20 +61,21 @@ class Inline:
 
     def submit(self, unit: Unit) -> None:
         """Queues a unit."""
-        self._num_open += 1
+        self._results.num_open += 1
         self._units.put(unit)
 
     def results(self) -> Iterator[Epoch | ProgramChanged | Outcome]:
         """Yields progress and outcomes until no submitted unit is left."""
-        while self._num_open:
-            result = self._results.get()
-            if isinstance(result, BaseException):
-                raise result
-            self._num_open -= isinstance(result, Outcome)
-            yield result
+        yield from self._results
 
     def close(self) -> None:
-        """Ends the thread after the few steps it is doing, and waits for that."""
+        """Ends the thread after the few steps that it is doing.
+
+        Nothing can interrupt a compile: what comes of one is for nobody, and nobody
+        waits for it but the process's own end (`ending`).
+        """
         self._closed.set()
         self._units.put(None)
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            ending.leave_behind(self._thread)

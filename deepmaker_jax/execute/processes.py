@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.connection
 import pathlib
+import pickle
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ from deepmaker_jax.execute.work import do_unit
 from deepmaker_jax.files import replacing
 from deepmaker_jax.ledger import WORKER_DIED
 
-READY = "ready"  # a worker's first word: its imports worked, so what kills it now is its unit
+READY = "ready"  # a worker's first word: its imports worked
+BEGUN = "begun"  # its word for each unit: it has arrived, so what kills the worker now is the unit
 TICK_SECONDS = 10.0
 
 
@@ -37,7 +39,10 @@ class _Worker(NamedTuple):
 
 
 def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
-    """A worker's whole life: READY, then units in, progress and outcomes out, to the pipe's end."""
+    """A worker's whole life: READY, then units in, progress and outcomes out, to the pipe's end.
+
+    A unit is BEGUN before it is unpickled, as that may be what kills.
+    """
     runtime.end_with_parent()
     runtime.keep_programs()
     shared = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
@@ -46,7 +51,9 @@ def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
     try:
         connection.send(READY)
         while True:
-            unit = connection.recv()
+            data = connection.recv_bytes()
+            connection.send(BEGUN)
+            unit = pickle.loads(data)
             try:
                 connection.send(do_unit(unit, task, connection.send, beat))
             except StorageError as error:
@@ -88,6 +95,7 @@ class Processes:
         self._doing: dict[_Worker, Unit | None] = {}
         self._silent: dict[_Worker, float] = {}  # seconds without a word
         self._starting: set[_Worker] = set()
+        self._begun: set[_Worker] = set()  # whose unit has arrived
         self._num_unready = 0  # workers in a row that died while they were starting
         self._opened = False
 
@@ -156,6 +164,8 @@ class Processes:
                 if result == READY:
                     self._starting.discard(worker)
                     self._num_unready = 0
+                if result == BEGUN:
+                    self._begun.add(worker)
                 if isinstance(result, Outcome) and worker in self._doing:
                     result = self._finish(worker, result)
                 self._hand_out()
@@ -173,6 +183,7 @@ class Processes:
     def _finish(self, worker: _Worker, outcome: Outcome) -> Outcome | None:
         """Frees a worker; returns its outcome, or None if its unit is done again."""
         unit, self._doing[worker] = self._doing[worker], None
+        self._begun.discard(worker)
         assert unit is not None
         return None if out_of_memory(outcome) and self._line.lose(unit) else outcome
 
@@ -180,8 +191,9 @@ class Processes:
         """Replaces a dead worker; returns what became of its unit."""
         unit, silent = self._doing.pop(worker), self._silent.pop(worker)
         worker.process.join()
-        was_ready = worker not in self._starting
+        was_ready, has_begun = worker not in self._starting, worker in self._begun
         self._starting.discard(worker)
+        self._begun.discard(worker)
         self._num_unready += not was_ready
         if self._num_unready > self.num_workers + 2:
             raise InputError(
@@ -192,7 +204,7 @@ class Processes:
         self._start()
         if unit is None:
             return None
-        if not was_ready:
+        if not has_begun:  # it died while it was idle, or before
             self._line.put_back(unit)
             return None
         if self._line.lose(unit):
@@ -210,7 +222,7 @@ class Processes:
             worker.process.kill()
         for worker in self._doing:
             worker.process.join()
-        for held in (self._doing, self._silent, self._starting):
+        for held in (self._doing, self._silent, self._starting, self._begun):
             held.clear()
         if self._opened:  # else it may be another run's, and this one be refused
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -15,6 +15,7 @@ from deepmaker_jax.errors import InputError, one_line
 from deepmaker_jax.events import Epoch, Note, ProgramChanged
 from deepmaker_jax.execute import cluster
 from deepmaker_jax.execute.line import Line
+from deepmaker_jax.execute.results import Results
 from deepmaker_jax.execute.unit import (
     ALIVE,
     PATIENCE_SECONDS,
@@ -72,8 +73,7 @@ class Ray:
         self._follows = not num_workers  # as many as the cluster has
         self._most = num_workers or math.inf
         self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._num_open = 0
+        self._results = Results()
         self._thread: threading.Thread | None = None
         self._connected: concurrent.futures.Future[int] = concurrent.futures.Future()
         # What follows is the thread's.
@@ -101,7 +101,7 @@ class Ray:
         """Queues a unit; Ray begins units in the order in which they came."""
         if self._thread is None:
             self._start()
-        self._num_open += 1
+        self._results.num_open += 1
         self._units.put(unit)
 
     def results(self) -> Iterator[Epoch | Note | ProgramChanged | Outcome]:
@@ -112,12 +112,7 @@ class Ray:
           StorageError: what comes back cannot be written here.
           RuntimeError: the cluster has no node left, or has ended.
         """
-        while self._num_open:
-            result = self._results.get()
-            if isinstance(result, BaseException):
-                raise result
-            self._num_open -= isinstance(result, Outcome)
-            yield result
+        yield from self._results
 
     def close(self) -> None:
         """Cancels what is under way and leaves the cluster, or ends it if it is our own."""

@@ -1,4 +1,4 @@
-"""Finds the processes in which this process's Ray nodes do units."""
+"""Finds processes: those in which this process's Ray nodes do units, and what a process began."""
 
 import os
 import pathlib
@@ -43,3 +43,30 @@ def _parent(pid: int) -> int:
     except OSError:
         return 0
     return int(fields[1])
+
+
+def descendants(pid: int) -> list[str]:
+    """Returns the processes that a process has begun, and those that they have."""
+    children: dict[int, list[int]] = {}
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        children.setdefault(_parent(int(path.name)), []).append(int(path.name))
+    found, waiting = [], [pid]
+    while waiting:
+        of = children.get(waiting.pop(), [])
+        found += of
+        waiting += of
+    return [name for child in found if (name := _name(child))]
+
+
+def alive(names: list[str]) -> list[str]:
+    """Returns those of `descendants` that have not ended."""
+    return [name for name in names if name == _name(int(name.partition(" ")[0]))]
+
+
+def _name(pid: int) -> str:
+    """Returns a process's number and when it began; nothing if it has ended."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else f"{pid} {fields[19]}"

@@ -3,16 +3,15 @@
 import logging
 import time
 
-import numpy as np
 import pytest
+from ray._private.internal_api import node_stats
 from ray.cluster_utils import Cluster
 
-from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.data import load, stratified
 from deepmaker_jax.events import Epoch, Note
-from deepmaker_jax.execute import Outcome, Task, Unit
+from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.execute import ray as module
 from deepmaker_jax.execute.ray import Ray
+from deepmaker_jax.execute.unit import arrays
 from tests.examples import SMALL
 from tests.execute.ray_workers import busy_ray_workers, node_of
 
@@ -34,17 +33,6 @@ def cluster():
     cluster = Cluster(initialize_head=True, head_node_args=head | {"_system_config": SOON})
     yield cluster
     cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def task():
-    data = load("digits")
-    rest, validation = stratified(data.train_labels, share=0.2, seed=0)
-    return Task(
-        images=data.train_images, labels=data.train_labels, search_rows=rest,
-        validation_rows=validation, input_scale=np.array([1 / 96], np.float32),
-        settings=TrainConfig(batch_size=64, crop=1, flip=False), seed=0,
-    )  # fmt: skip
 
 
 def unit(id, num_epochs=2, **paths):
@@ -98,3 +86,25 @@ def test_nodes_that_join_are_used_and_one_that_dies_costs_the_epoch_under_way(
     assert told["short"] == [1, 2]
     assert ended == [("short", "ok")]
     assert (tmp_path / "short.safetensors").exists()
+
+
+def test_a_node_fetches_the_data_once_for_all_of_its_processes(task, cluster):
+    """By the bytes that its store was ever given: a second copy would double them."""
+    node = cluster.add_node(num_cpus=2, object_store_memory=STORE)
+    runner = Ray(task, address=cluster.address)
+    told = set[str]()
+    try:
+        for id in ("one", "other"):
+            runner.submit(unit(id, 100_000))
+        for result in runner.results():
+            told.update([result.id] if isinstance(result, Epoch) else [])
+            if len(told) == 2:
+                break
+        num_workers = len(busy_ray_workers())
+        store = node_stats(node.node_ip_address, node.node_manager_port, False).store_stats
+    finally:
+        runner.close()
+        cluster.remove_node(node)
+    assert num_workers == 2
+    num_bytes = sum(value.nbytes for value in arrays(task).values())
+    assert num_bytes <= store.cumulative_created_bytes < 2 * num_bytes
