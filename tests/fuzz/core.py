@@ -38,6 +38,15 @@ ODD = (
     [{}], {"": None}, {"x": {"x": {}}}, [None], [1, "a", None], ["ok"] * 50, DEEP,
 )  # fmt: skip
 
+# By name, the fewest different inputs that a door is given; `Door.check` asserts it.
+DOORS = {
+    "experiments": 200, "deepmaker": 200, "settings": 550, "resumed settings": 400,
+    "settings of a trained run": 200, "genomes": 450, "architectures": 600, "ledgers": 280,
+    "resumed ledgers": 200, "CIFAR batches": 280, "CIFAR archives": 300, "idx files": 280,
+    "npz files": 290, "pictures": 230, "weights": 260, "show": 230, "report": 200, "check": 220,
+    "references": 200, "deploy": 200, "train": 200,
+}  # fmt: skip
+
 
 class HangError(BaseException):
     """An input took longer than any may."""
@@ -90,8 +99,15 @@ class Door:
         """Runs what is behind a command as a command does."""
         return self.give(case, content, lambda: guarded(work))
 
-    def check(self, *, least: int, refused: int, accepted: int = 1) -> None:
-        """Asserts how many different inputs there were, and how many of them ended how."""
+    def check(self, *, refused: int, accepted: int = 1, least: int | None = None) -> None:
+        """Asserts how many different inputs there were, and how many of them ended how.
+
+        Args:
+          refused: at least so many.
+          accepted: at least so many.
+          least: inputs in all; None for what `DOORS` has.
+        """
+        least = DOORS[self.name] if least is None else least
         assert len(self.seen) >= least, f"{self.name}: only {len(self.seen)} different inputs"
         assert self.ends.total() - self.ends[0] >= refused, f"{self.name}: {self.ends}"
         assert self.ends[0] >= accepted, f"{self.name}: {self.ends}"

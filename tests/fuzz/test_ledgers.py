@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from deepmaker_jax import ledger
+from deepmaker_jax import search as search_module
 from deepmaker_jax.cli import main
 from deepmaker_jax.config import Config, LimitConfig, SearchConfig
 from deepmaker_jax.evolve import NSGA2
@@ -64,7 +65,7 @@ def test_ledgers(tmp_path, capsys):
         before = listing(tmp_path)
         door.give(case, bad, lambda: main(["show", str(run)]))
         assert listing(tmp_path) == before, case
-    door.check(least=280, refused=100, accepted=80)
+    door.check(refused=100, accepted=80)
 
 
 @functools.cache
@@ -90,22 +91,30 @@ def resume(path):
         book.close()
 
 
-def test_a_search_goes_on_from_its_own_measurements_alone(tmp_path, capsys):
+def test_a_search_goes_on_from_its_own_measurements_alone(tmp_path, capsys, monkeypatch):
     """It ends with the same front as before, or in one line; a half line at the end is cut off."""
     door = Door("resumed ledgers", capsys)
+    drawn = []  # the first population, which is the same each time and takes most of it
+
+    def first_candidates(s):
+        drawn.extend([] if drawn else whole(s))
+        return list(drawn)
+
+    whole = search_module.first_candidates
+    monkeypatch.setattr(search_module, "first_candidates", first_candidates)
     path = tmp_path / ledger.NAME
     wanted = [record["id"] for record in resume(path)]
     good = path.read_bytes()
     lines = good.decode().splitlines()
-    for case in range(60):
+    for case in range(240):
         rng = generator(door.name, case)
-        bad = forged(rng, lines) if 0 < case < 40 else damaged(rng, good) if case else good
+        bad = forged(rng, lines) if 0 < case < 160 else damaged(rng, good) if case else good
         path.write_bytes(bad)
         fronts = []
         code = door.call(case, bad, lambda fronts=fronts: fronts.append(resume(path)))
         assert os.listdir(tmp_path) == [ledger.NAME]
-        assert code == 2 or [record["id"] for record in fronts[0]] == wanted or case < 40, case
-    door.check(least=50, refused=15, accepted=2)
+        assert code == 2 or [record["id"] for record in fronts[0]] == wanted or case < 160, case
+    door.check(refused=60, accepted=8)
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])

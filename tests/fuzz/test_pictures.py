@@ -134,7 +134,7 @@ def test_pictures(tmp_path, capsys):
             door.call(case, (side, content), read)
         assert listing(tmp_path) == before, case
         shutil.rmtree(folder)
-    door.check(least=230, refused=100, accepted=40)
+    door.check(refused=100, accepted=40)
 
 
 def _content(path):
