@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from benchmarks.many_workers import MODES
 from benchmarks.record import portable
 from deepmaker_jax import program
 from deepmaker_jax.files import load_json
@@ -47,6 +48,15 @@ def test_an_accelerator_is_measured_or_nothing(args, said, tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["here"] * bool(args)
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_what_readme_says_of_kills_and_long_runs():
+    """A hundred kills, twenty full disks, 20,000 measurements in either mode."""
+    kinds = load_json(RESULTS / "kill.json")["by"]["kind"]
+    assert (kinds["clock"] + kinds["file"], kinds["full"] + kinds["limit"]) == (100, 20)
+    found = load_json(RESULTS / "soak.json")
+    for mode in MODES:
+        assert found[mode]["parts"][-1]["measurements"] >= 20_000
 
 
 def test_the_program_is_chosen_by_published_figures():

@@ -3,8 +3,9 @@
 The long form of the first is `benchmarks/kill.py`.
 """
 
+import contextlib
 import dataclasses
-import pathlib
+import itertools
 import shutil
 
 import numpy as np
@@ -14,15 +15,12 @@ from benchmarks import kill
 from deepmaker_jax import run
 from deepmaker_jax.cli import main
 from deepmaker_jax.errors import InputError
-from tests.tiny import DIGITS
+from deepmaker_jax.events import Epoch, Measured
+from deepmaker_jax.export import check as checking
+from deepmaker_jax.report import figure, plots
+from tests.tiny import DIGITS, TINY, Stopped, go
 
-BUNDLE = (
-    "weights.safetensors", "model_f32.tflite", "model_f16.tflite", "model_dynamic.tflite",
-    "model_int8.tflite", "model.stablehlo.mlirbc", "model.jax_export", "model.onnx",
-    "reference.npz",
-)  # fmt: skip
-OWN = ("config.json", "front.json", "ledger.jsonl")
-NAMES = (*OWN, *(f"models/*/{name}" for name in ("manifest.json", *BUNDLE)))
+PAGE = ("report.html", "front.png", "hypervolume.png")
 
 
 def flip(data):
@@ -36,13 +34,14 @@ DAMAGES = {
     "emptied": lambda data: b"",
     "deleted": None,
 }
-# A bundle's other files are held to their sums, for which being cut or empty is nothing else.
-CASES = [
-    (name, damage)
-    for name in NAMES
-    for damage in DAMAGES
-    if damage in ("flipped", "deleted") or name.endswith((".json", ".jsonl"))
-]
+
+
+def damage(path, how):
+    change = DAMAGES[how]
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(change(path.read_bytes()))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +49,14 @@ def finished(tmp_path_factory):
     """Returns (folder, what it is) of a run that nobody disturbed; not to be changed."""
     out = tmp_path_factory.mktemp("finished") / "run"
     return out, kill.undisturbed(out, "inline")
+
+
+@pytest.fixture(scope="module")
+def deployed(finished, tmp_path_factory):
+    """The same with a member's files for a device, and the page that tells of them."""
+    out = shutil.copytree(finished[0], tmp_path_factory.mktemp("deployed") / "run")
+    assert main(["deploy", str(out), "--targets", "mcu", "--members", "1"]) == 0
+    return out
 
 
 def test_a_killed_run_in_worker_processes_ends_with_the_bytes_of_an_inline_one(finished, tmp_path):
@@ -80,76 +87,171 @@ def test_what_a_killed_run_did_otherwise_is_noticed(finished, tmp_path):
     ]
 
 
-def damaged(finished, tmp_path, name, damage):
-    """Returns a copy of the run with one damaged file, and that file."""
-    out = shutil.copytree(finished[0], tmp_path / "run")
-    path = sorted(out.glob(name))[0]
-    change = DAMAGES[damage]
-    if change is None:
-        path.unlink()
-    else:
-        path.write_bytes(change(path.read_bytes()))
-    return out, path
+def everything(out):
+    """Every file's bytes, by path."""
+    return {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+@contextlib.contextmanager
+def damaged(out, path, how):
+    """A file of the run is damaged in the block; then it and the page are as they were."""
+    kept = {file: file.read_bytes() for file in (path, *(out / name for name in PAGE))}
+    damage(path, how)
+    try:
+        yield
+    finally:
+        for file, data in kept.items():
+            file.write_bytes(data)
+
+
+def told(capsys, *words):
+    """Runs a command that may say one line on stderr; returns (exit code, all that it said)."""
+    capsys.readouterr()
+    code = main([str(word) for word in words])
+    said = capsys.readouterr()
+    assert said.err.count("\n") == (code != 0), (words, said.err)
+    assert code == 0 or said.err.startswith("error: "), (words, said.err)
+    return code, said.out + said.err
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_whatever_file_is_damaged_the_tool_says_which_and_ends_with_no_more_than_a_line(
+    deployed, capsys, monkeypatch, how
+):
+    """`check` names every file of a run; what reads one refuses it by its name."""
+    monkeypatch.setattr(checking, "RUNTIMES", {})  # what is not damaged need not be run
+    monkeypatch.setattr(plots, "render", lambda *_, **__: figure.Plot("<svg></svg>", b"PNG"))
+    before = everything(deployed)
+    names = {str(path.relative_to(deployed)) for path in before}
+    assert {name.split("/")[2] for name in names if name.count("/") == 3} == {"mcu"}
+    assert names >= {*PAGE, "config.json", "front.json", "ledger.jsonl"}
+    first = next(path.parent for path in before if path.parent.name == "mcu").parent
+    for path in before:
+        in_bundle, name = path.parent != deployed, path.name
+        if name in PAGE:
+            continue  # made again below
+        with damaged(deployed, path, how):
+            code, said = told(capsys, "check", deployed)
+            # A ledger may end anywhere, and a run folder may hold its bundles alone.
+            is_whole = how == "deleted" or (name == "ledger.jsonl" and how != "flipped")
+            assert code == (0 if is_whole and not in_bundle else 1), (path, said)
+            assert code == 0 or name in said
+            if name.endswith((".json", ".jsonl")):
+                for command in ("show", "report"):
+                    code, said = told(capsys, command, deployed)
+                    assert code == 0 or name in said or "run" in said, (path, command, said)
+            if path.parent == first:
+                words = ("deploy", deployed, "--targets", "mcu", "--members", "1")
+                code, said = told(capsys, *words)
+                assert (code, name in said) == (2, True), (path, said)
+            if name == "weights.safetensors":
+                code, said = told(capsys, "train", deployed, path.parent.name, "--epochs", "1")
+                assert code == 2, (path, said)
+                assert name in said or "has no weights" in said
+    assert everything(deployed) == before
+
+
+def test_the_page_is_made_again_to_the_same_bytes(deployed):
+    before = everything(deployed)
+    for name, how in zip(PAGE, ("cut", "flipped", "deleted"), strict=True):
+        damage(deployed / name, how)
+    assert main(["report", str(deployed)]) == 0
+    assert everything(deployed) == before
+
+
+def test_what_was_made_for_a_device_is_made_again(deployed, tmp_path):
+    """All but what was measured: every file that was damaged, each in another way."""
+    out = shutil.copytree(deployed, tmp_path / "run")
+    before = {path: data for path, data in everything(out).items() if path.parent.name == "mcu"}
+    assert len(before) > 3
+    for path, how in zip(before, itertools.cycle(DAMAGES), strict=False):
+        damage(path, how)
+    assert main(["deploy", str(out), "--targets", "mcu", "--members", "1"]) == 0
+    after = everything(out)
+    assert {path: after.get(path) for path in before} == before
+    assert main(["check", str(out)]) == 0
 
 
 def again(out):
     run(dataclasses.replace(kill.CONFIG, out=str(out), executor="inline"), data=DIGITS)
 
 
-@pytest.mark.parametrize(("name", "damage"), CASES)
-def test_no_command_ends_with_more_than_a_line(finished, tmp_path, capsys, name, damage):
-    out, path = damaged(finished, tmp_path, name, damage)
-    capsys.readouterr()
-    for command in ("show", "report"):
-        code = main([command, str(out)])
-        said = capsys.readouterr().err
-        assert (code, said.count("\n")) in ((0, 0), (1, 1), (2, 1)), (command, said)
-        assert code == 0 or said.startswith("error: "), (command, said)
-    code = main(["check", str(out)])
-    said = capsys.readouterr()
-    # A ledger may end anywhere, and a run folder may hold its bundles alone.
-    is_whole = damage == "deleted" or (path.name == "ledger.jsonl" and damage != "flipped")
-    assert code == (0 if path.parent == out and is_whole else 1)
-    assert said.err.count("\n") == code
-    assert code == 0 or path.name in said.out
-
-
 @pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("front.json", "cut"),
-        ("models/*/manifest.json", "emptied"),
-        ("models/*/weights.safetensors", "flipped"),
-        ("models/*/weights.safetensors", "deleted"),
-    ],
+    ("front", "weights", "manifest"), [("cut", "flipped", None), ("deleted", "deleted", "emptied")]
 )
-def test_the_same_command_makes_again_what_is_not_whole(finished, tmp_path, name, damage):
-    out, _ = damaged(finished, tmp_path, name, damage)
+def test_the_same_command_makes_again_what_is_not_whole(
+    finished, tmp_path, front, weights, manifest
+):
+    """Of one member the weights, of the other whatever was made of them, each in another way."""
+    out = shutil.copytree(finished[0], tmp_path / "run")
+    one, other = sorted((out / "models").iterdir())
+    damage(out / "front.json", front)
+    damage(one / "weights.safetensors", weights)
+    ways = itertools.cycle(DAMAGES)
+    for path in sorted(other.iterdir()):
+        if path.name == "manifest.json" and manifest is not None:
+            damage(path, manifest)
+        elif path.name not in ("manifest.json", "weights.safetensors"):
+            damage(path, next(ways))
     again(out)
     assert kill.check(out, finished[1]) == []
 
 
+def test_a_damaged_checkpoint_is_not_gone_on_from_and_the_end_is_the_same(tmp_path):
+    """A training that was stopped after its second epoch of four, in each kind of damage."""
+    config = dataclasses.replace(TINY, final=dataclasses.replace(TINY.final, members=1))
+
+    def on_two(event):
+        return isinstance(event, Epoch) and event.stage == "final" and event.num_done == 2
+
+    def once_trained(event):
+        return isinstance(event, Measured) and event.stage == "final"
+
+    with pytest.raises(Stopped):
+        go(tmp_path / "run", config=config, stop=on_two)
+    (path,) = (tmp_path / "run" / "checkpoints").rglob("*.*")
+    begun, weights = path.relative_to(tmp_path / "run"), {}
+    for how in (None, *DAMAGES):
+        out = shutil.copytree(tmp_path / "run", tmp_path / f"{how}")
+        if how is not None:
+            damage(out / begun, how)
+        epochs = []
+
+        def stop(event, epochs=epochs):
+            if isinstance(event, Epoch):
+                epochs.append(event.num_done)
+            return once_trained(event)
+
+        with pytest.raises(Stopped):
+            go(out, config=config, stop=stop)
+        assert epochs == ([3, 4] if how is None else [1, 2, 3, 4]), how
+        (trained,) = out.glob("models/*/weights.safetensors")
+        weights[how] = trained.read_bytes()
+    assert len(set(weights.values())) == 1
+
+
 @pytest.mark.parametrize(
-    ("name", "damage", "said"),
+    ("name", "how", "said"),
     [
         ("config.json", "deleted", r"holds files but no config\.json"),
         ("config.json", "cut", r"config\.json cannot be read as JSON"),
+        ("config.json", "flipped", r"config\.json (cannot be read|does not match its own sum)"),
         ("ledger.jsonl", "flipped", r"ledger\.jsonl line \d+ .*: delete that line"),
     ],
 )
-def test_what_cannot_be_made_again_is_refused_with_the_reason(
-    finished, tmp_path, name, damage, said
-):
-    out, _ = damaged(finished, tmp_path, name, damage)
+def test_what_cannot_be_made_again_is_refused_with_the_reason(finished, tmp_path, name, how, said):
+    out = shutil.copytree(finished[0], tmp_path / "run")
+    damage(out / name, how)
     with pytest.raises(InputError, match=said):
         again(out)
 
 
-def test_a_line_that_is_deleted_from_the_ledger_is_measured_again(finished, tmp_path):
+def test_what_a_ledger_lost_is_measured_again(finished, tmp_path):
+    """A line that was deleted, and the last two, of which half a line is left."""
     out = shutil.copytree(finished[0], tmp_path / "run")
-    path = pathlib.Path(out) / "ledger.jsonl"
+    path = out / "ledger.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:2] + lines[3:]))
+    path.write_bytes(b"".join([*lines[:2], *lines[3:-2], lines[-2][:40]]))
     again(out)
     assert len(path.read_bytes().splitlines()) == len(lines)
     assert kill.check(out, finished[1]) == []

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import pytest
 
@@ -141,3 +142,16 @@ def test_any_other_damage_is_refused_with_the_line(path, spoil, message):
     path.write_text(spoil(path.read_text()))
     with pytest.raises(InputError, match=message):
         ledger.Ledger(path)
+
+
+def test_of_a_measurement_only_its_place_stays_in_memory(path):
+    """A few hundred bytes, however much it says."""
+    write(path, *(record(f"{i:012x}", arch={"layers": list(range(500))}) for i in range(500)))
+    tracemalloc.start()
+    try:
+        book = ledger.Ledger(path)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+        book.close()
+    assert kept < 500 * 600

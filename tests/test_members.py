@@ -1,0 +1,61 @@
+"""What becomes of members of the front that fail once the search is over."""
+
+import pytest
+
+from deepmaker_jax import final, run_folder
+from deepmaker_jax.events import Exported, Note
+from deepmaker_jax.ledger import Ledger, read
+from tests.dying import DEADLY, export
+from tests.standin import StandIn
+from tests.test_search import finish, of_kind, prepare
+from tests.tiny import DIGITS, TINY
+
+
+def finished(steps):
+    """Returns (events, what a generator returns)."""
+    events = []
+    while True:
+        try:
+            events.append(next(steps))
+        except StopIteration as end:
+            return events, end.value
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ("diverged", "training loss nan or a weight is not finite"),
+        ("failed", "its worker died (signal 9)"),
+        ("failed", "out of memory: JaxRuntimeError: RESOURCE_EXHAUSTED (runner.py:1)"),
+    ],
+)
+def test_a_member_whose_final_training_fails_says_why_and_the_others_are_trained(tmp_path, failure):
+    s = prepare(tmp_path / "ledger.jsonl", StandIn(), generations=1)
+    _, records = finish(s)
+    s = s._replace(ledger=Ledger(s.ledger.path))  # `finish` has closed it
+    members = final.choose_members(s, records)
+    bad, *good = [record["id"] for record in members]
+    assert good
+    s = s._replace(executor=StandIn(failing={bad}, failure=failure))
+    _, finals = finished(final.train_members(s, members, tmp_path, num_images=100))
+    found = {m["id"]: m for m in final.front_document(s, members, finals, {})["members"]}
+    s.ledger.close()
+    assert (found[bad]["status"], found[bad]["reason"]) == failure
+    assert {found[id]["status"] for id in good} == {"ok"}
+    last = [record for record in read(s.ledger.path) if record["id"] == bad][-1]
+    assert (last["fidelity"]["name"], last["status"], last["reason"]) == ("final", *failure)
+
+
+def test_a_member_whose_export_dies_is_told_and_the_others_are_exported(tmp_path, monkeypatch):
+    monkeypatch.setattr(final, "do_export", export)
+    run_folder.make_folders(tmp_path)
+    ids = [DEADLY, "1" * 12]
+    events, manifests = finished(
+        final.export_members(ids, tmp_path, DIGITS, config=TINY, num_workers=1)
+    )
+    assert [event.id for event in of_kind(events, Exported)] == ids[1:]
+    (note,) = of_kind(events, Note)
+    assert note.text.startswith(f"member {DEADLY} was not exported: BrokenProcessPool: ")
+    assert note.text.endswith("; run again to retry")
+    assert manifests[DEADLY]["reason"].startswith("not exported: ")
+    assert "reason" not in manifests["1" * 12]
