@@ -13,7 +13,8 @@ from beartype.claw import beartype_package
 # Not checked: what people and files hand over, which says so in one line of its own; and lanes and
 # models, which take whatever JAX traces with.
 UNCHECKED = tuple(
-    f"deepmaker_jax.{name}" for name in ("arch", "config", "data", "lanes", "models", "spaces")
+    f"deepmaker_jax.{name}"
+    for name in ("arch", "config", "data", "lanes", "models", "rules", "spaces")
 )
 CONF = BeartypeConf(
     claw_decor_place_func=BeartypeDecorPlace.FIRST,  # below `jax.custom_vjp` and its like
@@ -36,3 +37,15 @@ import jax  # noqa: E402 - after the thread count
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+# Files that take longest, which begin first: at the end one worker would wait for the other's.
+LONGEST = (
+    "test_damage", "test_side_by_side", "test_job", "test_backends", "test_executors",
+    "test_job_commands", "test_devices", "test_ray", "test_job_settings", "test_documents",
+    "test_extension", "test_archives",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))

@@ -27,6 +27,8 @@ from tests.execute.ray_workers import num_ray_processes
 from tests.standin import StandIn
 from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
 
+WITHOUT_EXPORT = dataclasses.replace(TINY.final, export=False)
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
@@ -105,17 +107,16 @@ def test_a_bundle_rebuilds_the_network_that_was_measured(whole):
     assert accuracy == member["test_accuracy"]
 
 
-@pytest.mark.parametrize("moment", ["search", "export"])
-def test_a_run_that_was_stopped_ends_with_the_same_bytes(whole, tmp_path, moment):
+def test_a_run_that_was_stopped_twice_ends_with_the_same_bytes(whole, tmp_path):
+    """In the search, and while its members are exported."""
     out, _, _ = whole
 
-    def stop(event):
-        if moment == "search":
-            return isinstance(event, Measured) and event.num_done == 2
-        return isinstance(event, Exported)
+    def early(event):
+        return isinstance(event, Measured) and event.num_done == 2
 
-    with pytest.raises(Stopped):
-        go(tmp_path / "run", stop=stop)
+    for stop in (early, lambda event: isinstance(event, Exported)):
+        with pytest.raises(Stopped):
+            go(tmp_path / "run", stop=stop)
     _, events = go(tmp_path / "run")
     assert files(tmp_path / "run") == files(out)
     assert of_kind(events, Started)[0].num_known > 0
@@ -153,7 +154,8 @@ def test_another_setting_on_the_same_folder_is_refused(whole):
 def test_a_finished_run_goes_on_with_more_generations(whole, tmp_path):
     _, front, _ = whole
     search = dataclasses.replace(TINY.search, generations=2)
-    shorter, _ = go(tmp_path / "run", config=dataclasses.replace(TINY, search=search))
+    config = dataclasses.replace(TINY, search=search, final=WITHOUT_EXPORT)
+    shorter, _ = go(tmp_path / "run", config=config)
     grown, events = go(tmp_path / "run")
     assert grown == front
     assert of_kind(events, Started)[0].num_known >= 8
@@ -184,7 +186,7 @@ def test_a_run_whose_folder_is_removed_stops_and_brings_nothing_back(tmp_path):
 
 def test_an_asynchronous_run_says_what_it_is_and_a_finished_one_does_nothing_again(tmp_path):
     search = dataclasses.replace(TINY.search, mode="asynchronous")
-    config = dataclasses.replace(TINY, search=search)
+    config = dataclasses.replace(TINY, search=search, final=WITHOUT_EXPORT)
     front, events = go(tmp_path / "run", config=config)
     assert [e.num_candidates for e in of_kind(events, GenerationDone)] == [4, 8, 12]
     assert len(of_kind(events, Measured)) == 12 + len(front["members"])
@@ -284,11 +286,17 @@ def test_a_run_that_lost_candidates_says_so_and_goes_on_as_if_it_had_not(
     assert files(tmp_path / "run") == files(whole[0])
 
 
-def test_without_export_the_front_has_accuracies_and_no_bundles(tmp_path):
-    config = dataclasses.replace(TINY, final=dataclasses.replace(TINY.final, export=False))
-    front, _ = go(tmp_path / "run", config=config)
-    assert all(member["bundle"] is None for member in front["members"])
-    assert front["members"][0]["test_accuracy"] > 0.5
+def test_one_worker_process_without_export_comes_to_the_same_weights_and_accuracies(
+    whole, tmp_path
+):
+    out, front, _ = whole
+    config = dataclasses.replace(TINY, final=WITHOUT_EXPORT, workers=1)
+    same, _ = go(tmp_path / "run", config=config, executor="processes")
+    unexported = {"bundle": None, "int8_bytes": None, "int8_accuracy": None}
+    assert same["members"] == [member | unexported for member in front["members"]]
+    found = {name: data for name, data in files(out).items() if name.endswith(".safetensors")}
+    assert found
+    assert {n: d for n, d in files(tmp_path / "run").items() if n != "front.json"} == found
 
 
 def test_test_images_decide_nothing(whole, tmp_path):

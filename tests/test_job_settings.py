@@ -175,17 +175,17 @@ def pictures():
     ],
 )
 def test_the_large_presets_run_reduced(preset, only, pictures, tmp_path):
-    """Their space, objectives and recipe; 4 genomes (the least), 2 generations, 1 epoch."""
+    """Their space, objectives and recipe; 4 genomes (the least), 1 generation, 1 epoch."""
     config = cifar10.PRESETS[preset]()
     config = dataclasses.replace(
         config,
         space=dataclasses.replace(config.space, only=only),
-        search=dataclasses.replace(config.search, population=4, generations=2, epochs=1),
+        search=dataclasses.replace(config.search, population=4, generations=1, epochs=1),
         final=dataclasses.replace(config.final, members=1, epochs=1),
         train=dataclasses.replace(config.train, batch_size=50),
     )
     front, events = go(tmp_path / "run", config=config, data=pictures)
-    assert len(of_kind(events, Measured)) == 8 + 1
+    assert len(of_kind(events, Measured)) == 4 + 1
     assert front["members"][0]["status"] == "ok"
     bundle = read_bundle(tmp_path / "run" / front["members"][0]["bundle"])
     assert bundle["files"]["model_int8.tflite"]["status"] == "ok"
