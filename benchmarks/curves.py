@@ -7,8 +7,8 @@ multiply-accumulates, spread over sizes as a search's first generation is, each 
 images of CIFAR-10 with the learning rate restarting at each rung, 1, 3 and 9 epochs, and measured
 there on the same 5,000 images. The first 20 are trained with three seeds. `--also` adds networks
 that a search proposed, as a JSON list of genomes. Six core-hours; run again, it goes on where it
-was. Each line of the file is a network with a seed at a rung: accuracy, loss, and the seconds since
-the rung before.
+was, and the file holds as much as there has been time for. Each line is a network with a seed at a
+rung: accuracy, loss, and the seconds since the rung before.
 """
 
 import argparse

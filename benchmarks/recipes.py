@@ -1,6 +1,6 @@
 """The last points of a training: recipes compared on small networks at equal steps.
 
-    python -m benchmarks.recipes --data DIR --work WORK --out benchmarks/results/recipes.json
+    python -m benchmarks.recipes --data DIR --work WORK --out FILE
 
 Members of the front of preset `small` (benchmarks/results/cifar10_small), trained for 24 epochs on
 45,000 images of CIFAR-10 and measured on the other 5,000: the recipe of the presets, and each

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -126,7 +125,7 @@ class Backend(NamedTuple):
     timed: bool = False
     supports: Callable[[ArchSpec], Sequence[str]] = supports_all
     light: bool = False
-    runs: Mapping[str, Callable[[Member], np.ndarray]] = types.MappingProxyType({})
+    runs: Mapping[str, Callable[[Member], np.ndarray]] = {}  # a plain one: members travel
 
 
 def attempt(bundle: pathlib.Path, path: str, tool: str, make: Callable[[], None]) -> Artifact:
