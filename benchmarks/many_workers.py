@@ -31,9 +31,10 @@ from deepmaker_jax.evolve import NSGA2
 from deepmaker_jax.execute import Unit
 from deepmaker_jax.feasible import make
 from deepmaker_jax.ledger import Ledger
+from deepmaker_jax.measurement import Search
 from deepmaker_jax.objective import built_in
 from deepmaker_jax.report import read_run
-from deepmaker_jax.search import Search, search, strategy_scale
+from deepmaker_jax.search import search, strategy_scale
 from deepmaker_jax.spaces import deepmaker
 
 LIMITS = LimitConfig(params=200_000)

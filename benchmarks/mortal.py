@@ -34,7 +34,9 @@ from deepmaker_jax.events import Epoch  # noqa: E402
 
 CONFIG = Config(
     validation_share=0.2,
-    space=SpaceConfig(only=("optimizer=sgd", "activation=relu", "stages=1", "bottleneck=0")),
+    space=SpaceConfig(
+        only=("optimizer=sgd", "activation=relu", "stages=1", "bottleneck=0", "kernel=3")
+    ),
     limits=LimitConfig(params=4_000),
     search=SearchConfig(population=4, generations=3, epochs=2, objectives=("error", "params")),
     train=TrainConfig(batch_size=64),

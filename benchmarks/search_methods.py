@@ -34,8 +34,9 @@ from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.ledger import Ledger
 from deepmaker_jax.machine import num_cores
+from deepmaker_jax.measurement import Search
 from deepmaker_jax.objective import built_in, scaled
-from deepmaker_jax.search import Search, search, strategy_scale
+from deepmaker_jax.search import search, strategy_scale
 
 LIMITS = LimitConfig(params=200_000, macs=24_000_000)
 OBJECTIVES = (built_in("error", LIMITS), built_in("params", LIMITS))

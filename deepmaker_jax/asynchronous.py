@@ -12,15 +12,12 @@ import numpy as np
 from deepmaker_jax.events import Event, GenerationStarted, Measured
 from deepmaker_jax.execute import Outcome
 from deepmaker_jax.ledger import Record, lost
+from deepmaker_jax.measurement import Candidate, Search, check_known, new_record
 from deepmaker_jax.search import (
-    Candidate,
-    Search,
     Teller,
     as_unit,
-    check_known,
     exhausted,
     first_candidates,
-    new_record,
     remember,
 )
 

@@ -23,9 +23,10 @@ from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.export.worker import Made, do_export
 from deepmaker_jax.files import remove_leftovers, save_arrays
 from deepmaker_jax.ledger import Record, unit_name
+from deepmaker_jax.measurement import Search, ledger_record
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.run_folder import ROBUSTNESS, check_there, weights_path
-from deepmaker_jax.search import Search, checkpoints, ledger_record
+from deepmaker_jax.search import checkpoints
 from deepmaker_jax.tally import objective_values
 
 CALIBRATION_STREAM = 3 << 32  # beside the sampler's and the epochs' (1, 2)

@@ -27,8 +27,9 @@ from deepmaker_jax.execute.lanes import Lanes
 from deepmaker_jax.execute.ray import Ray
 from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.ledger import NAME, Ledger
+from deepmaker_jax.measurement import Search, measure
 from deepmaker_jax.objective import built_in
-from deepmaker_jax.search import Search, checkpoints, measure, search, strategy_scale
+from deepmaker_jax.search import checkpoints, search, strategy_scale
 from deepmaker_jax.spaces import SPACES, Space, SpaceFactory
 from deepmaker_jax.task import (
     choose_program,

@@ -3,68 +3,27 @@
 import itertools
 import pathlib
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepmaker_jax import arch as arch_module
 from deepmaker_jax import latency
-from deepmaker_jax.config import Config
-from deepmaker_jax.cost import cost
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, GenerationStarted, Measured, Note
-from deepmaker_jax.execute import Executor, Outcome, Unit
-from deepmaker_jax.feasible import Feasible
+from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.ladder import Ladder
-from deepmaker_jax.latency import Timer
-from deepmaker_jax.ledger import Ledger, Record, lost
+from deepmaker_jax.ledger import Record, lost
+from deepmaker_jax.measurement import Candidate, Search, check_known, new_record
 from deepmaker_jax.memory import Memory
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.run_folder import CHECKPOINTS
-from deepmaker_jax.spaces import Space
 from deepmaker_jax.tally import objective_values
 from deepmaker_jax.types import Genome, Objective
 
 MAX_ASKS = 8  # times that a strategy is asked again for what was a duplicate or infeasible
-
-
 SAMPLE_STREAM = 1 << 32  # of Philox: apart from the epochs' and the calibration's
-
-
-class Candidate(NamedTuple):
-    """A genome about to be measured, with the ids of the candidates it came from."""
-
-    id: str
-    genome: Genome
-    parents: tuple[str, ...]
-
-
-class Search(NamedTuple):
-    """What the loop works with.
-
-    Attributes:
-      config: the settings.
-      feasible: the space within its limits.
-      objectives: what is minimised, the error first.
-      strategy: an evosax algorithm for (n, m) fitness and int32 genomes, see
-        `evolve.NSGA2`; if it has `samples_only`, what it is asked for are uniform
-        draws, which are brought to sizes as the first generation's were.
-      executor: where candidates train.
-      ledger: the record, which is also the cache.
-      fidelity: of the search's measurements, as the ledger has it; see `Ladder.fidelities`.
-      timer: measures latency, for objectives that need it; None if none does.
-    """
-
-    config: Config
-    feasible: Feasible
-    objectives: tuple[Objective, ...]
-    strategy: Any
-    executor: Executor
-    ledger: Ledger
-    fidelity: dict[str, Any]
-    timer: Timer | None = None
 
 
 def search(s: Search) -> Generator[Event, None, list[Record]]:
@@ -330,113 +289,6 @@ def _known(s: Search, id: str, fidelity: dict[str, Any]) -> Record | None:
     """Returns what the ledger holds of a candidate; nothing, if it was lost there."""
     record = s.ledger.find(id, fidelity)
     return None if record is None or lost(record) else check_known(s, record)
-
-
-def check_known(s: Search, record: Record) -> Record:
-    """Returns a measurement of an earlier run, if it would be the same now.
-
-    Raises:
-      InputError: it was measured when the space or an objective meant something else.
-    """
-    space, id = s.feasible.space, record["id"]
-    if not _is_decoded(space, record):
-        raise InputError(
-            f"space {space.name} decodes {id} to another network than when it was measured: name a "
-            "new --out, or the space anew"
-        )
-    if record["status"] == "ok":
-        if not {"costs", "measured"} <= record.keys():
-            raise InputError(f"{id} has no costs in the ledger: name a new --out")
-        values = measure(s.objectives, record["costs"] | record["measured"])
-        for name, value in values.items():
-            if value != record["objectives"].get(name):
-                raise InputError(
-                    f"objective {name} of {id} was {record['objectives'].get(name)} when it was "
-                    f"measured and is {value} now: name a new --out"
-                )
-    return record
-
-
-def _is_decoded(space: Space, record: Record) -> bool:
-    """Whether a record's id and architecture are those that its genome has in this space."""
-    try:
-        genome = np.array(record["genome"], np.int32)
-        same = genome.tolist() == record["genome"] and space.id(genome) == record["id"]
-        return same and record["arch"] == arch_module.to_json(space.decode(genome))
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
-def new_record(
-    s: Search,
-    candidate: Candidate,
-    generation: int,
-    outcome: Outcome,
-    fidelity: dict[str, Any],
-) -> Record:
-    """Returns the ledger line of a training in the search, or of a latency measured before it."""
-    arch = s.feasible.space.decode(candidate.genome)
-    costs: dict[str, float] = cost(arch)._asdict()
-    values: dict[str, float | None] = {o.name: None for o in s.objectives}
-    status, reason = outcome.status, outcome.reason
-    trained = outcome.stage == "search"
-    if status == "ok" and trained:
-        if s.timer is not None:
-            timed = s.ledger.find(candidate.id, latency.FIDELITY)
-            assert timed is not None
-            costs[latency.NAME] = timed.get("measured", {}).get(latency.NAME)
-        try:
-            values |= measure(s.objectives, costs | outcome.measured)
-        except InputError as error:
-            status, reason = "failed", str(error)
-    return ledger_record(
-        candidate.id,
-        generation=generation,
-        genome=[int(i) for i in candidate.genome],
-        arch=arch_module.to_json(arch),
-        parents=list(candidate.parents),
-        fidelity=fidelity,
-        objectives=values,
-        outcome=outcome._replace(status=status, reason=reason),
-        costs=costs,
-    )
-
-
-def measure(objectives: Sequence[Objective], measured: dict[str, Any]) -> dict[str, float]:
-    """Returns {name: raw value} of each objective.
-
-    Args:
-      objectives: whose `measure` is called.
-      measured: costs and what a training measured; `val_error` is added.
-
-    Raises:
-      InputError: one of them raises, or gives no finite number.
-    """
-    accuracy = measured.get("val_accuracy")
-    if not isinstance(accuracy, int | float):
-        raise InputError(f"val_accuracy (={accuracy}) must be a number: name a new --out")
-    measured = measured | {"val_error": 1 - accuracy}
-    values = {}
-    for o in objectives:
-        try:
-            values[o.name] = float(o.measure(measured))
-        except Exception as error:  # noqa: BLE001 - a user's function
-            raise InputError(f"objective {o.name} raises {type(error).__name__}: {error}") from None
-        if not np.isfinite(values[o.name]):
-            raise InputError(f"objective {o.name} (={values[o.name]}) must be a finite number")
-    return values
-
-
-def ledger_record(id: str, *, outcome: Outcome, **rest: Any) -> Record:
-    """Returns a ledger line without its checksum."""
-    return {
-        "id": id,
-        "seconds": {n: round(v, 3) for n, v in outcome.seconds.items()},
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "measured": outcome.measured,
-        **rest,
-    }
 
 
 def strategy_scale(objectives: tuple[Objective, ...]) -> Callable[[jax.Array], jax.Array]:

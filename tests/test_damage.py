@@ -66,13 +66,12 @@ def test_a_killed_run_in_worker_processes_ends_with_the_bytes_of_an_inline_one(f
     assert len(deaths) == 1
 
 
-@pytest.mark.parametrize(("seed", "kind"), [(0, "full"), (1, "limit")])
 def test_a_run_that_met_a_full_disk_ends_with_one_line_and_then_with_the_same_bytes(
-    finished, tmp_path, seed, kind
+    finished, tmp_path
 ):
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     (death,) = kill.torment(tmp_path / "run", finished[1], rng, "inline", most=1, full=True)
-    assert (death["kind"], death["code"]) == (kind, 1)
+    assert (death["kind"], death["code"]) == ("full", 1)
 
 
 def test_what_a_killed_run_did_otherwise_is_noticed(finished, tmp_path):
@@ -127,9 +126,9 @@ def test_whatever_file_is_damaged_the_tool_says_which_and_ends_with_no_more_than
     assert names >= {*PAGE, "config.json", "front.json", "ledger.jsonl"}
     first = next(path.parent for path in before if path.parent.name == "mcu").parent
     for path in before:
-        in_bundle, name = path.parent != deployed, path.name
-        if name in PAGE or path.parent.name == "robustness":
-            continue  # made again below; a cache, measured again unless its sum fits
+        in_bundle, name = "models" in path.relative_to(deployed).parts, path.name
+        if name in PAGE:
+            continue  # made again below
         with damaged(deployed, path, how):
             code, said = told(capsys, "check", deployed)
             # A ledger may end anywhere, and a run folder may hold its bundles alone.

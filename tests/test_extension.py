@@ -1,6 +1,7 @@
 """README's experiment of one's own, run from a folder outside the clone."""
 
 import json
+import os
 import pathlib
 import re
 import signal
@@ -28,9 +29,16 @@ def script(tmp_path_factory):
     return path
 
 
+def as_users_do():
+    """Returns the environment without the tests' own ways of compiling."""
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+
 def start(script, *args):
-    command = [sys.executable, str(script), *args]
-    done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script), *args],
+        cwd=script.parent, env=as_users_do(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
 
@@ -40,7 +48,8 @@ def stop_after_the_first_measurements(script):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, str(script)],
-        cwd=script.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        cwd=script.parent, env=as_users_do(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
     )  # fmt: skip
     said = []
     with process:

@@ -37,6 +37,14 @@ def whole(tmp_path_factory):
     return out, *go(out)
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """The same without the export: (settings, folder, front)."""
+    config = dataclasses.replace(TINY, final=WITHOUT_EXPORT)
+    out = tmp_path_factory.mktemp("bare") / "run"
+    return config, out, go(out, config=config)[0]
+
+
 def files(out):
     """The files that must not depend on time or place."""
     names = [out / "front.json", *sorted((out / "models").rglob("*"))]
@@ -125,10 +133,10 @@ def test_a_run_that_was_stopped_twice_ends_with_the_same_bytes(whole, tmp_path):
     assert len(measured) == len(set(measured))
 
 
-def test_a_run_on_a_cluster_ends_with_the_bytes_of_an_inline_one(whole, tmp_path, capfd):
+def test_a_run_on_a_cluster_ends_with_the_bytes_of_an_inline_one(bare, tmp_path, capfd):
     """Without a word of Ray's, and no process of it is left."""
-    out, _, _ = whole
-    config = dataclasses.replace(TINY, workers=2)
+    config, out, _ = bare
+    config = dataclasses.replace(config, workers=2)
     _, events = go(tmp_path / "run", config=config, executor="ray")
     assert of_kind(events, Started)[0].num_workers == 2
     assert files(tmp_path / "run") == files(out)
@@ -151,12 +159,11 @@ def test_another_setting_on_the_same_folder_is_refused(whole):
         go(out, config=dataclasses.replace(TINY, seed=1))
 
 
-def test_a_finished_run_goes_on_with_more_generations(whole, tmp_path):
-    _, front, _ = whole
+def test_a_finished_run_goes_on_with_more_generations(bare, tmp_path):
+    config, _, front = bare
     search = dataclasses.replace(TINY.search, generations=2)
-    config = dataclasses.replace(TINY, search=search, final=WITHOUT_EXPORT)
-    shorter, _ = go(tmp_path / "run", config=config)
-    grown, events = go(tmp_path / "run")
+    shorter, _ = go(tmp_path / "run", config=dataclasses.replace(config, search=search))
+    grown, events = go(tmp_path / "run", config=config)
     assert grown == front
     assert of_kind(events, Started)[0].num_known >= 8
     assert json.loads((tmp_path / "run" / "front.1.json").read_text()) == shorter
@@ -264,26 +271,27 @@ def test_a_run_in_which_everything_fails_ends_with_an_empty_front(tmp_path):
 
 
 def test_a_run_that_lost_candidates_says_so_and_goes_on_as_if_it_had_not(
-    whole, tmp_path, monkeypatch
+    bare, tmp_path, monkeypatch
 ):
     class Dying(StandIn):
         def results(self):
             self._failing = {unit.id for unit in self.units}
             yield from super().results()
 
+    settings, out, _ = bare
     failure = ("failed", "its worker died (signal 9)")
     with monkeypatch.context() as patched:
         patched.setattr("deepmaker_jax.job._executor", lambda *_: Dying(failure=failure))
-        _, events = go(tmp_path / "run")
+        _, events = go(tmp_path / "run", config=settings)
     notes = [event.text for event in of_kind(events, Note)]
     assert "12 measurements were lost with their workers: run it again to make them" in notes
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["reproducible"], config["reason"]) == (False, notes[-1])
     (tmp_path / "run" / "front.json").unlink()
-    go(tmp_path / "run")
+    go(tmp_path / "run", config=settings)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["reproducible"], config["reason"]) == (True, None)
-    assert files(tmp_path / "run") == files(whole[0])
+    assert files(tmp_path / "run") == files(out)
 
 
 def test_one_worker_process_without_export_comes_to_the_same_weights_and_accuracies(

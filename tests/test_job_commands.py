@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # The command line of the same, without the defaults.
 ARGS = [
     "demo", "--space.only", "optimizer=sgd", "activation=relu", "stages=1", "bottleneck=0",
-    "--limits.params", "4000", "--search.population", "4", "--search.generations", "3",
+    "kernel=3", "--limits.params", "4000", "--search.population", "4", "--search.generations", "3",
     "--search.epochs", "2", "--final.members", "2", "--final.epochs", "4",
     "--final.calibration-images", "64",
 ]  # fmt: skip
@@ -136,7 +136,6 @@ def of_session(pid):
         (signal.SIGINT, 130, "compiling", "inline"),
         (signal.SIGTERM, 143, "exported and checked (1/", "inline"),
         (signal.SIGINT, 130, "final training: ", "processes"),
-        (signal.SIGINT, 130, "1/4 ", "ray"),
         (signal.SIGTERM, 143, "1/4 ", "ray"),
     ],
 )

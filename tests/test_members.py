@@ -50,12 +50,12 @@ def test_a_member_whose_export_dies_is_told_and_the_others_are_exported(tmp_path
     monkeypatch.setattr(final, "do_export", export)
     run_folder.make_folders(tmp_path)
     ids = [DEADLY, "1" * 12]
-    events, manifests = finished(
-        final.export_members(ids, tmp_path, DIGITS, config=TINY, num_workers=1)
+    events, made = finished(
+        final.export_members({id: {} for id in ids}, tmp_path, DIGITS, config=TINY, num_workers=1)
     )
     assert [event.id for event in of_kind(events, Exported)] == ids[1:]
     (note,) = of_kind(events, Note)
     assert note.text.startswith(f"member {DEADLY} was not exported: BrokenProcessPool: ")
     assert note.text.endswith("; run again to retry")
-    assert manifests[DEADLY]["reason"].startswith("not exported: ")
-    assert "reason" not in manifests["1" * 12]
+    assert made[DEADLY].manifest["reason"].startswith("not exported: ")
+    assert "reason" not in made["1" * 12].manifest

@@ -16,11 +16,10 @@ from deepmaker_jax.export.robustness import accuracies
 from deepmaker_jax.robustness import document, further_seeds
 from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
 
-SPACE = dataclasses.replace(TINY.space, only=(*TINY.space.only, "kernel=3"))
 SEARCH = dataclasses.replace(
     TINY.search, generations=1, objectives=("error", "params", "robust_error")
 )
-ONE = dataclasses.replace(TINY, space=SPACE, search=SEARCH)
+ONE = dataclasses.replace(TINY, search=SEARCH)
 THREE = dataclasses.replace(ONE, final=dataclasses.replace(ONE.final, seeds=3))
 
 

@@ -12,8 +12,9 @@ from deepmaker_jax.events import GenerationDone, GenerationStarted, Measured, No
 from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.feasible import make
 from deepmaker_jax.ledger import Ledger, read
+from deepmaker_jax.measurement import Search
 from deepmaker_jax.objective import built_in
-from deepmaker_jax.search import Search, search, strategy_scale
+from deepmaker_jax.search import search, strategy_scale
 from deepmaker_jax.spaces import deepmaker, neuropower
 from deepmaker_jax.tally import Tally, front_records
 from tests.standin import StandIn, StandInTimer

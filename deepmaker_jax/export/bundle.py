@@ -5,7 +5,6 @@ import io
 import pathlib
 import shutil
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from deepmaker_jax import arch as architecture
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.errors import InputError, MissingToolError, StorageError, one_line
 from deepmaker_jax.export import weights
+from deepmaker_jax.export.digest import digest
 from deepmaker_jax.export.formats import FORMATS, Format, Material
 from deepmaker_jax.export.manifest import (
     MANIFEST,
@@ -85,9 +85,9 @@ def export_bundle(
     out.mkdir(parents=True, exist_ok=True)
     for name in (*FILES, MANIFEST):
         remove_leftovers(out / name)
-    made_from = _digest(
+    made_from = digest(
         weight_bytes, calibration_images, test_images, np.asarray(test_labels, np.int64),
-        calibration_seed,
+        calibration_seed, packages=PACKAGES,
     )  # fmt: skip
     done = _finished(out, id, made_from)
     if done is not None:
@@ -146,26 +146,6 @@ def _check_images(arch: ArchSpec, name: str, images: np.ndarray) -> None:
             f"{name} ({images.dtype}{list(images.shape)}) must be uint8[n, "
             f"{', '.join(map(str, arch.input_shape))}] with n >= 1"
         )
-
-
-def _digest(weight_bytes: bytes, *arguments: np.ndarray | int | None) -> str:
-    """Returns a sum over all that a bundle's portable files and their figures depend on."""
-    found = hashlib.sha256(weight_bytes)
-    for argument in arguments:
-        if isinstance(argument, np.ndarray):
-            found.update(f"{argument.dtype}{argument.shape}".encode())
-            found.update(np.ascontiguousarray(argument).data)
-        else:
-            found.update(str(argument).encode())
-    found.update(str([_version(name) for name in PACKAGES]).encode())
-    return found.hexdigest()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _finished(out: pathlib.Path, id: str, made_from: str) -> Manifest | None:

@@ -22,7 +22,7 @@ from deepmaker_jax.export.parity import QUANTISED, RULES, Expected, Rule, compar
 from deepmaker_jax.export.run import run_onnx, run_tflite
 from deepmaker_jax.files import load_json
 
-CONFIG, FRONT = "config.json", "front.json"
+CONFIG, FRONT, ROBUSTNESS = "config.json", "front.json", "robustness"
 # Kernels of another processor round quantised sums otherwise. An allowance, not a measurement: of
 # the range of the logits, added to the error that was measured at export.
 SLACK = 0.02
@@ -109,6 +109,31 @@ def check_run(path: pathlib.Path) -> Iterator[Finding]:
             yield Finding(path / name, "whole")
         except InputError as error:
             yield Finding(path / name, "damaged", str(error))
+    for figures in sorted((path / ROBUSTNESS).glob("*.json")):
+        yield from _check_robustness(figures)
+
+
+def _check_robustness(figures: pathlib.Path) -> Iterator[Finding]:
+    """Yields what is wrong with a member's figures, and with the weights that they are of."""
+    remedy = "run its experiment again"
+    try:
+        document = load_json(figures)
+        entries = document.get("files") if isinstance(document, dict) else None
+        if not isinstance(entries, dict) or not all(
+            is_inside(name) and isinstance(entry, dict) for name, entry in entries.items()
+        ):
+            raise InputError(f"{figures} does not list its weights: {remedy}")
+    except InputError as error:
+        yield Finding(figures, "damaged", str(error))
+        return
+    yield Finding(figures, "whole")
+    for name, entry in sorted(entries.items()):
+        weights = figures.parent / name
+        try:
+            check_sum(weights, entry, remedy=remedy, listed_in=figures.name)
+            yield Finding(weights, "whole")
+        except InputError as error:
+            yield Finding(weights, "damaged", str(error))
 
 
 def _read_front(path: pathlib.Path) -> None:

@@ -177,7 +177,13 @@ def standing(manifest: Manifest, target: str) -> Standing:
     return Standing(status, reasons[0] if reasons else None, num_ok, len(entries), entries)
 
 
-def check_sum(path: pathlib.Path, entry: Manifest, *, remedy: str = "export it again") -> None:
+def check_sum(
+    path: pathlib.Path,
+    entry: Manifest,
+    *,
+    remedy: str = "export it again",
+    listed_in: str = MANIFEST,
+) -> None:
     """Raises InputError, with the remedy, unless the file is the one that its entry is about."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
@@ -186,7 +192,7 @@ def check_sum(path: pathlib.Path, entry: Manifest, *, remedy: str = "export it a
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): {remedy}") from None
     if not same:
-        raise InputError(f"{path} does not match its sum in {MANIFEST}: {remedy}")
+        raise InputError(f"{path} does not match its sum in {listed_in}: {remedy}")
 
 
 def read_bundle(path: pathlib.Path) -> Manifest:

@@ -2,15 +2,16 @@
 
 import collections
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 from deepmaker_jax.data.corruption import KINDS, SEVERITIES, corrupt, deal
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.export.digest import digest
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.run import run_tflite
 from deepmaker_jax.export.weights import from_bytes
@@ -42,7 +43,8 @@ def measure(
 
     Returns:
       {"made_from": a sum over all that the figures depend on, "images": corrupted ones,
-      "networks": {seed or "int8": see `accuracies`}}.
+      "networks": {seed or "int8": see `accuracies`}, "files": {name: {"bytes", "sha256"}}
+      of the weights that lie beside the figures}.
 
     Raises:
       InputError: weights that cannot be read.
@@ -51,7 +53,11 @@ def measure(
     files = {name: path.read_bytes() for name, path in weights.items()}
     if int8 is not None:
         files["int8"] = int8.read_bytes()
-    made_from = _digest(files, images, labels)
+    strengths = {name: kind.strengths for name, kind in KINDS.items()}
+    made_from = digest(
+        *itertools.chain.from_iterable(sorted(files.items())), images, labels,
+        strengths, SEVERITIES, AT_LEAST, SEED, packages=PACKAGES,
+    )  # fmt: skip
     remove_leftovers(out)
     try:
         known = load_json(out)
@@ -66,7 +72,13 @@ def measure(
         else:
             runners[name] = Model.of(name, *from_bytes(file, str(weights[name]))).logits
     num, networks = accuracies(runners, images, labels)
-    return write_document(out, {"made_from": made_from, "images": num, "networks": networks})
+    beside = {
+        path.name: {"bytes": len(files[name]), "sha256": hashlib.sha256(files[name]).hexdigest()}
+        for name, path in weights.items()
+        if path.parent == out.parent
+    }
+    figures = {"made_from": made_from, "images": num, "networks": networks, "files": beside}
+    return write_document(out, figures)
 
 
 def accuracies(
@@ -103,23 +115,3 @@ def _num_correct(run: Runner, images: np.ndarray, labels: np.ndarray) -> int:
 
 def _share(num: int, of: int) -> float | None:
     return num / of if of else None
-
-
-def _digest(files: Mapping[str, bytes], images: np.ndarray, labels: np.ndarray) -> str:
-    found = hashlib.sha256()
-    for name in sorted(files):
-        found.update(name.encode() + hashlib.sha256(files[name]).digest())
-    for array in (images, labels):
-        found.update(f"{array.dtype}{array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data)
-    strengths = {name: kind.strengths for name, kind in KINDS.items()}
-    versions = [_version(name) for name in PACKAGES]
-    found.update(str((strengths, SEVERITIES, AT_LEAST, SEED, versions)).encode())
-    return found.hexdigest()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -13,8 +13,9 @@ from deepmaker_jax.cli import main
 from deepmaker_jax.config import Config, LimitConfig, SearchConfig
 from deepmaker_jax.evolve import NSGA2
 from deepmaker_jax.feasible import make
+from deepmaker_jax.measurement import Search
 from deepmaker_jax.objective import built_in
-from deepmaker_jax.search import Search, search, strategy_scale
+from deepmaker_jax.search import search, strategy_scale
 from deepmaker_jax.spaces import deepmaker
 from tests.fuzz.core import Door, as_text, changed, damaged, generator, listing
 from tests.report.conftest import ERROR, FLASH, make_config, make_records, write_run

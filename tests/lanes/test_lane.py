@@ -173,7 +173,7 @@ def check_steps(how, archs, size_class):
         scale = {"constants": {"input_scale": common.input_scale}}
         some = rows(0)[:2, : BATCH - 3].ravel()
         images = np.asarray(common.images)[some].astype(np.float64)
-        logits = np.asarray(Network(layers(arch)).apply(plain.average | scale, images))
+        logits = np.asarray(jax.jit(Network(layers(arch)).apply)(plain.average | scale, images))
         labels = np.asarray(common.labels)[some]
         chances = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         assert measured[0] == (logits.argmax(-1) == labels).sum()
