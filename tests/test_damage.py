@@ -20,6 +20,7 @@ from deepmaker_jax.export import check as checking
 from deepmaker_jax.report import figure, plots
 from tests.tiny import DIGITS, TINY, Stopped, go
 
+FURTHER = ("cut", "deleted")  # ways in which commands that are slower than `check` are tried
 PAGE = ("report.html", "front.png", "hypervolume.png")
 
 
@@ -135,6 +136,8 @@ def test_whatever_file_is_damaged_the_tool_says_which_and_ends_with_no_more_than
             is_whole = how == "deleted" or (name == "ledger.jsonl" and how != "flipped")
             assert code == (0 if is_whole and not in_bundle else 1), (path, said)
             assert code == 0 or name in said
+            if how not in FURTHER:
+                continue
             if name.endswith((".json", ".jsonl")):
                 for command in ("show", "report"):
                     code, said = told(capsys, command, deployed)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -194,9 +195,18 @@ def task(num_lanes=2):
     )
 
 
-def counting(monkeypatch):
-    """Returns a list that grows with each trace of a size class's program."""
-    traced, whole = [], lane.run_side_by_side
+def standing_still(size_class, settings):
+    """Stands where a size class's program does; nothing is learned, and nothing measured right."""
+
+    def run(common, states, work, feeds, calls):
+        return states, work, jnp.zeros((*calls.num_steps.shape, 2))
+
+    return run
+
+
+def counting(monkeypatch, whole=lane.run_side_by_side):
+    """Returns a list that grows with each trace of a size class's program, which `whole` makes."""
+    traced = []
 
     def counted(size_class, settings):
         inner = whole(size_class, settings)
@@ -222,10 +232,10 @@ def train(archs):
 
 
 def test_a_hundred_networks_take_no_more_programs_than_sixty(monkeypatch):
-    """Random genomes up to 200,000 parameters, each trained and measured."""
+    """Random genomes up to 200,000 parameters; the programs that are counted do no work."""
     archs = draw(SHAPE, num=120)
     assert None not in {choose(arch, task().size_classes) for arch in archs}
-    traced = counting(monkeypatch)
+    traced = counting(monkeypatch, standing_still)
     assert train(archs[:60])["failed"] == 0
     num = len(traced)
     assert num == len(set(traced)) <= 12
@@ -276,7 +286,6 @@ def test_with_a_warm_cache_nothing_is_compiled(monkeypatch):
     ("name", "side", "batch_size", "num", "whole_batch"),
     [
         ("small-3x3", 8, 8, 2, False),
-        ("small-5x5", 16, 32, 2, True),
         ("medium-3x3", 16, 32, 1, True),
     ],
 )
