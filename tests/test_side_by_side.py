@@ -102,7 +102,11 @@ def test_less_memory_than_hoped_for_is_noted_and_stays_noted(tmp_path, monkeypat
         return Population(*args, num_lanes=num_lanes, **rest)
 
     monkeypatch.setattr(lanes, "Population", scarce)
-    shorter = dataclasses.replace(TINY, final=dataclasses.replace(TINY.final, members=1))
+    shorter = dataclasses.replace(
+        TINY,
+        search=dataclasses.replace(TINY.search, generations=1),
+        final=dataclasses.replace(TINY.final, members=1),
+    )
     front, events = go(tmp_path / "run", config=shorter)
     reasons = [event.text for event in events if isinstance(event, ProgramChanged)]
     assert len(reasons) == 1

@@ -15,7 +15,7 @@ import pytest
 import deepmaker_jax
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.export import Model, export_bundle, onnx, read_bundle, stablehlo, tflite
+from deepmaker_jax.export import Model, digest, export_bundle, onnx, read_bundle, stablehlo, tflite
 from deepmaker_jax.export import bundle as bundling
 from deepmaker_jax.export import run as runtime
 from deepmaker_jax.export.bundle import FILES
@@ -236,7 +236,7 @@ def test_bundle_is_made_again_of_whatever_else_it_was_made_from(copied, monkeypa
 
 def test_bundle_is_made_again_by_other_versions(copied, monkeypatch):
     monkeypatch.setattr(bundling, "_make", no_conversion)
-    monkeypatch.setattr(bundling, "_version", lambda name: "99")
+    monkeypatch.setattr(digest.metadata, "version", lambda name: "99")
     files = export_bundle(copied, **arguments())["files"]
     assert "converted again" in files["model_int8.tflite"]["reason"]
 

@@ -7,9 +7,11 @@ import pytest
 
 from deepmaker_jax.data.corruption import KINDS, SEVERITIES, corrupt
 from deepmaker_jax.export import robustness
+from deepmaker_jax.export.check import check_run
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.robustness import accuracies, measure
 from deepmaker_jax.export.weights import load_weights, save_weights
+from deepmaker_jax.files import write_document
 from deepmaker_jax.train.init import random_variables
 from tests.examples import SMALL
 
@@ -98,3 +100,29 @@ def test_what_was_measured_is_kept_until_something_else_is_asked(tmp_path, weigh
     assert other["made_from"] != first["made_from"]
     fewer = measure(out, {"0": weights["0"]}, None, IMAGES, LABELS)
     assert fewer["networks"] == {"0": first["networks"]["0"]}
+
+
+def test_check_finds_figures_and_weights_that_are_damaged(tmp_path):
+    """Of the seeds whose weights lie beside the figures; a bundle's are its manifest's."""
+    run, variables = tmp_path / "run", random_variables(SMALL)
+    own, further = (run / place / "a.safetensors" for place in ("models", "robustness"))
+    for path in (own, further):
+        path.parent.mkdir(parents=True)
+        save_weights(path, SMALL, variables)
+    figures = run / "robustness" / "a.json"
+    measure(figures, {"0": own, "1": further}, None, IMAGES, LABELS)
+    assert {f.path: f.verdict for f in check_run(run)} == {figures: "whole", further: "whole"}
+    data = further.read_bytes()
+    further.write_bytes(data[:-1])
+    _, found = check_run(run)
+    assert (found.path, found.verdict) == (further, "damaged")
+    assert f"{further} does not match its sum in a.json: run its experiment again" in found.text
+    further.unlink()
+    assert [f.verdict for f in check_run(run)] == ["whole", "damaged"]
+    further.write_bytes(data)
+    document = json.loads(figures.read_text())
+    for wrong in ({"../a": {}}, {"a.safetensors": 1}, [], None):
+        write_document(figures, document | {"files": wrong})
+        (found,) = check_run(run)
+        assert (found.path, found.verdict) == (figures, "damaged")
+        assert "does not list its weights" in found.text

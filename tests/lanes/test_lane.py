@@ -141,6 +141,17 @@ def test_ten_steps_equal_the_plain_network_in_every_class(float64, name):
     check_steps("map", draw((4, 4, 3), num=1, size_class=size_class, **wishes), size_class)
 
 
+@functools.cache
+def plainly(arch):
+    """Returns the state that a network's own program comes to, in float64."""
+    variables = random_variables(arch, np.float64)
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    opt_state = direction(arch.optimizer, SETTINGS).init(params)
+    begin = cast(init_state(params, batch_stats, opt_state, SETTINGS), np.float64)
+    steps = jax.jit(plain_steps(Network(layers(arch)), arch.optimizer, SETTINGS))
+    return steps(begin, data(np.float64, arch.input_shape), rows(0), STEPS)
+
+
 def check_steps(how, archs, size_class):
     """Compares steps, averages and the measurement behind them with the plain networks'."""
     common = data(np.float64, size_class.input_shape)
@@ -153,12 +164,7 @@ def check_steps(how, archs, size_class):
         size_class,
     )
     for arch, state, measured in zip(archs, states, sums, strict=True):
-        variables = random_variables(arch, np.float64)
-        params, batch_stats = variables["params"], variables["batch_stats"]
-        opt_state = direction(arch.optimizer, SETTINGS).init(params)
-        begin = cast(init_state(params, batch_stats, opt_state, SETTINGS), np.float64)
-        steps = jax.jit(plain_steps(Network(layers(arch)), arch.optimizer, SETTINGS))
-        plain = steps(begin, common, rows(0), STEPS)
+        plain = plainly(arch)
         lane = fit(arch, size_class)
 
         def close(ours, theirs):

@@ -101,16 +101,15 @@ def test_padded_equals_plain_in_every_class(float64, name):
     size_class = named(name)
     sizes = {"small": (0, 60_000), "medium": (60_000, 200_000), "large": (200_000, 600_000)}
     low, high = sizes[name.split("-")[0]]
-    archs = draw((16, 16, 3), num=2, size_class=size_class, at_least=low, most=high,
+    (arch,) = draw((16, 16, 3), num=1, size_class=size_class, at_least=low, most=high,
         kernel=int(name[-1]))  # fmt: skip
-    for arch in archs:
-        lane, _, found = check(arch, size_class, np.float64, 1e-10)
-        inside = np.zeros(len(found["mean"]), bool)
-        for (collection, _, leaf), (_, index) in lane.places.items():
-            if collection == "batch_stats" and leaf == "mean":
-                inside[index] = True
-        for statistic in found.values():  # padding's running averages stay zero
-            np.testing.assert_array_equal(np.asarray(statistic)[~inside], 0)
+    lane, _, found = check(arch, size_class, np.float64, 1e-10)
+    inside = np.zeros(len(found["mean"]), bool)
+    for (collection, _, leaf), (_, index) in lane.places.items():
+        if collection == "batch_stats" and leaf == "mean":
+            inside[index] = True
+    for statistic in found.values():  # padding's running averages stay zero
+        np.testing.assert_array_equal(np.asarray(statistic)[~inside], 0)
 
 
 @pytest.mark.parametrize("whole", [False, True])
