@@ -1,8 +1,8 @@
 """Multi-objective search over integer genomes, on evosax's ask/tell interface.
 
 `NSGA2` and `RandomSearch` run inside `jit` and `lax.scan`; `pareto` and
-`operators` are the pure functions they are made of. `front` and the module
-`hypervolume` (not imported here: it needs moocore) run on the host.
+`operators` are the pure functions they are made of. `front`, `host_rank` and the
+module `hypervolume` run on the host.
 """
 
 from deepmaker_jax.evolve.nsga2 import NSGA2, Params, State, metrics_fn
@@ -11,6 +11,7 @@ from deepmaker_jax.evolve.pareto import (
     crowding_distance,
     dominates,
     front,
+    host_rank,
     non_dominated_rank,
     survivors,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "crowding_distance",
     "dominates",
     "front",
+    "host_rank",
     "metrics_fn",
     "non_dominated_rank",
     "survivors",
