@@ -192,7 +192,7 @@ class NSGA2(base.PopulationBasedAlgorithm):
         """Starts from an evaluated population and keeps its best rows.
 
         Args:
-          key: PRNG key, unused.
+          key: PRNG key, for survival where it draws (`NSGA3`).
           population: int[k, g], k >= population_size.
           fitness: [k, m + c], raw, minimised; a row with NaN or inf is a failure.
           params: `Params`, unused.
@@ -203,7 +203,7 @@ class NSGA2(base.PopulationBasedAlgorithm):
         Raises:
           ValueError: if a shape or dtype breaks its rule, at trace time.
         """
-        del key, params
+        del params
         population, fitness = self._told(population, fitness)
         if len(population) < self.population_size:
             raise ValueError(
@@ -221,7 +221,7 @@ class NSGA2(base.PopulationBasedAlgorithm):
             crowding=None,
             parents=jnp.full((self.population_size, 2), -1, jnp.int32),
         )
-        return self._select(_remember(state, population, fitness))
+        return self._select(key, _remember(state, population, fitness))
 
     @partial(jax.jit, static_argnames=("self",))
     def tell(self, key, population, fitness, state, params):
@@ -232,7 +232,7 @@ class NSGA2(base.PopulationBasedAlgorithm):
         anew; a fixed number padded with NaN fitness does not).
 
         Args:
-          key: PRNG key, for `metrics_fn` only.
+          key: PRNG key, for `metrics_fn`, and for survival where it draws.
           population: int[k, g], the genomes that were really evaluated.
           fitness: [k, m + c], raw, minimised; a row with NaN or inf is a failure.
           state: `State`.
@@ -252,10 +252,11 @@ class NSGA2(base.PopulationBasedAlgorithm):
             )
         state = _remember(state, population, fitness)
         state = self._select(
+            key,
             state.replace(
                 population=jnp.concatenate([state.population, population]),
                 fitness=jnp.concatenate([state.fitness, fitness]),
-            )
+            ),
         )
         metrics = self.metrics_fn(key, population, fitness, state, params)
         return state.replace(generation_counter=state.generation_counter + 1), metrics
@@ -270,9 +271,8 @@ class NSGA2(base.PopulationBasedAlgorithm):
 
     def _ask(self, key, state, params):
         key_parents, key_crossover, key_mutation = jax.random.split(key, 3)
-        parents = operators.tournament(
-            key_parents, state.rank, state.crowding, num=2 * self.population_size
-        )
+        rank, crowding = self._mating_order(state)
+        parents = operators.tournament(key_parents, rank, crowding, num=2 * self.population_size)
         pairs = jnp.stack(jnp.split(parents, 2), axis=1).astype(jnp.int32)
         first, second = jnp.split(state.population[parents], 2)
         children = CROSSOVERS[self.crossover](
@@ -283,22 +283,30 @@ class NSGA2(base.PopulationBasedAlgorithm):
         )
         return children, state.replace(parents=pairs)
 
-    def _select(self, state):
-        valid = ~pareto.repeats(state.population, state.fitness)
-        objectives, violation = self._parts(state.fitness)
-        kept = pareto.survivors(
-            objectives,
-            self.scale(objectives),
-            num=self.population_size,
-            valid=valid,
-            violation=violation,
-        )
+    def _select(self, key, state):
+        kept = self._survivors(key, state, ~pareto.repeats(state.population, state.fitness))
         return state.replace(
             population=state.population[kept.index],
             fitness=state.fitness[kept.index],
             rank=kept.rank,
             crowding=kept.crowding,
         )
+
+    def _survivors(self, key, state, valid):
+        """Returns the `Survivors` of the state's rows, by what may depend on a key."""
+        del key
+        objectives, violation = self._parts(state.fitness)
+        return pareto.survivors(
+            objectives,
+            self.scale(objectives),
+            num=self.population_size,
+            valid=valid,
+            violation=violation,
+        )
+
+    def _mating_order(self, state):
+        """Returns rank, int32[n], and crowding, Float[n], that tournaments go by."""
+        return state.rank, state.crowding
 
     def _parts(self, fitness):
         """Returns the objectives, Float[k, m], and total violations, Float[k], None if c = 0."""
