@@ -142,6 +142,7 @@ class NSGA2(base.PopulationBasedAlgorithm):
         scale: Callable[[Array], Array] = identity,
         crossover: str = "uniform",
         num_constraints: int = 0,
+        ordered: tuple[bool, ...] | None = None,
         metrics_fn: Callable = metrics_fn,
     ):
         """Checks the settings.
@@ -155,6 +156,8 @@ class NSGA2(base.PopulationBasedAlgorithm):
           crossover: "uniform" or "two_point".
           num_constraints: c >= 0, how many last columns of the fitness told are
             constraints (see the module's docstring).
+          ordered: g bools, True where the choices of a gene are in an order, along
+            which mutation steps (`operators.mutate`); None: none are.
           metrics_fn: like `metrics_fn` of this module.
 
         Raises:
@@ -177,11 +180,14 @@ class NSGA2(base.PopulationBasedAlgorithm):
             raise InputError(f"crossover={crossover!r} is unknown; take one of {list(CROSSOVERS)}")
         if num_constraints < 0:
             raise InputError(f"num_constraints={num_constraints} must not be negative")
+        if ordered is not None and len(ordered) != solution.size:
+            raise InputError(f"ordered={ordered} must be {solution.size} bools, one per gene")
         super().__init__(population_size, solution.astype(jnp.int32), metrics_fn=metrics_fn)
         self.num_choices = num_choices
         self.scale = scale
         self.crossover = crossover
         self.num_constraints = num_constraints
+        self.ordered = ordered
 
     @property
     def _default_params(self) -> Params:
@@ -279,7 +285,11 @@ class NSGA2(base.PopulationBasedAlgorithm):
             key_crossover, first, second, rate=params.crossover_rate
         )
         children = operators.mutate(
-            key_mutation, children, num_choices=self.num_choices, rate=params.mutation_rate
+            key_mutation,
+            children,
+            num_choices=self.num_choices,
+            rate=params.mutation_rate,
+            ordered=self.ordered,
         )
         return children, state.replace(parents=pairs)
 

@@ -236,11 +236,16 @@ def host_rank(fitness, *, violation=None) -> np.ndarray:
     for rows, values in (
         (feasible, fitness),
         (~failed & ~feasible, violation[:, None]),
-        (failed, np.where(np.isfinite(fitness), fitness, np.inf)),
+        (failed, fitness),
     ):
-        if rows.any():
-            rank[rows] = begun + moocore.pareto_rank(_places(values[rows]))
-            begun = rank[rows].max() + 1
+        if not rows.any():
+            continue
+        points = values[rows]
+        if rows is failed:
+            # With three or more objectives moocore (0.3) ranks infinite values wrongly.
+            points = _places(np.where(np.isfinite(points), points, np.inf))
+        rank[rows] = begun + moocore.pareto_rank(points)
+        begun = rank[rows].max() + 1
     return rank
 
 
@@ -260,11 +265,7 @@ def front(fitness) -> np.ndarray:
 
 
 def _places(table):
-    """Returns each value's place among its column's distinct values, Float[n, m].
-
-    The order of places is that of values, and moocore (0.3) orders places: with
-    three or more objectives it ranks infinite values wrongly.
-    """
+    """Returns each value's place among its column's distinct values, Float[n, m]."""
     order = np.argsort(table, axis=0)
     values = np.take_along_axis(table, order, axis=0)
     place = np.zeros(table.shape)

@@ -238,6 +238,15 @@ def test_rank_on_the_host_is_the_rank(m):
     assert pareto.host_rank(np.zeros((0, m))).tolist() == []
 
 
+def test_rank_on_the_host_goes_by_order_alone_from_end_to_end_of_float64():
+    rng, info = np.random.default_rng(50), np.finfo(float)
+    small = info.smallest_subnormal
+    values = np.array([-info.max, -1, -small, 0, small, 1, 1 + info.eps, 1e300, info.max])
+    for _ in range(300):
+        places = rng.integers(0, len(values), (rng.integers(1, 20), rng.integers(1, 6)))
+        np.testing.assert_array_equal(pareto.host_rank(values[places]), pareto.host_rank(places))
+
+
 def test_front_compares_in_float64_where_float32_ties():
     fitness = np.array([[0.5, 2.0**24 + 1], [0.5, 2.0**24]])
     np.testing.assert_array_equal(pareto.front(fitness), [1])
