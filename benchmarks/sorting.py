@@ -3,8 +3,8 @@
     python -m benchmarks.sorting --out benchmarks/results/sorting.json
 
 NUM points, uniform in the unit cube (many fronts) or on a plane (one front), one thread; the least
-of REPEATS turns, the sorts in turn. pymoo sorts with moocore since 0.6.2; its own compiled sort,
-which it still ships, is the second column. A few seconds.
+of REPEATS turns, the sorts in turn. pymoo 0.6.2 sorts with moocore too; the compiled sort of its
+own, which it still ships, is timed beside. A few seconds.
 """
 
 import argparse
