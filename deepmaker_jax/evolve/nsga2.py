@@ -13,6 +13,12 @@ holds one value and `best_solution` one genome *per objective*; genomes stay
 int32. evosax's base class would accept (n, m) fitness and keep a wrong best, so
 `init` and `tell` are replaced whole.
 
+With `num_constraints` = c the fitness has m + c columns: m objectives, then c
+constraints, each satisfied where <= 0, by how much it is broken where above. The
+broken ones are added up, so give them in comparable units (shares of the limit).
+An infeasible row without measured objectives takes any finite ones: they are not
+looked at, whereas NaN would make it a failure, which comes after all infeasible.
+
 Fitness is kept as float32: integers up to 2**24 are exact, larger ones may tie
 after rounding. Give large counts as floats (an int64 beyond 2**31 wraps when JAX
 takes it in), and read exact values back from the ledger, not from the state.
@@ -45,12 +51,13 @@ class State(base.State):
 
     Attributes:
       best_solution: int32[m, g]; row k reached `best_fitness[k]` first. Before
-        any finite evaluation: the constructor's `solution`.
+        any finite, feasible evaluation: the constructor's `solution`.
       best_fitness: float32[m], the least finite value of each objective so far
-        (the ideal point, in general no candidate's fitness); inf before any.
+        in feasible rows (the ideal point, in general no candidate's fitness);
+        inf before any.
       generation_counter: int32[], tells so far.
       population: int32[n, g].
-      fitness: float32[n, m], raw, NaN and inf as told.
+      fitness: float32[n, m + c], raw, NaN and inf as told.
       rank: int32[n], 0 is the first front; a repeated row has the number of rows
         that were selected from, which is past every front.
       crowding: float32[n], within the front that the row was selected from.
@@ -89,20 +96,20 @@ def metrics_fn(key, population, fitness, state, params):
     Args:
       key: PRNG key, unused.
       population: int32[k, g], as told.
-      fitness: float32[k, m], as told.
+      fitness: float32[k, m + c], as told.
       state: `State` after selection; `generation_counter` still counts the
         generations before this one, as in evosax.
       params: `Params`, unused.
 
     Returns:
       Dict: generation_counter int32[]; best_fitness and
-      best_fitness_in_generation float32[m], the least finite values, inf
-      without any; best_solution and best_solution_in_generation int32[m, g],
+      best_fitness_in_generation float32[m], the least finite values of feasible
+      rows, inf without any; best_solution and best_solution_in_generation int32[m, g],
       where these were reached; num_first_front and num_failed int32[], rows of
       the state in the first front, and rows told with a NaN or infinite value.
     """
     del key, params
-    best_fitness, best_solution = _best(population, fitness)
+    best_fitness, best_solution = _best(population, fitness, len(state.best_fitness))
     return {
         "generation_counter": state.generation_counter,
         "best_fitness_in_generation": best_fitness,
@@ -134,6 +141,8 @@ class NSGA2(base.PopulationBasedAlgorithm):
         num_choices: tuple[int, ...],
         scale: Callable[[Array], Array] = identity,
         crossover: str = "uniform",
+        num_constraints: int = 0,
+        ordered: tuple[bool, ...] | None = None,
         metrics_fn: Callable = metrics_fn,
     ):
         """Checks the settings.
@@ -142,9 +151,13 @@ class NSGA2(base.PopulationBasedAlgorithm):
           population_size: n, parents kept and children asked for.
           solution: int[g], any genome; its values are not used for the search.
           num_choices: g ints >= 1, the number of choices of each gene.
-          scale: from raw fitness Float[k, m] to the scaled axes that crowding
+          scale: from raw objectives Float[k, m] to the scaled axes that crowding
             is measured on; traceable by JAX, monotone in each column.
           crossover: "uniform" or "two_point".
+          num_constraints: c >= 0, how many last columns of the fitness told are
+            constraints (see the module's docstring).
+          ordered: g bools, True where the choices of a gene are in an order, along
+            which mutation steps (`operators.mutate`); None: none are.
           metrics_fn: like `metrics_fn` of this module.
 
         Raises:
@@ -165,10 +178,16 @@ class NSGA2(base.PopulationBasedAlgorithm):
             raise InputError(f"population_size={population_size} must be at least 1")
         if crossover not in CROSSOVERS:
             raise InputError(f"crossover={crossover!r} is unknown; take one of {list(CROSSOVERS)}")
+        if num_constraints < 0:
+            raise InputError(f"num_constraints={num_constraints} must not be negative")
+        if ordered is not None and len(ordered) != solution.size:
+            raise InputError(f"ordered={ordered} must be {solution.size} bools, one per gene")
         super().__init__(population_size, solution.astype(jnp.int32), metrics_fn=metrics_fn)
         self.num_choices = num_choices
         self.scale = scale
         self.crossover = crossover
+        self.num_constraints = num_constraints
+        self.ordered = ordered
 
     @property
     def _default_params(self) -> Params:
@@ -179,9 +198,9 @@ class NSGA2(base.PopulationBasedAlgorithm):
         """Starts from an evaluated population and keeps its best rows.
 
         Args:
-          key: PRNG key, unused.
+          key: PRNG key, for survival where it draws (`NSGA3`).
           population: int[k, g], k >= population_size.
-          fitness: [k, m], raw, minimised; a row with NaN or inf is a failure.
+          fitness: [k, m + c], raw, minimised; a row with NaN or inf is a failure.
           params: `Params`, unused.
 
         Returns:
@@ -190,14 +209,14 @@ class NSGA2(base.PopulationBasedAlgorithm):
         Raises:
           ValueError: if a shape or dtype breaks its rule, at trace time.
         """
-        del key, params
+        del params
         population, fitness = self._told(population, fitness)
         if len(population) < self.population_size:
             raise ValueError(
                 f"init got {len(population)} rows; give population_size="
                 f"{self.population_size} or more"
             )
-        num_objectives = fitness.shape[1]
+        num_objectives = fitness.shape[1] - self.num_constraints
         state = State(
             best_solution=jnp.tile(self.solution_flat[None, :], (num_objectives, 1)),
             best_fitness=jnp.full(num_objectives, jnp.inf, jnp.float32),
@@ -208,7 +227,7 @@ class NSGA2(base.PopulationBasedAlgorithm):
             crowding=None,
             parents=jnp.full((self.population_size, 2), -1, jnp.int32),
         )
-        return self._select(_remember(state, population, fitness))
+        return self._select(key, _remember(state, population, fitness))
 
     @partial(jax.jit, static_argnames=("self",))
     def tell(self, key, population, fitness, state, params):
@@ -219,9 +238,9 @@ class NSGA2(base.PopulationBasedAlgorithm):
         anew; a fixed number padded with NaN fitness does not).
 
         Args:
-          key: PRNG key, for `metrics_fn` only.
+          key: PRNG key, for `metrics_fn`, and for survival where it draws.
           population: int[k, g], the genomes that were really evaluated.
-          fitness: [k, m], raw, minimised; a row with NaN or inf is a failure.
+          fitness: [k, m + c], raw, minimised; a row with NaN or inf is a failure.
           state: `State`.
           params: `Params`.
 
@@ -234,14 +253,16 @@ class NSGA2(base.PopulationBasedAlgorithm):
         population, fitness = self._told(population, fitness)
         if fitness.shape[1] != state.fitness.shape[1]:
             raise ValueError(
-                f"fitness has {fitness.shape[1]} objectives, the state {state.fitness.shape[1]}"
+                f"fitness has {fitness.shape[1] - self.num_constraints} objectives, the state "
+                f"{state.fitness.shape[1] - self.num_constraints}"
             )
         state = _remember(state, population, fitness)
         state = self._select(
+            key,
             state.replace(
                 population=jnp.concatenate([state.population, population]),
                 fitness=jnp.concatenate([state.fitness, fitness]),
-            )
+            ),
         )
         metrics = self.metrics_fn(key, population, fitness, state, params)
         return state.replace(generation_counter=state.generation_counter + 1), metrics
@@ -256,24 +277,24 @@ class NSGA2(base.PopulationBasedAlgorithm):
 
     def _ask(self, key, state, params):
         key_parents, key_crossover, key_mutation = jax.random.split(key, 3)
-        parents = operators.tournament(
-            key_parents, state.rank, state.crowding, num=2 * self.population_size
-        )
+        rank, crowding = self._mating_order(state)
+        parents = operators.tournament(key_parents, rank, crowding, num=2 * self.population_size)
         pairs = jnp.stack(jnp.split(parents, 2), axis=1).astype(jnp.int32)
         first, second = jnp.split(state.population[parents], 2)
         children = CROSSOVERS[self.crossover](
             key_crossover, first, second, rate=params.crossover_rate
         )
         children = operators.mutate(
-            key_mutation, children, num_choices=self.num_choices, rate=params.mutation_rate
+            key_mutation,
+            children,
+            num_choices=self.num_choices,
+            rate=params.mutation_rate,
+            ordered=self.ordered,
         )
         return children, state.replace(parents=pairs)
 
-    def _select(self, state):
-        valid = ~pareto.repeats(state.population, state.fitness)
-        kept = pareto.survivors(
-            state.fitness, self.scale(state.fitness), num=self.population_size, valid=valid
-        )
+    def _select(self, key, state):
+        kept = self._survivors(key, state, ~pareto.repeats(state.population, state.fitness))
         return state.replace(
             population=state.population[kept.index],
             fitness=state.fitness[kept.index],
@@ -281,29 +302,60 @@ class NSGA2(base.PopulationBasedAlgorithm):
             crowding=kept.crowding,
         )
 
+    def _survivors(self, key, state, valid):
+        """Returns the `Survivors` of the state's rows, by what may depend on a key."""
+        del key
+        objectives, violation = self._parts(state.fitness)
+        return pareto.survivors(
+            objectives,
+            self.scale(objectives),
+            num=self.population_size,
+            valid=valid,
+            violation=violation,
+        )
+
+    def _mating_order(self, state):
+        """Returns rank, int32[n], and crowding, Float[n], that tournaments go by."""
+        return state.rank, state.crowding
+
+    def _parts(self, fitness):
+        """Returns the objectives, Float[k, m], and total violations, Float[k], None if c = 0."""
+        if not self.num_constraints:
+            return fitness, None
+        num_objectives = fitness.shape[1] - self.num_constraints
+        return fitness[:, :num_objectives], _violation(fitness[:, num_objectives:])
+
     def _told(self, population, fitness):
         population, fitness = jnp.asarray(population), jnp.asarray(fitness, jnp.float32)
         if population.ndim != 2 or population.shape[1] != self.num_dims:
             raise ValueError(f"population has shape {population.shape}, not (n, {self.num_dims})")
         if not jnp.issubdtype(population.dtype, jnp.integer):
             raise ValueError(f"population has dtype {population.dtype}; genomes are int32")
-        if fitness.ndim != 2 or len(fitness) != len(population) or fitness.shape[1] < 1:
+        least = 1 + self.num_constraints
+        if fitness.ndim != 2 or len(fitness) != len(population) or fitness.shape[1] < least:
+            columns = f"m + {self.num_constraints}" if self.num_constraints else "m"
             raise ValueError(
-                f"fitness has shape {fitness.shape}; give ({len(population)}, m), one row per "
-                "genome and one column per objective"
+                f"fitness has shape {fitness.shape}; give ({len(population)}, {columns}), one row "
+                "per genome and one column per objective and constraint"
             )
         return population.astype(jnp.int32), fitness
 
 
-def _best(population, fitness):
-    """Returns each objective's least finite value, Float[m], and its genome, int32[m, g]."""
-    finite = jnp.isfinite(fitness).all(-1)
-    fitness = jnp.where(finite[:, None], fitness, jnp.inf)
-    return fitness.min(axis=0), population[fitness.argmin(axis=0)]
+def _violation(constraints):
+    """Returns the sum of the broken constraints, Float[k]; NaN where one is not finite."""
+    broken = jnp.maximum(constraints, 0)
+    return jnp.where(jnp.isfinite(constraints), broken, jnp.nan).sum(-1)
+
+
+def _best(population, fitness, num_objectives):
+    """Returns each objective's least feasible value, Float[m], and its genome, int32[m, g]."""
+    usable = jnp.isfinite(fitness).all(-1) & (fitness[:, num_objectives:] <= 0).all(-1)
+    objectives = jnp.where(usable[:, None], fitness[:, :num_objectives], jnp.inf)
+    return objectives.min(axis=0), population[objectives.argmin(axis=0)]
 
 
 def _remember(state, population, fitness):
-    value, genome = _best(population, fitness)
+    value, genome = _best(population, fitness, len(state.best_fitness))
     better = value < state.best_fitness
     return state.replace(
         best_fitness=jnp.where(better, value, state.best_fitness),

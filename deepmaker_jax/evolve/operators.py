@@ -1,11 +1,17 @@
 """Variation and mating selection for integer genomes: pure functions of a key.
 
-A genome is int32[g]; gene k lies in 0..num_choices[k]-1 and has no order, so
-operators only ever copy a gene or draw another choice.
+A genome is int32[g]; gene k lies in 0..num_choices[k]-1. Crossover only copies
+genes. Mutation draws another choice, or steps along the choices where a gene's
+are ordered (widths, depths): to near ones often, to far ones seldom.
+
+Ordered genes are not blended by simulated binary crossover: with it the front of
+ZDT1, 2, 3 and DTLZ2 had a smaller hypervolume than with uniform crossover.
 """
 
 import jax
 import jax.numpy as jnp
+
+MUTATION_ETA = 20.0  # distribution index; Deb et al. 2002, section V
 
 
 def tournament(key, rank, crowding, *, num):
@@ -83,25 +89,54 @@ def two_point_crossover(key, first, second, *, rate):
     return jnp.where(segment & _crossed(key_pair, first, rate), second, first)
 
 
-def mutate(key, genomes, *, num_choices, rate):
-    """Redraws each gene with chance `rate`, uniformly among its other choices.
+def mutate(key, genomes, *, num_choices, rate, ordered=None, eta=MUTATION_ETA):
+    """Changes each gene with chance `rate`.
+
+    A gene without order is redrawn uniformly among its other choices. An ordered
+    one steps along its choices, at least one: by polynomial mutation, rounded.
 
     Args:
       key: PRNG key.
       genomes: int32[n, g].
       num_choices: int[g], >= 1; a gene with one choice stays.
       rate: chance, 0..1, per gene.
+      ordered: Bool[g], True where the choices have an order; None: nowhere.
+      eta: distribution index, > 0; the larger, the shorter the steps.
 
     Returns:
       int32[n, g].
+
+    Source: of the steps, Deb and Goyal 1996; with bounds, Deb et al. 2002's code.
     """
     num_choices = jnp.asarray(num_choices, jnp.int32)[None, :]
     key_gene, key_step = jax.random.split(key)
+    key_draw = jax.random.fold_in(key_step, 0)
     hit = jax.random.bernoulli(key_gene, rate, genomes.shape) & (num_choices > 1)
     # A step of 1..num_choices-1 around the circle of choices never comes back.
     others = jnp.maximum(num_choices, 2)
     step = jax.random.randint(key_step, genomes.shape, 1, others, jnp.int32)
-    return jnp.where(hit, (genomes + step) % num_choices, genomes)
+    drawn = (genomes + step) % num_choices
+    if ordered is not None:
+        draw = jax.random.uniform(key_draw, genomes.shape)
+        ordered = jnp.asarray(ordered)[None, :]
+        drawn = jnp.where(ordered, _stepped(draw, genomes, others - 1, eta), drawn)
+    return jnp.where(hit, drawn, genomes)
+
+
+def _stepped(draw, genomes, last, eta):
+    """Returns polynomial mutation's choice, int32[n, g], for uniform draws Float[n, g] in 0..1.
+
+    Below 1/2 it goes down, else up, and never past the first or `last` choice;
+    what would round to no step goes one, at a bound inwards.
+    """
+    down = draw < 0.5
+    share = jnp.where(down, genomes, last - genomes) / last  # room in the direction taken
+    tail = 2 * jnp.where(down, draw, 1 - draw)  # 0..1; the length's distribution function
+    length = 1 - (tail + (1 - tail) * (1 - share) ** (eta + 1)) ** (1 / (eta + 1))
+    length = jnp.maximum(jnp.round(length * last).astype(jnp.int32), 1)
+    outwards = jnp.where(down, genomes - length, genomes + length)
+    inwards = jnp.where(down, genomes + 1, genomes - 1)
+    return jnp.where((outwards < 0) | (outwards > last), inwards, outwards)
 
 
 def _crossed(key, parents, rate):

@@ -315,6 +315,7 @@ def test_own_metrics_take_the_place_of_the_default():
         ({"num_choices": (3,)}, r"num_choices=\(3,\) must be 2 ints >= 1, one per gene"),
         ({"num_choices": (3, 0)}, r"num_choices=\(3, 0\) must be 2 ints >= 1"),
         ({"population_size": 0}, "population_size=0 must be at least 1"),
+        ({"ordered": (True,)}, r"ordered=\(True,\) must be 2 bools, one per gene"),
         ({"crossover": "one_point"}, r"crossover='one_point' is unknown; take one of \['uniform'"),
     ],
 )
@@ -349,6 +350,17 @@ def test_another_number_of_objectives_than_the_state_has_is_refused():
     state = algorithm.init(jax.random.key(0), population, fitness, params)
     with pytest.raises(ValueError, match="fitness has 3 objectives, the state 2"):
         algorithm.tell(jax.random.key(0), population, jnp.zeros((6, 3)), state, params)
+
+
+def test_ordered_genes_take_small_steps_and_the_others_any():
+    algorithm = NSGA2(200, jnp.zeros(2, jnp.int32), num_choices=(1001, 1001), ordered=(True, False))
+    population = jnp.full((200, 2), 500, jnp.int32)
+    params = algorithm.default_params.replace(mutation_rate=1.0)
+    state = algorithm.init(jax.random.key(0), population, jnp.zeros((200, 1)), params)
+    children = np.asarray(algorithm.ask(jax.random.key(1), state, params)[0]) - 500
+    assert (children != 0).all()
+    assert np.abs(children[:, 0]).max() < 300 < np.abs(children[:, 1]).max()
+    assert np.median(np.abs(children), axis=0)[0] < 50
 
 
 def test_each_childs_parents_are_the_rows_its_genes_come_from():

@@ -17,6 +17,9 @@ CROSSOVERS = [operators.uniform_crossover, operators.two_point_crossover]
 
 tournament = jax.jit(operators.tournament, static_argnames="num")
 mutate = jax.jit(partial(operators.mutate, num_choices=NUM_CHOICES))
+stepped = jax.jit(
+    partial(operators.mutate, ordered=(True, False, True, True)), static_argnames="num_choices"
+)
 crossovers = {f: jax.jit(f) for f in CROSSOVERS}
 
 
@@ -118,6 +121,52 @@ def test_mutation_rate_is_the_chance_per_gene():
     changed = np.asarray(mutate(new_key(), genomes, rate=0.3) != genomes).sum(0)
     for gene, count in enumerate(NUM_CHOICES):
         assert changed[gene] == 0 if count == 1 else near(changed[gene], N, 0.3)
+
+
+def polynomial_chances(gene, count, eta=operators.MUTATION_ETA):
+    """Returns the chance of each choice, by Deb's formula on a fine grid of draws."""
+    draws = (np.arange(200_000) + 0.5) / 200_000
+    last = count - 1
+    down = 1 - gene / last
+    up = 1 - (last - gene) / last
+    delta = np.where(
+        draws < 0.5,
+        (2 * draws + (1 - 2 * draws) * down ** (eta + 1)) ** (1 / (eta + 1)) - 1,
+        1 - (2 * (1 - draws) + (2 * draws - 1) * up ** (eta + 1)) ** (1 / (eta + 1)),
+    )
+    step = np.round(delta * last).astype(int)
+    step = np.where(step == 0, np.where(draws < 0.5, -1, 1), step)
+    place = gene + step
+    place = np.where(place < 0, gene + 1, np.where(place > last, gene - 1, place))
+    return np.bincount(place, minlength=count) / len(draws)
+
+
+@pytest.mark.parametrize("gene", [0, 9, 55, 59])
+def test_ordered_genes_step_like_polynomial_mutation(gene):
+    counts = (60, 60, 2, 1)
+    genomes = jnp.tile(jnp.array([[gene, 30, 1, 0]], jnp.int32), (N, 1))
+    mutants = np.asarray(stepped(new_key(), genomes, num_choices=counts, rate=1.0))
+    chances = polynomial_chances(gene, 60)
+    seen = np.bincount(mutants[:, 0], minlength=60)
+    assert len(seen) == 60
+    # Where the chance is near none, a few more than expected of them are none.
+    assert all(
+        near(count, N, chance) if chance > 2e-3 else count < 30
+        for count, chance in zip(seen, chances, strict=True)
+    )
+    assert seen[gene] == 0
+    # A gene without order in the same genome goes anywhere; two choices swap; one stays.
+    others = np.bincount(mutants[:, 1], minlength=60)
+    assert all(near(others[choice], N, 1 / 59) for choice in range(60) if choice != 30)
+    np.testing.assert_array_equal(mutants[:, 2:], [[0, 0]] * N)
+
+
+def test_ordered_nowhere_is_as_without_an_order():
+    genomes = jax.random.randint(new_key(), (N, G), 0, jnp.array(NUM_CHOICES)[None, :])
+    np.testing.assert_array_equal(
+        mutate(new_key(), genomes, rate=0.5, ordered=(False,) * G),
+        mutate(new_key(), genomes, rate=0.5),
+    )
 
 
 def test_operators_repeat_by_key_and_differ_between_keys():

@@ -228,6 +228,25 @@ def test_front_holds_every_finite_row_of_rank_zero(m):
         np.testing.assert_array_equal(pareto.front(fitness), np.flatnonzero((rank == 0) & finite))
 
 
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5])
+def test_rank_on_the_host_is_the_rank(m):
+    rank = jax.jit(pareto.non_dominated_rank)
+    for fitness, _ in cases(m):
+        np.testing.assert_array_equal(pareto.host_rank(fitness), rank(fitness))
+    many = table(np.random.default_rng(40 + m), m, n=400)
+    np.testing.assert_array_equal(pareto.host_rank(many), rank(many))
+    assert pareto.host_rank(np.zeros((0, m))).tolist() == []
+
+
+def test_rank_on_the_host_goes_by_order_alone_from_end_to_end_of_float64():
+    rng, info = np.random.default_rng(50), np.finfo(float)
+    small = info.smallest_subnormal
+    values = np.array([-info.max, -1, -small, 0, small, 1, 1 + info.eps, 1e300, info.max])
+    for _ in range(300):
+        places = rng.integers(0, len(values), (rng.integers(1, 20), rng.integers(1, 6)))
+        np.testing.assert_array_equal(pareto.host_rank(values[places]), pareto.host_rank(places))
+
+
 def test_front_compares_in_float64_where_float32_ties():
     fitness = np.array([[0.5, 2.0**24 + 1], [0.5, 2.0**24]])
     np.testing.assert_array_equal(pareto.front(fitness), [1])
