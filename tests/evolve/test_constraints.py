@@ -5,7 +5,6 @@ by the objectives; and ours: failed rows last.
 """
 
 import math
-from functools import partial
 
 import chex
 import jax
@@ -19,8 +18,6 @@ from deepmaker_jax.evolve import NSGA2, pareto
 N, KEEP = 10, 6
 CASES = 1000
 NAN, INF = math.nan, math.inf
-# Sorts of many keys compile four times as fast so, and run as they do in any case.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def select(fitness, valid, violation):
@@ -29,7 +26,7 @@ def select(fitness, valid, violation):
     return rank, pareto.crowding_distance(fitness, rank=rank, valid=valid), kept
 
 
-@partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def select_all(fitness, valid, violation):
     return jax.vmap(select)(fitness, valid, violation)
 
@@ -118,9 +115,7 @@ def test_dominance_of_single_points(a, b, violation, expected):
 def test_without_violations_all_is_as_before():
     for m in (1, 3):
         fitness, valid, _ = tables(m)
-        without = jax.jit(jax.vmap(lambda f, v: select(f, v, None)), compiler_options=QUICK)(
-            fitness, valid
-        )
+        without = jax.jit(jax.vmap(lambda f, v: select(f, v, None)))(fitness, valid)
         chex.assert_trees_all_equal(without, select_all(fitness, valid, np.zeros((CASES, N))))
 
 

@@ -10,8 +10,6 @@ from deepmaker_jax.evolve import pareto, reference
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden.npz")
 NUM_KEPT = 6
-# Sorts of many keys compile four times as fast so, and run as they do in any case.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def ranks(points, violation):
@@ -24,9 +22,7 @@ def ranks(points, violation):
 def test_ranks_and_crowding(m):
     points, violation = (GOLDEN[f"{name}_{m}"].astype(float) for name in ("points", "violation"))
     with jax.enable_x64(True):
-        rank, constrained, crowding = map(
-            np.asarray, jax.jit(jax.vmap(ranks), compiler_options=QUICK)(points, violation)
-        )
+        rank, constrained, crowding = map(np.asarray, jax.jit(jax.vmap(ranks))(points, violation))
     np.testing.assert_array_equal(rank, GOLDEN[f"rank_{m}"])
     np.testing.assert_array_equal(constrained, GOLDEN[f"constrained_rank_{m}"])
     expected = GOLDEN[f"crowding_{m}"]
@@ -47,7 +43,7 @@ def test_survivors_of_nsga3(m):
 
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(0), len(points))
-        kept = jax.jit(jax.vmap(select), compiler_options=QUICK)(keys, points)
+        kept = jax.jit(jax.vmap(select))(keys, points)
     np.testing.assert_array_equal(np.sort(kept, axis=1), GOLDEN[f"kept_{m}"])
     rank = GOLDEN[f"rank_{m}"][GOLDEN[f"niching_{m}"]]
     last = np.take_along_axis(rank, GOLDEN[f"kept_{m}"].astype(int), axis=1).max(1)

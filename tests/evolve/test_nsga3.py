@@ -15,8 +15,6 @@ from deepmaker_jax.evolve.hypervolume import hypervolume
 N, KEEP = 14, 8
 CASES = 200
 PARTITIONS = {1: 1, 2: 7, 3: 3, 4: 2, 5: 2}
-# Sorts of many keys compile four times as fast so, and run as they do in any case.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def tables(m):
@@ -126,9 +124,7 @@ def test_survivors_equal_the_paper_row_by_row(m, fixed):
 
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(m), CASES)
-        kept, ranks, draws = jax.jit(jax.vmap(select), compiler_options=QUICK)(
-            keys, fitness, valid, violation
-        )
+        kept, ranks, draws = jax.jit(jax.vmap(select))(keys, fitness, valid, violation)
     draws = np.asarray(draws)
     ranks, index, by_niche = np.asarray(ranks), np.asarray(kept.index), 0
     for i in range(CASES):
@@ -216,7 +212,7 @@ def run(seed, algorithm, num_generations=30):
 
 def test_searches_within_a_scan_and_repeats_by_key():
     algorithm = make()
-    program = jax.jit(lambda seed: run(seed, algorithm), compiler_options=QUICK)
+    program = jax.jit(lambda seed: run(seed, algorithm))
     (state, metrics), (again, _), (other, _) = program(0), program(0), program(1)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
