@@ -82,8 +82,8 @@ class LimitConfig:
 class SearchConfig:
     """The evolutionary search and the cheap training that its candidates get."""
 
-    strategy: Literal["nsga2", "random"] = "nsga2"
-    """How new candidates are chosen."""
+    strategy: Literal["nsga2", "nsga3", "random"] = "nsga2"
+    """How new candidates are chosen; nsga3 is for three and more objectives."""
 
     population: int = 16
     """Candidates a generation; a whole number, 4 to 65536."""
@@ -106,6 +106,9 @@ class SearchConfig:
 
     mutation_rate: float | None = None
     """Chance that a gene takes another choice, 0 to 1; None for 1 over the number of genes."""
+
+    mutation: Literal["redraw", "step"] = "redraw"
+    """What it takes then: redraw, any other; step, mostly a near one where choices are numbers."""
 
     epochs: int = 3
     """Epochs that each candidate trains, at the highest rung; 1 to 100000."""

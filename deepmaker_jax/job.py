@@ -21,7 +21,7 @@ from deepmaker_jax.data import check as check_data
 from deepmaker_jax.deploy import named
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, Finished, Note, ProgramChanged, Started
-from deepmaker_jax.evolve import NSGA2, RandomSearch
+from deepmaker_jax.evolve import NSGA2, NSGA3, RandomSearch, reference
 from deepmaker_jax.execute import Executor, Inline, Processes, Task
 from deepmaker_jax.execute.lanes import Lanes
 from deepmaker_jax.execute.ray import Ray
@@ -42,7 +42,7 @@ from deepmaker_jax.types import Objective
 
 TFLITE = ("tensorflow", "ai_edge_litert", "tflite")
 EXPORTERS = (*TFLITE, "jax2onnx", "onnx", "onnxruntime")
-STRATEGIES = {"nsga2": NSGA2, "random": RandomSearch}
+STRATEGIES = {"nsga2": NSGA2, "nsga3": NSGA3, "random": RandomSearch}
 Consumer = Callable[[Event], None]
 
 
@@ -125,12 +125,18 @@ def run(
         document |= _not_reproducible("an asynchronous search depends on what ends first")
     if config.final.export:
         need_exporters()
+    further: dict[str, Any] = {}  # what strategies of one's own need not know of
+    if config.search.mutation == "step":
+        further["ordered"] = tuple(gene.ordered for gene in feasible.space.genes)
+    if factory is NSGA3:
+        further["directions"] = reference.directions(len(chosen), config.search.population)
     algorithm = factory(
         config.search.population,
         np.zeros(len(feasible.space.genes), np.int32),
         num_choices=feasible.space.num_choices,
         scale=strategy_scale(chosen),
         crossover=config.search.crossover,
+        **further,
     )
     try:
         json.dumps(document)

@@ -51,7 +51,11 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
             10**6,
             r"search\.population .* must be a whole number, at most 65536",
         ),
-        ("search.strategy", "luck", r"search\.strategy \(=luck\) must be one of nsga2, random"),
+        (
+            "search.strategy",
+            "luck",
+            r"search\.strategy \(=luck\) must be one of nsga2, nsga3, random",
+        ),
         ("space.only", "kernel=3", r"space\.only \(=kernel=3\) must be a list of words"),
         ("quiet", 1, r"quiet \(=1\) must be true or false"),
         ("limits.macs", 10**400, r"limits\.macs .* at most 9007199254740992"),

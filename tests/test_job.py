@@ -232,7 +232,10 @@ def test_with_rungs_and_preselection_a_run_ends_with_the_same_bytes_wherever_it_
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory):
     """Settings with rungs, and the folder of a run with them that nobody stopped."""
-    search = dataclasses.replace(TINY.search, rungs=2, reduction=2, oversample=2, generations=4)
+    search = dataclasses.replace(
+        TINY.search, rungs=2, reduction=2, oversample=2, generations=4,
+        strategy="nsga3", mutation="step",
+    )  # fmt: skip
     final = dataclasses.replace(TINY.final, export=False)
     config = dataclasses.replace(TINY, search=search, final=final)
     out = tmp_path_factory.mktemp("halved") / "run"

@@ -8,6 +8,7 @@ Source: Deb and Jain, "An evolutionary many-objective optimization algorithm usi
 reference-point-based nondominated sorting approach, part I", IEEE TEC 18(4), 2014.
 """
 
+import math
 from itertools import combinations
 
 import jax
@@ -44,6 +45,22 @@ def das_dennis(num_objectives: int, num_partitions: int) -> np.ndarray:
     places = num_partitions + num_objectives - 1
     bars = [(-1, *some, places) for some in combinations(range(places), num_objectives - 1)]
     return (np.diff(bars, axis=1) - 1) / num_partitions
+
+
+def directions(num_objectives: int, most: int) -> np.ndarray:
+    """Returns the finest `das_dennis` of at most `most` directions, or the coarsest of all.
+
+    Args:
+      num_objectives: m >= 1.
+      most: directions, such as a population's size.
+
+    Returns:
+      float64[h, m].
+    """
+    partitions = 1
+    while num_objectives > 1 and math.comb(num_objectives + partitions, partitions + 1) <= most:
+        partitions += 1
+    return das_dennis(num_objectives, partitions)
 
 
 def bounds(scaled, *, first, usable, ideal):

@@ -30,6 +30,12 @@ class Gene:
     name: str
     choices: tuple[Choice, ...]
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the choices are numbers, each above the one before it."""
+        numbers = [choice for choice in self.choices if isinstance(choice, int)]
+        return len(numbers) == len(self.choices) and numbers == sorted(set(numbers))
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:

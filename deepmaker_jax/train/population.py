@@ -27,7 +27,7 @@ from deepmaker_jax.train.lane import (
 )
 from deepmaker_jax.train.optimizer import base_learning_rate
 from deepmaker_jax.train.runner import STEPS_A_CALL, compiled, in_batches, padded, shapes_of
-from deepmaker_jax.train.step import Feed, TrainState
+from deepmaker_jax.train.step import Feed, TrainState, options
 
 CALL_SECONDS = 1.0  # of a call, about: nobody waits longer for a Ctrl-C
 FIRST_STEPS = 4  # of the first call, whose speed is not known
@@ -110,7 +110,7 @@ class Population:
 
         run = jax.jit(run_on_devices(self._class, self._settings, mesh), donate_argnums=(1, 2))
         return (
-            run.lower(self._common, states, work, feeds, self._call([])).compile(),
+            run.lower(self._common, states, work, feeds, self._call([])).compile(options()),
             jax.jit(zeros, out_shardings=self._split).lower().compile(),
         )
 

@@ -27,6 +27,7 @@ from deepmaker_jax.train.step import (
     TrainState,
     compile_prediction,
     init_state,
+    options,
     plain_steps,
     predict,
 )
@@ -133,14 +134,10 @@ class Plain:
 
         def compile():
             steps = jax.jit(plain_steps(self.network, arch.optimizer, settings), donate_argnums=0)
-            # On a CPU LLVM's first level makes programs as fast in three quarters of the time.
-            options: dict[str, Any] = {}
-            if jax.default_backend() == "cpu":
-                options["xla_backend_optimization_level"] = 1
             prediction = None
             if measured:
-                prediction = compile_prediction(self.network, variables, feed.images, options)
-            return steps.lower(state, feed, rows, np.int32(0)).compile(options), prediction
+                prediction = compile_prediction(self.network, variables, feed.images)
+            return steps.lower(state, feed, rows, np.int32(0)).compile(options()), prediction
 
         key = (self.network, arch.optimizer, settings, shapes_of(feed), measured)
         self._steps, self._prediction = compiled_once(key, compile)
@@ -199,7 +196,7 @@ class InClass:
             run = jax.jit(run_in_turn(size_class, settings), donate_argnums=(1, 2))
             work = scratch(size_class, settings)
             lowered = run.lower(self._common, self._stacked(), work, self._feed, call)
-            return _Program(lowered.compile(), [work])
+            return _Program(lowered.compile(options()), [work])
 
         self._program = compiled((size_class, settings, shapes_of(self._common)), compile)
 

@@ -161,12 +161,20 @@ def _predict(network: Network, variables: Tree, images: Array) -> Array:
     return network.apply(variables, images.astype(np.float32))
 
 
+def options() -> dict[str, Any]:
+    """Returns XLA's options for programs that train.
+
+    On a CPU LLVM's first level makes them as fast in two thirds to three quarters of the time.
+    """
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+
+
 def compile_prediction(
-    network: Network, variables: Tree, images: Array, options: dict[str, Any]
+    network: Network, variables: Tree, images: Array
 ) -> Callable[[Tree, Array], Array]:
-    """Returns `predict`'s program for such images, compiled with XLA's options."""
+    """Returns `predict`'s program for such images."""
     batch = jax.ShapeDtypeStruct((PREDICTED, *images.shape[1:]), images.dtype)
-    return _predict.lower(network, variables, batch).compile(options)
+    return _predict.lower(network, variables, batch).compile(options())
 
 
 def predict(

@@ -151,6 +151,14 @@ def test_das_dennis_is_the_whole_lattice_of_the_simplex(m, p):
     np.testing.assert_array_equal(das_dennis(m, p), np.array(lattice) / p)
 
 
+@pytest.mark.parametrize(
+    ("m", "most", "num"), [(1, 9, 1), (2, 16, 16), (3, 91, 91), (3, 90, 78), (4, 2, 4)]
+)
+def test_directions_are_as_many_as_fit(m, most, num):
+    found = reference.directions(m, most)
+    assert found.shape == (num, m)
+
+
 def test_das_dennis_of_nothing_is_refused():
     with pytest.raises(ValueError, match="num_objectives=0 and num_partitions=3 must be >= 1"):
         das_dennis(0, 3)

@@ -279,3 +279,11 @@ def test_a_space_of_ones_own_needs_three_fields():
     assert space.decode([1]) == arch
     with pytest.raises(InputError, match="has no from_arch"):
         space.encode(arch)
+
+
+@pytest.mark.parametrize(
+    ("choices", "ordered"),
+    [((8, 16, 32), True), ((8,), True), ((16, 8), False), ((8, 8), False), (("a", "b"), False)],
+)
+def test_a_gene_is_ordered_where_its_choices_are_rising_numbers(choices, ordered):
+    assert Gene("width", choices).ordered is ordered
