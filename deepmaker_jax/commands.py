@@ -111,10 +111,10 @@ def train(settings: Train) -> None:
     from deepmaker_jax.execute import runtime
 
     runtime.one_thread()  # before JAX starts, which the next import does
+    from deepmaker_jax import rules
     from deepmaker_jax.longer import train_longer
 
-    if settings.epochs < 1:
-        raise InputError(f"epochs (={settings.epochs}) must be a whole number, at least 1")
+    rules.whole("epochs", settings.epochs, 1, most=rules.MOST_EPOCHS)
     run = pathlib.Path(settings.run)
     name = f"{settings.member}-{settings.epochs}"
     out = pathlib.Path(settings.out) if settings.out else run / "longer" / name

@@ -23,26 +23,26 @@ COSTS = (
 def check(config: "Config") -> None:
     """Raises InputError at the first setting that is out of range."""
     _check_kinds(config)
-    _whole("seed", config.seed, 0, 2**31 - 1)
+    whole("seed", config.seed, 0, 2**31 - 1)
     _share("validation_share", config.validation_share, open_low=True)
-    _whole("workers", config.workers, 0, most=MOST_WORKERS)
-    _whole("retries", config.retries, 0)
+    whole("workers", config.workers, 0, most=MOST_WORKERS)
+    whole("retries", config.retries, 0)
     _check_address(config)
     if config.side is not None:
-        _whole("side", config.side, 4, 1024)
+        whole("side", config.side, 4, 1024)
     for name in COSTS:
         if getattr(config.limits, name) is not None:
-            _whole(f"limits.{name}", getattr(config.limits, name), 1, most=MOST_COST)
+            whole(f"limits.{name}", getattr(config.limits, name), 1, most=MOST_COST)
     if config.board is not None:
         from deepmaker_jax.backends import boards
 
         boards.limits(config.board)
     _check_search(config.search)
     _check_train(config.train)
-    _whole("final.members", config.final.members, 1, most=MOST_CANDIDATES)
-    _whole("final.epochs", config.final.epochs, 1, most=MOST_EPOCHS)
-    _whole("final.seeds", config.final.seeds, 1, most=MOST_SEEDS)
-    _whole("final.calibration-images", config.final.calibration_images, 1)
+    whole("final.members", config.final.members, 1, most=MOST_CANDIDATES)
+    whole("final.epochs", config.final.epochs, 1, most=MOST_EPOCHS)
+    whole("final.seeds", config.final.seeds, 1, most=MOST_SEEDS)
+    whole("final.calibration-images", config.final.calibration_images, 1)
 
 
 def check_reference(config: "Config", references: Sequence[Mapping[str, Any]]) -> None:
@@ -67,19 +67,19 @@ def _check_address(config: "Config") -> None:
 
 
 def _check_search(search: "SearchConfig") -> None:
-    _whole("search.population", search.population, 4, most=MOST_CANDIDATES)
-    _whole("search.generations", search.generations, 1, most=MOST_GENERATIONS)
-    _whole("search.epochs", search.epochs, 1, most=MOST_EPOCHS)
-    _whole("search.rungs", search.rungs, 1, 16)
-    _whole("search.reduction", search.reduction, 2, 16)
-    _whole("search.oversample", search.oversample, 1, 64)
+    whole("search.population", search.population, 4, most=MOST_CANDIDATES)
+    whole("search.generations", search.generations, 1, most=MOST_GENERATIONS)
+    whole("search.epochs", search.epochs, 1, most=MOST_EPOCHS)
+    whole("search.rungs", search.rungs, 1, 16)
+    whole("search.reduction", search.reduction, 2, 16)
+    whole("search.oversample", search.oversample, 1, 64)
     if (least := search.reduction ** (search.rungs - 1)) > search.epochs:
         raise InputError(
             f"search.epochs (={search.epochs}) must be at least reduction^(rungs - 1) (={least}), "
             "an epoch at the first rung: raise it, or lower search.rungs"
         )
     if search.images is not None:
-        _whole("search.images", search.images, 1)
+        whole("search.images", search.images, 1)
     if search.time_limit is not None:
         _above_zero("search.time-limit", search.time_limit)
     _share("search.crossover-rate", search.crossover_rate, closed_high=True)
@@ -97,7 +97,7 @@ def _check_search(search: "SearchConfig") -> None:
 
 
 def _check_train(train: "TrainConfig") -> None:
-    _whole("train.batch-size", train.batch_size, 2)
+    whole("train.batch-size", train.batch_size, 2)
     for name in ("sgd_learning_rate", "adam_learning_rate", "adagrad_learning_rate"):
         _above_zero(f"train.{name.replace('_', '-')}", getattr(train, name))
     _share("train.momentum", train.momentum)
@@ -108,8 +108,8 @@ def _check_train(train: "TrainConfig") -> None:
         if not (_is_number(value) and value >= 0):
             raise InputError(f"train.{name.replace('_', '-')} (={value}) must be at least 0")
     if train.crop is not None:
-        _whole("train.crop", train.crop, 0)
-    _whole("train.cutout", train.cutout, 0)
+        whole("train.crop", train.crop, 0)
+    whole("train.cutout", train.cutout, 0)
 
 
 def _check_kinds(settings: Any, prefix: str = "") -> None:
@@ -135,7 +135,7 @@ def _check_kinds(settings: Any, prefix: str = "") -> None:
             raise InputError(f"{name} (={value}) must be {wanted}")
 
 
-def _whole(name: str, value: Any, low: int, high: int | None = None, *, most: int = MOST) -> None:
+def whole(name: str, value: Any, low: int, high: int | None = None, *, most: int = MOST) -> None:
     """Raises InputError unless a setting is a whole number from `low` to `high`, or to `most`."""
     if type(value) is not int or not low <= value <= (most if high is None else high):
         rule = f"at least {low}" if high is None else f"in {low}..{high}"

@@ -148,7 +148,8 @@ def test_out_that_cannot_be_a_run_is_refused_before_any_data_is_read(tmp_path, c
         (["show", "/no/such/run"], ["/no/such/run"]),
         (["report", "/no/such/run"], ["/no/such/run"]),
         (["train", "/no/such/run", "abc"], ["/no/such/run"]),
-        (["train", "/no/such/run", "abc", "--epochs", "0"], ["epochs (=0)"]),
+        (["train", "/no/such/run", "abc", "--epochs", "0"], ["epochs (=0)", "at least 1"]),
+        (["train", "/no/such/run", "abc", "--epochs", "100001"], ["at most 100000"]),
     ],
 )
 def test_deepmaker_commands_refuse_bad_input(argv, words, capsys):
