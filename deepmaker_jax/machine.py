@@ -2,6 +2,7 @@
 
 import os
 import platform
+from importlib import metadata
 
 
 def processor() -> str:
@@ -21,3 +22,11 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def version_of(package: str) -> str | None:
+    """Returns the installed version of a distribution; None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import jax
 from deepmaker_jax.config import Config
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.execute import runtime
-from deepmaker_jax.machine import num_cores, processor
+from deepmaker_jax.machine import num_cores, processor, version_of
 
 TRAINING_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # that a worker computes with
 PACKAGES = (
@@ -102,10 +101,7 @@ def training_conditions() -> dict[str, Any]:
 
 
 def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # run from a folder that was never installed
-        return "not installed"
+    return version_of(name) or "not installed"  # but run from its folder
 
 
 def describe_platform() -> dict[str, Any]:

@@ -67,12 +67,13 @@ def test_a_killed_run_in_worker_processes_ends_with_the_bytes_of_an_inline_one(f
     assert len(deaths) == 1
 
 
+@pytest.mark.parametrize(("seed", "kind"), [(0, "full"), (1, "limit")])
 def test_a_run_that_met_a_full_disk_ends_with_one_line_and_then_with_the_same_bytes(
-    finished, tmp_path
+    finished, tmp_path, seed, kind
 ):
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     (death,) = kill.torment(tmp_path / "run", finished[1], rng, "inline", most=1, full=True)
-    assert (death["kind"], death["code"]) == ("full", 1)
+    assert (death["kind"], death["code"]) == (kind, 1)
 
 
 def test_what_a_killed_run_did_otherwise_is_noticed(finished, tmp_path):

@@ -136,6 +136,7 @@ def of_session(pid):
         (signal.SIGINT, 130, "compiling", "inline"),
         (signal.SIGTERM, 143, "exported and checked (1/", "inline"),
         (signal.SIGINT, 130, "final training: ", "processes"),
+        (signal.SIGINT, 130, "1/4 ", "ray"),
         (signal.SIGTERM, 143, "1/4 ", "ray"),
     ],
 )

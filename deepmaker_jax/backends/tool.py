@@ -1,7 +1,6 @@
 """External tools: found, and run with a time limit."""
 
 import functools
-import importlib.metadata
 import os
 import pathlib
 import re
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 
 from deepmaker_jax.backends.backend import Tool
 from deepmaker_jax.errors import MissingToolError
+from deepmaker_jax.machine import version_of
 
 EXTRA = "pip install 'deepmaker-jax[targets]'"
 EXPORT = "pip install 'deepmaker-jax[export]'"
@@ -20,10 +20,7 @@ TIMEOUT_SECONDS, VERSION_SECONDS = 600.0, 60.0
 
 def package(name: str, *, install: str = EXTRA) -> Tool:
     """Returns a Python package as a tool."""
-    try:
-        return Tool(name, importlib.metadata.version(name), install)
-    except importlib.metadata.PackageNotFoundError:
-        return Tool(name, None, install)
+    return Tool(name, version_of(name), install)
 
 
 def litert() -> Tool:

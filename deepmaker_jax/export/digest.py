@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Sequence
-from importlib import metadata
 
 import numpy as np
+
+from deepmaker_jax.machine import version_of
 
 Part = bytes | np.ndarray | str | int | float | tuple | dict | None
 
@@ -17,7 +18,7 @@ def digest(*parts: Part, packages: Sequence[str]) -> str:
       packages: distributions, whose installed versions count.
     """
     found = hashlib.sha256()
-    for part in (*parts, tuple(_version(name) for name in packages)):
+    for part in (*parts, tuple(map(version_of, packages))):
         if isinstance(part, np.ndarray):
             header, data = f"{part.dtype}{part.shape}", np.ascontiguousarray(part).data
         elif isinstance(part, bytes):
@@ -27,10 +28,3 @@ def digest(*parts: Part, packages: Sequence[str]) -> str:
         found.update(f"{header};".encode())  # where one part ends and the next begins
         found.update(data)
     return found.hexdigest()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -236,7 +236,7 @@ def test_bundle_is_made_again_of_whatever_else_it_was_made_from(copied, monkeypa
 
 def test_bundle_is_made_again_by_other_versions(copied, monkeypatch):
     monkeypatch.setattr(bundling, "_make", no_conversion)
-    monkeypatch.setattr(digest.metadata, "version", lambda name: "99")
+    monkeypatch.setattr(digest, "version_of", lambda name: "99")
     files = export_bundle(copied, **arguments())["files"]
     assert "converted again" in files["model_int8.tflite"]["reason"]
 
