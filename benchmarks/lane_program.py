@@ -23,7 +23,7 @@ from deepmaker_jax.train.lane import (
 )
 from deepmaker_jax.train.optimizer import Cycle
 from deepmaker_jax.train.runner import Plain
-from deepmaker_jax.train.step import Feed
+from deepmaker_jax.train.step import Feed, options
 
 NUM_IMAGES = 512
 CYCLE = Cycle(0, 1000)
@@ -130,7 +130,7 @@ class LaneProgram:
         self.lowered = jax.jit(run, donate_argnums=(1, 2)).lower(
             self._common, self._states, self._work, self._feeds, self._calls
         )
-        self._run = self.lowered.compile()
+        self._run = self.lowered.compile(options())
         self.compile_seconds = time.perf_counter() - began
 
     def _stacked(self, trees: Sequence[Any]) -> Any:

@@ -244,11 +244,11 @@ def draw(part: str, found: Any, path: pathlib.Path) -> None:
             2, sharex=True, figsize=(4.8, 4.8), dpi=100, layout="constrained"
         )
         key, found = AXES[part], [row for row in found if row.get("kinds") != "all"]
-        for strategy in dict.fromkeys(row.get("strategy", "") for row in found):
+        for i, strategy in enumerate(dict.fromkeys(row.get("strategy", "") for row in found)):
             rows = [row for row in found if row.get("strategy", "") == strategy]
             x, best = [row[key] for row in rows], [row["ms_a_lane_step"] for row in rows]
             above = [row["worst_ms"] - row["ms_a_lane_step"] for row in rows]
-            style = "o" if strategy == "plain" else "o-"
+            style = f"C{i}o" if strategy == "plain" else f"C{i}o-"
             upper.errorbar(x, best, [[0] * len(x), above], fmt=style, label=strategy or None)
             if strategy != "plain":
                 lower.plot(x, [row["memory_mb"] for row in rows], style)
