@@ -167,7 +167,7 @@ def _work(backend: Backend, bundle: pathlib.Path, sender: Any) -> None:
     from deepmaker_jax.execute import runtime
     from deepmaker_jax.export.quiet import quiet
 
-    runtime.end_with_parent(scratch=pathlib.Path(os.environ["TMPDIR"]))
+    runtime.belong_to_parent(scratch=pathlib.Path(os.environ["TMPDIR"]))
     folder = bundle / backend.name
     try:
         with quiet():

@@ -55,7 +55,7 @@ def _one_pool(
 ) -> Iterator[tuple[str, Any | BaseException]]:
     pool = concurrent.futures.ProcessPoolExecutor(
         min(num_workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"),
-        initializer=runtime.end_with_parent,
+        initializer=runtime.belong_to_parent,
     )  # fmt: skip
     finished = False
     try:

@@ -43,7 +43,7 @@ def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
 
     A unit is BEGUN before it is unpickled, as that may be what kills.
     """
-    runtime.end_with_parent()
+    runtime.belong_to_parent()
     runtime.keep_programs()
     shared = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     task = task._replace(**shared)

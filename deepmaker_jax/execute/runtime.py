@@ -87,14 +87,16 @@ def _with_huge_pages(tunables: str | None) -> str:
     return tunables if HUGE_PAGES.split("=")[0] in tunables else f"{tunables}:{HUGE_PAGES}"
 
 
-def end_with_parent(*, scratch: pathlib.Path | None = None) -> None:
+def belong_to_parent(*, scratch: pathlib.Path | None = None) -> None:
     """Ends this process, a worker, once its parent is gone: a killed parent cannot do it.
 
-    A worker that leads a process group takes what it started along.
+    A worker that leads a process group takes what it started along. A Ctrl-C is the
+    parent's: blocked in the first thread, another one that a library began may take it.
 
     Args:
       scratch: a folder that the parent would have removed.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         words = (parent.sentinel, scratch)

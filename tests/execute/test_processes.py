@@ -44,7 +44,7 @@ def test_out_of_memory_is_told_apart_and_tried_again_alone(task, tmp_path, monke
 
 def test_a_worker_that_trains_gives_signs_of_life(task, tmp_path, monkeypatch):
     monkeypatch.setattr(unit_module, "ALIVE_SECONDS", 0.0)
-    monkeypatch.setattr(processes.runtime, "end_with_parent", lambda: None)
+    monkeypatch.setattr(processes.runtime, "belong_to_parent", lambda: None)
     asked, said = units(tmp_path, 1), []
 
     def next_unit():
