@@ -276,7 +276,7 @@ def from_json(value: Any) -> ArchSpec:
         arch = ArchSpec(input_shape=shape, stages=stages, **fields)  # type: ignore[arg-type]
         check(arch)
     except (AttributeError, TypeError, ValueError, KeyError) as error:
-        raise InputError(f"not an architecture: {error}; export it again") from error
+        raise InputError(f"not an architecture: {error}") from error
     return arch
 
 

@@ -158,13 +158,14 @@ def targets(settings: Targets) -> None:
 def check(settings: Check) -> None:
     """`deepmaker check RUN|BUNDLE`."""
     from deepmaker_jax.export import check as checking
+    from deepmaker_jax.export.check_run import check_run
 
     path = pathlib.Path(settings.path)
     bundles = checking.find_bundles(path)
     counts = dict.fromkeys(("agrees", "whole", *checking.BAD), 0)
     not_run: collections.Counter[str] = collections.Counter()
     found = (checking.check_bundle(b, sums_only=settings.sums_only) for b in bundles)
-    for finding in itertools.chain(checking.check_run(path), *found):
+    for finding in itertools.chain(check_run(path), *found):
         counts[finding.verdict] += 1
         not_run.update(filter(None, [finding.not_run]))
         say(f"{finding.verdict:9} {finding.path} {finding.text}".rstrip())
@@ -172,7 +173,9 @@ def check(settings: Check) -> None:
         print(f"{number} files were not run again; {reason}")
     bad = sum(counts[verdict] for verdict in checking.BAD)
     if bad:
-        raise RuntimeError(f"{bad} of {sum(counts.values())} files are damaged or disagree")
+        raise RuntimeError(
+            f"{bad} of {sum(counts.values())} files are missing, damaged or disagree"
+        )
     print(f"all {sum(counts.values())} files are whole; {counts['agrees']} were run and agree")
 
 

@@ -19,10 +19,10 @@ from deepmaker_jax.backends.worker import (
     made_from,
     run_backend,
 )
+from deepmaker_jax.documents import FRONT, load_front
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export.manifest import (
     check_sum,
-    is_inside,
     load_manifest,
     own_entries,
     portable_entries,
@@ -31,9 +31,8 @@ from deepmaker_jax.export.manifest import (
     standing,
     write_manifest,
 )
-from deepmaker_jax.files import load_json, lock
+from deepmaker_jax.files import lock
 from deepmaker_jax.machine import num_cores
-from deepmaker_jax.run_folder import FRONT
 from deepmaker_jax.terminal import say
 
 LIGHT, NONE = "light", "none"  # what an experiment's targets may be besides names of backends
@@ -180,16 +179,8 @@ def find_bundles(run: pathlib.Path, members: int | None) -> list[pathlib.Path]:
     Raises:
       InputError: there are none, or fewer than `members`; a portable file is missing or changed.
     """
-    front = load_json(run / FRONT)
-    try:
-        names = [m["bundle"] for m in front["members"] if m["bundle"] is not None]
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{run / FRONT} is damaged (no {error}): run the experiment again"
-        ) from None
-    if outside := [name for name in names if not is_inside(name)]:
-        raise InputError(f"{run / FRONT} names {outside[0]!r}, which is no bundle of the run")
-    found = [run / name for name in names]
+    bundles = (member.get("bundle") for member in load_front(run)["members"])
+    found = [run / bundle for bundle in bundles if bundle is not None]
     if not found:
         raise InputError(
             f"{run / FRONT} names no bundle: run the experiment without --final.no-export"

@@ -92,11 +92,15 @@ class ProgramChanged(NamedTuple):
 
 
 class FinalStarted(NamedTuple):
-    """The front is fixed; `ids` are retrained from scratch on all training data, with each seed."""
+    """The front is fixed; `ids` are retrained from scratch on all training data, with each seed.
+
+    Of these trainings `num_known` were done before.
+    """
 
     ids: list[str]
     num_epochs: int
     num_seeds: int = 1
+    num_known: int = 0
 
 
 class Exported(NamedTuple):

@@ -85,11 +85,17 @@ def _inside(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def load_json(path: pathlib.Path, *, sum_of: Callable[[dict[str, Any]], str] = checksum) -> Any:
+def load_json(
+    path: pathlib.Path,
+    *,
+    remedy: str = "restore or remove it",
+    sum_of: Callable[[dict[str, Any]], str] = checksum,
+) -> Any:
     """Reads a JSON file.
 
     Args:
       path: of the file.
+      remedy: what to do if it cannot be read.
       sum_of: what its sum is, if it has one.
 
     Raises:
@@ -100,15 +106,24 @@ def load_json(path: pathlib.Path, *, sum_of: Callable[[dict[str, Any]], str] = c
             raise ValueError("it is no plain file")
         value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: name a run folder that an experiment wrote") from None
+        raise InputError(f"{path} is missing: {remedy}") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}): restore or remove it") from None
+        raise InputError(f"{path} cannot be read as JSON ({error}): {remedy}") from None
     if isinstance(value, dict) and SUM in value and value[SUM] != sum_of(value):
         raise InputError(
-            f"{path} does not match its own {SUM}: restore or remove it, or if it was changed on "
-            f"purpose remove its {SUM}"
+            f"{path} does not match its own {SUM}: {remedy}, or if it was changed on purpose "
+            f"remove its {SUM}"
         )
     return value
+
+
+def is_inside(name: Any) -> bool:
+    """Whether a path that a file names stays below the folder that it is relative to."""
+    if not isinstance(name, str) or not name.isprintable() or "\\" in name:
+        return False
+    path = pathlib.PurePosixPath(name)
+    possible = all(len(part.encode()) <= 255 for part in path.parts) and len(name) <= 1024
+    return possible and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 @contextlib.contextmanager

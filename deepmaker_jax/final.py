@@ -14,6 +14,7 @@ from deepmaker_jax import robustness
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
+from deepmaker_jax.documents import ROBUSTNESS
 from deepmaker_jax.errors import InputError, StorageError, one_line
 from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
 from deepmaker_jax.evolve.hypervolume import greedy_subset
@@ -25,7 +26,7 @@ from deepmaker_jax.files import remove_leftovers, save_arrays
 from deepmaker_jax.ledger import Record, unit_name
 from deepmaker_jax.measurement import Search, ledger_record
 from deepmaker_jax.objective import scaled
-from deepmaker_jax.run_folder import ROBUSTNESS, check_there, weights_path
+from deepmaker_jax.run_folder import check_there, weights_path
 from deepmaker_jax.search import checkpoints
 from deepmaker_jax.tally import objective_values
 
@@ -74,7 +75,6 @@ def train_members(
     num_epochs = s.config.final.epochs
     fidelity = s.fidelity | {"name": "final", "epochs": num_epochs, "images": num_images}
     further = robustness.further_seeds(s.config)
-    yield FinalStarted([record["id"] for record in members], num_epochs, 1 + len(further))
     wanted: dict[str, tuple[Record, Record]] = {}  # (search's record, fidelity) by name
     waiting: list[Unit] = []
     done: dict[str, Record] = {}
@@ -92,6 +92,8 @@ def train_members(
                 name, arch, "final", num_epochs, _checkpoint(out, name), weights=weights, seed=seed
             )
         )
+    ids = [record["id"] for record in members]
+    yield FinalStarted(ids, num_epochs, 1 + len(further), num_known=len(done))
     # The longest first, so that no worker is left alone with it at the end.
     for unit in sorted(waiting, key=lambda unit: -cost(unit.arch).macs):
         s.executor.submit(unit)

@@ -10,25 +10,24 @@ from deepmaker_jax import data as data_module
 from deepmaker_jax.arch import ArchSpec, from_json
 from deepmaker_jax.config import Config
 from deepmaker_jax.data import Dataset
-from deepmaker_jax.errors import InputError
-from deepmaker_jax.events import Epoch, Note
-from deepmaker_jax.execute import Inline, Outcome, Unit
-from deepmaker_jax.export.manifest import is_inside
-from deepmaker_jax.export.weights import load_weights
-from deepmaker_jax.files import load_json, write_document
-from deepmaker_jax.final import export_members, has_weights
-from deepmaker_jax.job import need_exporters
-from deepmaker_jax.ledger import NAME, Ledger
-from deepmaker_jax.run_folder import (
+from deepmaker_jax.documents import (
+    AGAIN,
     CHECKPOINTS,
     CONFIG,
     FRONT,
-    claim,
-    holds,
-    make_folders,
-    read_config,
-    weights_path,
-)
+    RESTORE,
+    load_config,
+    load_front,
+)  # fmt: skip
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.events import Epoch, Note
+from deepmaker_jax.execute import Inline, Outcome, Unit
+from deepmaker_jax.export.weights import load_weights
+from deepmaker_jax.files import is_inside, write_document
+from deepmaker_jax.final import export_members, has_weights
+from deepmaker_jax.job import need_exporters
+from deepmaker_jax.ledger import NAME, Ledger
+from deepmaker_jax.run_folder import claim, holds, make_folders, read_config, weights_path
 from deepmaker_jax.task import make_task
 from deepmaker_jax.terminal import say
 
@@ -150,23 +149,17 @@ def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> Ite
 
 
 def _members(run: pathlib.Path) -> dict[str, dict]:
-    front = load_json(run / FRONT)
-    try:
-        members = {entry["id"]: dict(entry) for entry in front["members"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{run / FRONT} is damaged (no {error}): run the experiment again"
-        ) from None
+    members = {member["id"]: member for member in load_front(run)["members"]}
     if outside := [id for id in members if not is_inside(id) or "/" in id]:
-        raise InputError(f"{run / FRONT} names {outside[0]!r}, which is no member's id")
+        raise InputError(f"{run / FRONT} names {outside[0]!r}, which is no member's id: {AGAIN}")
     return members
 
 
 def _data_document(run: pathlib.Path) -> dict[str, Any]:
-    data = load_json(run / CONFIG).get("data")
+    data = load_config(run).get("data")
     names = ("name", "fingerprint")
     if not isinstance(data, dict) or not all(isinstance(data.get(n), str) for n in names):
-        raise InputError(f"{run / CONFIG} does not say what data it was trained on: restore it")
+        raise InputError(f"{run / CONFIG} does not say what data it was trained on: {RESTORE}")
     return data
 
 

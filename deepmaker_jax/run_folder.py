@@ -10,13 +10,19 @@ from typing import Any
 
 from deepmaker_jax import config as config_module
 from deepmaker_jax.config import FREE_FIELDS, Config
+from deepmaker_jax.documents import (
+    CHECKPOINTS,
+    CONFIG,
+    FRONT,
+    MODELS,
+    RESTORE,
+    ROBUSTNESS,
+    load_config,
+)  # fmt: skip
 from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.files import checksum, load_json, remove_leftovers, write_document
 from deepmaker_jax.ledger import unit_name
 
-CONFIG = "config.json"
-FRONT = "front.json"
-CHECKPOINTS, MODELS, ROBUSTNESS = "checkpoints", "models", "robustness"
 SPARE_BYTES = 64 << 20  # weights, bundles and the report of a small run
 
 
@@ -105,9 +111,9 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
     for name in (CONFIG, FRONT):
         remove_leftovers(out / name)
     if path.exists():
-        old = load_json(path)
-        if not isinstance(old, dict) or not _is_whole(old):
-            raise InputError(f"{path} is damaged: name a new --out")
+        old = load_config(out)
+        if not _is_whole(old):
+            raise InputError(f"{path} is damaged: {RESTORE}")
         _compare(old, document, config)
         if config.accept_platform and _differences(old, document, ("versions", "platform")):
             accepted = [*old.get("accepted_platforms", []), _platform(old)]
@@ -151,14 +157,14 @@ def check_there(out: pathlib.Path) -> None:
 
 def program_changed(out: pathlib.Path, reason: str) -> None:
     """Writes into config.json that candidates train in another program from here on, and why."""
-    changes = [*load_json(out / CONFIG).get("program_changes", []), reason]
-    write_document(out / CONFIG, load_json(out / CONFIG) | {"program_changes": changes})
+    changes = [*load_config(out).get("program_changes", []), reason]
+    write_document(out / CONFIG, load_config(out) | {"program_changes": changes})
     not_reproducible(out, reason)
 
 
 def not_reproducible(out: pathlib.Path, reason: str) -> None:
     """Writes into config.json that a run again may end otherwise, and why."""
-    document = load_json(out / CONFIG) | {"reproducible": False, "reason": reason}
+    document = load_config(out) | {"reproducible": False, "reason": reason}
     write_document(out / CONFIG, document)
 
 
@@ -198,7 +204,7 @@ def _settings(document: dict[str, Any]) -> dict[str, Any]:
         ]
         return flat | _flatten({"program": document["program"]})
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{CONFIG} is damaged (no {error}): name a new --out") from None
+        raise InputError(f"{CONFIG} is damaged (no {error}): {RESTORE}") from None
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], names: tuple[str, ...]) -> list[str]:
@@ -254,11 +260,10 @@ def targets(out: pathlib.Path) -> tuple[str, ...] | None:
     """
     if not (out / CONFIG).exists():
         return None
-    document = load_json(out / CONFIG)
-    space = document.get("space") if isinstance(document, dict) else None
+    space = load_config(out).get("space")
     kept = space.get("targets", []) if isinstance(space, dict) else []
     if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
-        raise InputError(f"{out / CONFIG} is damaged (targets): name a new --out")
+        raise InputError(f"{out / CONFIG} is damaged (targets): {RESTORE}")
     return tuple(kept)
 
 
@@ -268,7 +273,7 @@ def read_config(out: pathlib.Path) -> Config:
     Raises:
       InputError: `out` is no run folder, or its config.json is damaged.
     """
-    document = load_json(out / CONFIG)
-    if not isinstance(document, dict) or "config" not in document:
-        raise InputError(f"{out / CONFIG} has no settings: restore it")
+    document = load_config(out)
+    if "config" not in document:
+        raise InputError(f"{out / CONFIG} has no settings: {RESTORE}")
     return config_module.from_json(document["config"])

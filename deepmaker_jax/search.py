@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepmaker_jax import latency
+from deepmaker_jax.documents import CHECKPOINTS
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, GenerationStarted, Measured, Note
 from deepmaker_jax.execute import Outcome, Unit
@@ -18,7 +19,6 @@ from deepmaker_jax.ledger import Record, lost
 from deepmaker_jax.measurement import Candidate, Search, check_known, new_record
 from deepmaker_jax.memory import Memory
 from deepmaker_jax.objective import scaled
-from deepmaker_jax.run_folder import CHECKPOINTS
 from deepmaker_jax.tally import objective_values
 from deepmaker_jax.types import Genome, Objective
 

@@ -18,6 +18,7 @@ from deepmaker_jax.export.formats import FORMATS, Format, Material
 from deepmaker_jax.export.manifest import (
     MANIFEST,
     REFERENCE,
+    REMAKE,
     WEIGHTS,
     Manifest,
     check_sum,
@@ -133,7 +134,7 @@ def load(bundle: str | pathlib.Path) -> Model:
     path = pathlib.Path(bundle)
     manifest = read_bundle(path)
     if manifest["files"].get(WEIGHTS, {}).get("status") != "ok":
-        raise InputError(f"{path / MANIFEST} lists no sound {WEIGHTS}: export it again")
+        raise InputError(f"{path / MANIFEST} lists no sound {WEIGHTS}: {REMAKE}")
     arch, variables = weights.load_weights(path / WEIGHTS)
     if arch != architecture.from_json(manifest["arch"]):
         raise InputError(f"{path}: manifest and weights have different architectures")

@@ -7,27 +7,25 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from deepmaker_jax import ledger
+from deepmaker_jax.documents import CONFIG, FRONT, MODELS, load_front
 from deepmaker_jax.errors import InputError, MissingToolError, UnsupportedError, one_line
 from deepmaker_jax.export.manifest import (
     MANIFEST,
     REFERENCE,
+    REMAKE,
     Manifest,
     check_sum,
-    is_inside,
     present,
     read_manifest,
 )
 from deepmaker_jax.export.parity import QUANTISED, RULES, Expected, Rule, compare
 from deepmaker_jax.export.run import run_onnx, run_tflite
-from deepmaker_jax.files import load_json
 
-CONFIG, FRONT, ROBUSTNESS = "config.json", "front.json", "robustness"
 # Kernels of another processor round quantised sums otherwise. An allowance, not a measurement: of
 # the range of the logits, added to the error that was measured at export.
 SLACK = 0.02
 MOST_REFERENCE_BYTES = 1 << 30
-BAD = ("damaged", "disagrees")
+BAD = ("missing", "damaged", "disagrees")
 
 
 class Runtime(NamedTuple):
@@ -62,9 +60,15 @@ class Finding(NamedTuple):
     """
 
     path: pathlib.Path
-    verdict: Literal["agrees", "whole", "damaged", "disagrees"]
+    verdict: Literal["agrees", "whole", "missing", "damaged", "disagrees"]
     text: str = ""
     not_run: str = ""
+
+
+def damaged(path: pathlib.Path, error: InputError) -> Finding:
+    """Returns the finding of what is wrong with a file; its path is said once."""
+    text = str(error).removeprefix(str(path)).lstrip(": ")
+    return Finding(path, "damaged" if path.exists() else "missing", text)
 
 
 def find_bundles(path: pathlib.Path) -> list[pathlib.Path]:
@@ -81,69 +85,18 @@ def find_bundles(path: pathlib.Path) -> list[pathlib.Path]:
         raise InputError(
             f"{path} is neither a run folder (no {CONFIG}) nor a bundle (no {MANIFEST}): name one"
         )
-    found = {file.parent for file in (path / "models").glob(f"*/{MANIFEST}")}
-    found |= {path / name for name in _listed(path / FRONT)}
-    if not found:
+    found = {file.parent for file in (path / MODELS).glob(f"*/{MANIFEST}")}
+    if not found and not _lists_bundles(path):
         raise InputError(f"{path} has no bundles: run its experiment to the end, with the export")
     return sorted(found)
 
 
-def _listed(front: pathlib.Path) -> list[str]:
-    """Returns the bundles that a front names; a damaged front is a finding of `check`."""
+def _lists_bundles(run: pathlib.Path) -> bool:
+    """Whether a run's front names a bundle; that it is missing is a finding of `check_run`."""
     try:
-        members = load_json(front)["members"]
-        return [member["bundle"] for member in members if is_inside(member["bundle"])]
-    except (InputError, KeyError, TypeError):
-        return []
-
-
-def check_run(path: pathlib.Path) -> Iterator[Finding]:
-    """Yields what is wrong with a run folder's own files; nothing for a bundle."""
-    if (path / MANIFEST).exists():
-        return
-    for name, read in ((CONFIG, load_json), (FRONT, _read_front), (ledger.NAME, ledger.read)):
-        if not (path / name).exists():
-            continue  # the run has not ended, or only what it found was handed on
-        try:
-            read(path / name)
-            yield Finding(path / name, "whole")
-        except InputError as error:
-            yield Finding(path / name, "damaged", str(error))
-    for figures in sorted((path / ROBUSTNESS).glob("*.json")):
-        yield from _check_robustness(figures)
-
-
-def _check_robustness(figures: pathlib.Path) -> Iterator[Finding]:
-    """Yields what is wrong with a member's figures, and with the weights that they are of."""
-    remedy = "run its experiment again"
-    try:
-        document = load_json(figures)
-        entries = document.get("files") if isinstance(document, dict) else None
-        if not isinstance(entries, dict) or not all(
-            is_inside(name) and isinstance(entry, dict) for name, entry in entries.items()
-        ):
-            raise InputError(f"{figures} does not list its weights: {remedy}")
-    except InputError as error:
-        yield Finding(figures, "damaged", str(error))
-        return
-    yield Finding(figures, "whole")
-    for name, entry in sorted(entries.items()):
-        weights = figures.parent / name
-        try:
-            check_sum(weights, entry, remedy=remedy, listed_in=figures.name)
-            yield Finding(weights, "whole")
-        except InputError as error:
-            yield Finding(weights, "damaged", str(error))
-
-
-def _read_front(path: pathlib.Path) -> None:
-    front = load_json(path)
-    if not isinstance(front, dict) or not isinstance(front.get("members"), list):
-        raise InputError(f"{path} has no list of members")
-    for member in front["members"]:
-        bundle = member.get("bundle") if isinstance(member, dict) else member
-        if bundle is not None and not is_inside(bundle):
-            raise InputError(f"{path} names {bundle!r}, which is no bundle of the run")
+        return any(member.get("bundle") is not None for member in load_front(run)["members"])
+    except InputError:
+        return False
 
 
 def check_bundle(bundle: pathlib.Path, *, sums_only: bool = False) -> Iterator[Finding]:
@@ -160,22 +113,22 @@ def check_bundle(bundle: pathlib.Path, *, sums_only: bool = False) -> Iterator[F
     try:
         manifest = read_manifest(bundle)
     except InputError as error:
-        yield Finding(bundle / MANIFEST, "damaged", str(error))
+        yield damaged(bundle / MANIFEST, error)
         return
     try:
         expected = _reference(bundle, manifest)
         yield Finding(bundle / REFERENCE, "whole")
     except InputError as error:
         expected = None
-        yield Finding(bundle / REFERENCE, "damaged", str(error))
+        yield damaged(bundle / REFERENCE, error)
     for name, entry in present(manifest):
         if name == REFERENCE:
             continue
         try:
-            remedy = "deploy it again" if "/" in name else "export it again"
+            remedy = "deploy it again" if "/" in name else REMAKE
             check_sum(bundle / name, entry, remedy=remedy)
         except InputError as error:
-            yield Finding(bundle / name, "damaged", str(error))
+            yield damaged(bundle / name, error)
             continue
         runtime = None if sums_only or expected is None else _runtime(bundle, name, entry)
         if runtime is None or expected is None:
@@ -205,9 +158,7 @@ def _reference(bundle: pathlib.Path, manifest: Manifest) -> Expected:
     """
     path = bundle / REFERENCE
     if REFERENCE not in manifest["files"]:
-        raise InputError(
-            f"{MANIFEST} does not list it, so that nothing can be run again: export it again"
-        )
+        raise InputError(f"{MANIFEST} does not list it, so that nothing can be run again: {REMAKE}")
     check_sum(path, manifest["files"][REFERENCE])
     try:
         with zipfile.ZipFile(path) as archive:
@@ -217,7 +168,7 @@ def _reference(bundle: pathlib.Path, manifest: Manifest) -> Expected:
         with np.load(path, allow_pickle=False) as arrays:
             expected = Expected(arrays["images"], arrays["labels"], arrays["logits"])
     except Exception as error:  # noqa: BLE001 - a damaged zip or header may raise anything
-        raise InputError(f"{path} cannot be read ({one_line(error)}): export it again") from None
+        raise InputError(f"{path} cannot be read ({one_line(error)}): {REMAKE}") from None
     images, labels, logits = expected
     if not (
         images.dtype == np.uint8
@@ -228,7 +179,7 @@ def _reference(bundle: pathlib.Path, manifest: Manifest) -> Expected:
         and logits.shape[1] > 1
         and np.isfinite(logits).all()
     ):
-        raise InputError(f"{path} does not hold images, labels and finite logits: export it again")
+        raise InputError(f"{path} does not hold images, labels and finite logits: {REMAKE}")
     return expected
 
 

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from deepmaker_jax import arch as architecture
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.files import SUM, checksum, load_json, sha256, write_document
+from deepmaker_jax.files import SUM, checksum, is_inside, load_json, sha256, write_document
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 REFERENCE = "reference.npz"
 STATUSES = ("ok", "unsupported", "failed")  # the worst last
+REMAKE = "run the command that made it again"
 ENTRY_KEYS = (
     "status", "reason", "bytes", "sha256", "tool", "parity", "accuracy", "cost",
 )  # fmt: skip
@@ -72,14 +73,14 @@ def load_manifest(bundle: pathlib.Path) -> Any:
     Raises:
       InputError: it is missing, not JSON, or does not match its sums.
     """
-    manifest = load_json(bundle / MANIFEST, sum_of=_sum)
+    manifest = load_json(bundle / MANIFEST, remedy=REMAKE, sum_of=_sum)
     files = manifest.get("files") if isinstance(manifest, dict) else None
     for name, entry in files.items() if isinstance(files, dict) else ():
         costs = entry.get("cost") if isinstance(entry, dict) else None
         for cost in costs.values() if isinstance(costs, dict) else ():
             if isinstance(cost, dict) and SUM in cost and cost[SUM] != checksum(cost):
                 raise InputError(
-                    f"{bundle / MANIFEST}: a cost of {name} does not match its sum: make it again"
+                    f"{bundle / MANIFEST}: a cost of {name} does not match its sum: {REMAKE}"
                 )
     return manifest
 
@@ -95,30 +96,21 @@ def read_manifest(bundle: pathlib.Path) -> Manifest:
     return manifest
 
 
-def is_inside(name: Any) -> bool:
-    """Whether a path that a file names stays below the folder that it is relative to."""
-    if not isinstance(name, str) or not name.isprintable() or "\\" in name:
-        return False
-    path = pathlib.PurePosixPath(name)
-    possible = all(len(part.encode()) <= 255 for part in path.parts) and len(name) <= 1024
-    return possible and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-
-
 def read_entries(bundle: pathlib.Path) -> Manifest:
     """Returns a bundle's manifest, as `read_manifest`, whatever its architecture is."""
     source = bundle / MANIFEST
     manifest = load_manifest(bundle)
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or not isinstance(manifest.get("id"), str):
-        raise InputError(f"{source} is not a bundle's manifest: export it again")
+        raise InputError(f"{source} is not a bundle's manifest: {REMAKE}")
     for name, entry in files.items():
         if not is_inside(name):
             raise InputError(f"{source} names {name!r}, which is outside of the bundle")
         if not isinstance(entry, dict) or entry.get("status") not in STATUSES:
-            raise InputError(f"{source}: {name} has no status: export it again")
+            raise InputError(f"{source}: {name} has no status: {REMAKE}")
     targets = manifest.get("targets", {})
     if not isinstance(targets, dict) or not all(map(_is_target, targets.values())):
-        raise InputError(f"{source} says nothing clear of its targets: export it again")
+        raise InputError(f"{source} says nothing clear of its targets: {REMAKE}")
     return manifest
 
 
@@ -181,7 +173,7 @@ def check_sum(
     path: pathlib.Path,
     entry: Manifest,
     *,
-    remedy: str = "export it again",
+    remedy: str = REMAKE,
     listed_in: str = MANIFEST,
 ) -> None:
     """Raises InputError, with the remedy, unless the file is the one that its entry is about."""

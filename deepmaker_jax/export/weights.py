@@ -11,6 +11,7 @@ from deepmaker_jax import arch as architecture
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.cost import layer_params
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.export.manifest import REMAKE
 from deepmaker_jax.files import ON_DISK, Files, dump_json, parse_json
 from deepmaker_jax.models import Network
 
@@ -71,7 +72,7 @@ def load_weights(path: pathlib.Path, files: Files = ON_DISK) -> tuple[ArchSpec, 
     try:
         file = files.read(path)
     except (OSError, ValueError) as error:  # ValueError: no file can have this name
-        raise InputError(f"{path} cannot be read ({_line(error)}): export it again") from None
+        raise InputError(f"{path} cannot be read ({_line(error)}): {REMAKE}") from None
     return from_bytes(file, str(path))
 
 
@@ -84,17 +85,17 @@ def from_bytes(file: bytes, path: str = "the file") -> tuple[ArchSpec, Tree]:
         end = 8 + int.from_bytes(file[:8], "little")
         header = parse_json(file[8:end])
     except Exception as error:  # noqa: BLE001 - a header that lies may raise anything
-        raise InputError(f"{path} cannot be read ({_line(error)}): export it again") from None
+        raise InputError(f"{path} cannot be read ({_line(error)}): {REMAKE}") from None
     metadata = header.get("__metadata__", {})
     if metadata.get("format") != FORMAT or "arch" not in metadata:
-        raise InputError(f"{path} has no metadata of format {FORMAT!r}: export it again")
+        raise InputError(f"{path} has no metadata of format {FORMAT!r}: {REMAKE}")
     try:
         arch = architecture.from_json(parse_json(metadata["arch"]))
     except ValueError as error:
         raise InputError(f"{path} has a damaged architecture: {_line(error)}") from None
     _check(arch, flat, path)
     if metadata.get("sum", "") not in ("", _sum(metadata["arch"], file[end:])):
-        raise InputError(f"{path} does not match its checksum: export it again")
+        raise InputError(f"{path} does not match its checksum: {REMAKE}")
     variables: Tree = {}
     for name, value in flat.items():
         *groups, leaf = name.split("/")
@@ -124,13 +125,13 @@ def _check(arch: ArchSpec, flat: dict[str, np.ndarray], where: str) -> None:
         # An architecture of thousands of layers stands in a short line, and takes minutes to trace.
         raise InputError(
             f"{where}: {params} parameters are not the {wanted_params} of its architecture: "
-            "export it again"
+            f"{REMAKE}"
         )
     image = jax.ShapeDtypeStruct((1, *arch.input_shape), np.float32)
     wanted = _flat(jax.eval_shape(Network(network).init, jax.random.key(0), image))
     for name in sorted(wanted.keys() ^ flat.keys()):
         rule = "is missing" if name in wanted else "is not of this architecture"
-        raise InputError(f"{where}: array {name} {rule}: export it again")
+        raise InputError(f"{where}: array {name} {rule}: {REMAKE}")
     for name, leaf in wanted.items():
         value = flat[name]
         if value.shape != leaf.shape or value.dtype != np.float32:

@@ -123,9 +123,12 @@ def _headline(view: RunView, members: list[Row]) -> str:
         share, split = tables.accuracy(best)
         tiles.insert(0, (f"best {split} accuracy", text.percent(share)))
     shown = "".join(f"<div><b>{html.escape(v)}</b><span>{k}</span></div>" for k, v in tiles)
+    gaps = "".join(
+        f'<p class="lacks">{escape(gap.name)} {html.escape(gap.text)}.</p>' for gap in view.gaps
+    )
     return (
         f"<header><h1>{html.escape(_name(view))} {state}</h1>"
-        f'<p class="lead">{html.escape(about)} {html.escape(_sentence(members))}</p>'
+        f'<p class="lead">{html.escape(about)} {html.escape(_sentence(members))}</p>{gaps}'
         f'<div class="tiles">{shown}</div></header>'
     )
 

@@ -129,8 +129,8 @@ class Progress:
             self._estimate.num_left = event.num_new + self._later()
         elif isinstance(event, events.FinalStarted):
             self._stage = "final training"
-            self._num_done, self._num_total = 0, len(event.ids) * event.num_seeds
-            self._estimate.start(self._num_total)
+            self._num_done, self._num_total = event.num_known, len(event.ids) * event.num_seeds
+            self._estimate.start(self._num_total - self._num_done)
         elif isinstance(event, events.Epoch):
             self._estimate.training[event.id] = event
         elif isinstance(event, events.Measured):
@@ -192,7 +192,8 @@ class Progress:
             seeds = f", {event.num_seeds} seeds" if event.num_seeds > 1 else ""
             num = len(event.ids)
             networks = f"{num} network{'s' * (num != 1)}"
-            return f"final training: {networks}, {event.num_epochs} epochs each{seeds}"
+            known = f"; {event.num_known} known" if event.num_known else ""
+            return f"final training: {networks}, {event.num_epochs} epochs each{seeds}{known}"
         if isinstance(event, events.Exported):
             return (
                 f"{event.id}: exported and checked ({event.num_done}/{event.num_total}) after "

@@ -22,6 +22,8 @@ def show(run: pathlib.Path, console: Console | None = None) -> None:
     names = (view.config.get("experiment"), view.config.get("preset"))
     name = " ".join(text.plain(n, limit=60) for n in names if n) or "run"
     line(console, f"{name}: {state(view)}")
+    for gap in view.gaps:
+        line(console, f"{gap.name} {gap.text}")
     print_front(view, console)
 
 
@@ -60,6 +62,8 @@ def print_front(view: RunView, console: Console) -> None:
         published = " (published)" if reference.published else ""
         name = text.plain(reference.id, limit=60)
         line(console, f"smaller, lost: parameters and accuracy points against {name}{published}")
+    if {tables.VALIDATION, tables.TEST} <= set(cells[0]):
+        line(console, "val. %: after the search's training; test %: after the final one")
     if ranking := robustness.terminal_table(view):
         line(console, "")
         _print_table(ranking, console)
@@ -103,12 +107,12 @@ def print_finished(
     run = pathlib.Path(run)
     view = read_run(run)
     print_front(view, console)
-    bundles = [m for m in (view.front or {}).get("members", []) if m.get("bundle")]
+    num = sum(m.get("bundle") is not None for m in (view.front or {}).get("members", []))
     line(console, "")
     line(console, f"report  {page}")
     line(console, f"front   {run / 'front.json'}")
-    if bundles:
-        line(console, f"models  {run / 'models'} ({len(bundles)} bundles)")
+    if num:
+        line(console, f"models  {run / 'models'} ({num} bundle{'s' * (num != 1)})")
     line(console, f"next    {following}")
 
 

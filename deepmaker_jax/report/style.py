@@ -22,6 +22,7 @@ p{{margin:0 0 10px;max-width:76ch}}
 section{{background:var(--paper);border:1px solid var(--grid);border-radius:10px;
 padding:22px 24px;margin:18px 0;overflow-wrap:anywhere}}
 .lead{{font-size:16.5px}}
+.lacks{{color:var(--test)}}
 .note{{color:var(--muted);font-size:13.5px;max-width:110ch}}
 .tiles{{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;
 margin:20px 0 0}}

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from deepmaker_jax.report import text
 from deepmaker_jax.report.view import RunView, candidates, front_records, part
 
+VALIDATION, TEST = "val. %", "test %"  # headings
 INT8_FILE = "model_int8.tflite"
 # Objectives that have a column of their own.
 KNOWN = ("error", "val_error", "params", "macs", "peak_activation_bytes", "flash_bytes")
@@ -131,8 +132,8 @@ def columns(view: RunView, table: list[Row], *, wide: bool = False) -> list[Colu
     offered = [
         Column("params", lambda row: text.whole(row.params)),
         Column("MACs", lambda row: text.short(row.macs)),
-        Column("val. %", lambda row: text.hundredths(row.val_accuracy)),
-        Column("test %", lambda row: text.hundredths(row.test_accuracy)),
+        Column(VALIDATION, lambda row: text.hundredths(row.val_accuracy)),
+        Column(TEST, lambda row: text.hundredths(row.test_accuracy)),
     ]
     if any(row.int8_bytes is not None for row in table):
         offered.append(Column("int8", lambda row: text.size(row.int8_bytes)))

@@ -11,11 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepmaker_jax import ledger
+from deepmaker_jax.documents import (
+    CONFIG,
+    FRONT,
+    MODELS,
+    RESTORE,
+    Gap,
+    find_gaps,
+    load_config,
+    load_front,
+)  # fmt: skip
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.evolve import pareto
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.export.manifest import MANIFEST, read_entries
-from deepmaker_jax.files import load_json
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.report.text import number
 from deepmaker_jax.types import Objective
@@ -37,6 +46,7 @@ class RunView(NamedTuple):
       front: front.json's object; None before it is written, and again while a
         resumed run adds generations to a finished one.
       manifests: {id: manifest.json's object} of the bundles there are.
+      gaps: what the folder lacks.
     """
 
     config: dict[str, Any]
@@ -46,6 +56,7 @@ class RunView(NamedTuple):
     finals: list[ledger.Record]
     front: dict[str, Any] | None
     manifests: dict[str, dict[str, Any]]
+    gaps: list[Gap]
 
 
 class Trace(NamedTuple):
@@ -69,21 +80,19 @@ def read_run(path: pathlib.Path) -> RunView:
       InputError: there is no config.json, or a file is damaged.
     """
     path = pathlib.Path(path)
-    config = _object(path / "config.json")
+    config = load_config(path)
     measured = ledger.read(path / ledger.NAME)
-    front_path = path / "front.json"
-    front = _object(front_path) if front_path.exists() else None
-    if front is not None and not _are_members(front.get("members")):
-        raise InputError(f"{front_path} has no list of members: run the experiment again")
-    found = sorted((path / "models").glob(f"*/{MANIFEST}"))
+    front = load_front(path) if (path / FRONT).exists() else None
+    found = sorted((path / MODELS).glob(f"*/{MANIFEST}"))
     view = RunView(
         config=config,
-        objectives=_objectives(config.get("objectives"), path / "config.json"),
+        objectives=_objectives(config.get("objectives"), path / CONFIG),
         records=[r for r in measured if fidelity_name(r) not in ("latency", "final")],
         latencies=[r for r in measured if fidelity_name(r) == "latency"],
         finals=[r for r in measured if fidelity_name(r) == "final"],
         front=front,
         manifests={path.parent.name: read_entries(path.parent) for path in found},
+        gaps=find_gaps(path, front=front, records=measured),
     )
     resumed = measured and fidelity_name(measured[-1]) != "final"
     return view._replace(front=None) if resumed and _is_outdated(view) else view
@@ -195,28 +204,13 @@ def hypervolume_trace(view: RunView, *, by: str = "examples") -> Trace:
     return Trace(table[:, 0], table[:, 1], table[:, 2].astype(int))
 
 
-def _object(path: pathlib.Path) -> dict[str, Any]:
-    value = load_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path} does not hold a JSON object: restore it, or run again")
-    return value
-
-
 def _are_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _are_members(value: Any) -> bool:
-    """Whether a front's members are objects, each with an id of its own."""
-    ids = [item.get("id") for item in value] if _are_objects(value) else [None]
-    return all(isinstance(id, str) for id in ids) and len(set(ids)) == len(ids)
-
-
 def _objectives(value: Any, path: pathlib.Path) -> tuple[Objective, ...]:
     if not _are_objects(value) or not 2 <= len(value) <= MOST_OBJECTIVES:
-        raise InputError(
-            f"{path} must list 2 to {MOST_OBJECTIVES} objectives: restore it, or run again"
-        )
+        raise InputError(f"{path} must list 2 to {MOST_OBJECTIVES} objectives: {RESTORE}")
     return tuple(_objective(item, path) for item in value)
 
 
@@ -228,7 +222,7 @@ def _objective(value: dict[str, Any], path: pathlib.Path) -> Objective:
     if not (named and ranged):
         raise InputError(
             f"{path}: objective {name!r} needs a name, a unit, scale linear or log2, and "
-            "ideal < reference (above 0 for log2): restore the file, or run again"
+            f"ideal < reference (above 0 for log2): {RESTORE}"
         )
     how = str(value.get("how") or "")
     return Objective(name, unit, scale, low, high, operator.itemgetter(name), how)  # pyright: ignore

@@ -297,9 +297,9 @@ def test_a_bundle_without_a_whole_portable_file_is_one_line_and_exit_2(run, dama
     ("front", "words"),
     [
         (None, "front.json is missing"),
-        ("{}", "front.json is damaged"),
-        ('{"members": [{"bundle": null}]}', "names no bundle"),
-        ('{"members": [{"bundle": "models/0"}]}', "manifest.json is missing"),
+        ("{}", "front.json has no list of members"),
+        ('{"members": [{"id": "0", "bundle": null}]}', "names no bundle"),
+        ('{"members": [{"id": "0", "bundle": "models/0"}]}', "manifest.json is missing"),
     ],
 )
 def test_a_run_that_cannot_be_deployed_is_one_line_and_exit_2(tmp_path, front, words, capsys):

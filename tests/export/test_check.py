@@ -1,5 +1,6 @@
 """`deepmaker check`: what is damaged or disagrees, where JAX is not even there."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -16,9 +17,15 @@ from deepmaker_jax.export import check as checking
 from deepmaker_jax.export import export_bundle
 from deepmaker_jax.export.manifest import made_entry, write_manifest
 from deepmaker_jax.files import sha256, write_document
+from deepmaker_jax.ledger import Ledger
 from tests.export.networks import CASES, random_images, random_variables
 
 ID = "0123456789ab"
+OWN = {"config.json", "front.json", "ledger.jsonl"}
+FINAL = {
+    "id": ID, "generation": 0, "genome": [], "arch": {}, "parents": [], "objectives": {},
+    "fidelity": {"name": "final"}, "seconds": {}, "status": "ok", "reason": None,
+}  # fmt: skip
 RUN_AGAIN = 5  # four TFLite files and one ONNX file
 WITHOUT_JAX = """
 import sys
@@ -46,8 +53,11 @@ def made(tmp_path_factory):
         test_labels=np.arange(30) % 10,
     )  # fmt: skip
     assert {entry["status"] for entry in manifest["files"].values()} == {"ok"}
-    write_document(run / "config.json", {})
-    write_document(run / "front.json", {"members": [{"bundle": f"models/{ID}"}]})
+    write_document(run / "config.json", {"config": {}, "objectives": []})
+    member = {"id": ID, "bundle": f"models/{ID}", "robustness": None}
+    write_document(run / "front.json", {"members": [member]})
+    with contextlib.closing(Ledger(run / "ledger.jsonl")) as ledger:
+        ledger.append(FINAL)
     return run
 
 
@@ -82,8 +92,7 @@ def test_whole_files_agree(run, capsys, part):
         "model.onnx",
     }  # fmt: skip
     whole = {name for name, verdict in found.items() if verdict == "whole"}
-    own = set() if part else {"config.json", "front.json"}
-    assert whole == own | {
+    assert whole == (set() if part else OWN) | {
         "weights.safetensors", "reference.npz", "model.stablehlo.mlirbc", "model.jax_export",
     }  # fmt: skip
 
@@ -93,26 +102,28 @@ def test_it_needs_no_jax_and_no_tensorflow(run):
     command = [sys.executable, "-c", WITHOUT_JAX, str(run)]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (child.returncode, child.stderr) == (0, "")
-    assert child.stdout.splitlines()[-1] == "all 11 files are whole; 5 were run and agree"
+    assert child.stdout.splitlines()[-1] == "all 12 files are whole; 5 were run and agree"
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "text"),
+    ("name", "damage", "verdict", "text"),
     [
-        ("model_int8.tflite", lambda p: p.write_bytes(p.read_bytes() + b"\0"), "match its sum"),
-        ("model.jax_export", lambda p: p.unlink(), "cannot be read"),
-        ("reference.npz", lambda p: p.write_bytes(b""), "match its sum"),
-        ("manifest.json", lambda p: p.write_text("{"), "cannot be read as JSON"),
-        ("manifest.json", lambda p: p.unlink(), "is missing"),
+        (
+            "model_int8.tflite", lambda p: p.write_bytes(p.read_bytes() + b"\0"),
+            "damaged", "does not match its sum in manifest.json",
+        ),
+        ("model.jax_export", lambda p: p.unlink(), "missing", "cannot be read (No such file"),
+        ("reference.npz", lambda p: p.write_bytes(b""), "damaged", "does not match its sum"),
+        ("manifest.json", lambda p: p.write_text("{"), "damaged", "cannot be read as JSON"),
+        ("manifest.json", lambda p: p.unlink(), "missing", "is missing: run its experiment again"),
     ],
-)
-def test_damage_is_found(run, capsys, name, damage, text):
+)  # fmt: skip
+def test_damage_is_found_and_its_path_said_once(run, capsys, name, damage, verdict, text):
     damage(run / "models" / ID / name)
     assert cli.main(["check", str(run)]) == 1
     said = capsys.readouterr()
-    (line,) = (line for line in said.out.splitlines() if line.startswith("damaged"))
-    assert f"{ID}/{name}" in line
-    assert text in line
+    (line,) = (line for line in said.out.splitlines() if line.startswith(("damaged", "missing")))
+    assert line.startswith(f"{verdict:9} {run / 'models' / ID / name} {text}")
     assert said.err.startswith("error: 1 of ")
     assert said.err.count("\n") == 1
 
@@ -133,15 +144,49 @@ def test_a_manifest_that_lists_no_reference_is_damaged(run, capsys):
     write_manifest(bundle, manifest)
     code, found, said = check(bundle, capsys)
     assert (code, found["reference.npz"]) == (1, "damaged")
-    assert said == "error: 1 of 9 files are damaged or disagree\n"
+    assert said == "error: 1 of 9 files are missing, damaged or disagree\n"
 
 
-@pytest.mark.parametrize("name", ["config.json", "front.json"])
-def test_damage_of_the_runs_own_files_is_found(run, capsys, name):
-    (run / name).write_text("{")
+@pytest.mark.parametrize(
+    ("name", "text", "verdict"),
+    [
+        ("config.json", "{", "damaged"),
+        ("config.json", "{}", "damaged"),
+        ("config.json", "null", "damaged"),
+        ("config.json", '{"config": {}}', "damaged"),
+        ("config.json", None, "missing"),
+        ("front.json", "{", "damaged"),
+        ("front.json", '{"members": [{"id": "0", "bundle": "../elsewhere"}]}', "damaged"),
+        ("front.json", None, "missing"),
+        ("ledger.jsonl", "", "missing"),
+        ("ledger.jsonl", None, "missing"),
+    ],
+)
+def test_what_is_wrong_with_the_runs_own_files_is_found(run, capsys, name, text, verdict):
+    (run / name).unlink() if text is None else (run / name).write_text(text)
+    code, found, said = check(run, capsys)
+    assert (code, found[name]) == (1, verdict)
+    assert {found[other] for other in OWN - {name}} == {"whole"}
+    assert said == "error: 1 of 12 files are missing, damaged or disagree\n"
+
+
+def test_figures_that_a_front_tells_of_must_be_there(run, capsys):
+    front = json.loads((run / "front.json").read_text())
+    front["members"][0]["robustness"] = {"int8": None}
+    write_document(run / "front.json", front)
     code, found, _ = check(run, capsys)
-    assert code == 1
-    assert found[name] == "damaged"
+    assert (code, found[f"{ID}.json"]) == (1, "missing")
+    write_document(run / "robustness" / f"{ID}.json", {"files": {}})
+    code, found, _ = check(run, capsys)
+    assert (code, found[f"{ID}.json"]) == (0, "whole")
+
+
+def test_a_longer_training_has_neither_front_nor_measurements(run, capsys):
+    for name in OWN:
+        (run / name).unlink()
+    write_document(run / "config.json", {"config": {"run": "r", "member": ID, "epochs": 1}})
+    code, found, _ = check(run, capsys)
+    assert (code, found["config.json"]) == (0, "whole")
 
 
 def test_a_line_of_the_ledger_that_was_changed_is_found(run, capsys):
@@ -159,7 +204,7 @@ def test_a_file_of_other_weights_disagrees(run, capsys, exported, name):
     resum(bundle, name)
     code, found, said = check(bundle, capsys)
     assert (code, found[name]) == (1, "disagrees")
-    assert said == "error: 1 of 9 files are damaged or disagree\n"
+    assert said == "error: 1 of 9 files are missing, damaged or disagree\n"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +257,7 @@ def test_what_is_not_installed_is_said_in_a_line_and_sums_still_count(run, capsy
         "4 files were not run again; in LiteRT: running a TFLite file needs"
     )
     assert lines[-2].endswith("pip install 'deepmaker-jax[export]'")
-    assert lines[-1] == f"all 11 files are whole; {RUN_AGAIN - 4} were run and agree"
+    assert lines[-1] == f"all 12 files are whole; {RUN_AGAIN - 4} were run and agree"
 
 
 def test_sums_only_runs_nothing(run, capsys, monkeypatch):
@@ -220,7 +265,7 @@ def test_sums_only_runs_nothing(run, capsys, monkeypatch):
         monkeypatch.setitem(checking.RUNTIMES, name, runtime._replace(run=None))
     assert cli.main(["check", str(run), "--sums-only"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "all 11 files are whole; 0 were run and agree"
+        "all 12 files are whole; 0 were run and agree"
     )
 
 

@@ -44,8 +44,6 @@ def make(folder: pathlib.Path) -> pathlib.Path:
     records = make_records(12, OBJECTIVES)
     front = make_front(records, OBJECTIVES)
     first = front["members"][0]
-    for member in front["members"][1:]:
-        member["bundle"] = None
     run = write_run(folder / "run", config=make_config(OBJECTIVES), records=records, front=front)
     bundle = run / first["bundle"]
     files = {REFERENCE: packed(reference()), MODEL: b"a model", "mcu/model.cc": b"int x;"}

@@ -34,7 +34,7 @@ from tests.fuzz.core import ODD, Door, as_text, changed, damaged, generator, lis
 
 ROOT = str(pathlib.Path(__file__).parents[2])
 PAGE = {"report.html", "front.png", "hypervolume.png"}
-VERDICT = re.compile(r"error: \d+ of \d+ files are damaged or disagree\n")
+VERDICT = re.compile(r"error: \d+ of \d+ files are missing, damaged or disagree\n")
 FAILED = re.compile(r"error: \d+ failed, as each manifest\.json says: run again to retry\n")
 
 

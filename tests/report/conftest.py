@@ -156,7 +156,7 @@ def make_front(
                 "arena_bytes": r["costs"]["arena_bytes"],
                 "val_accuracy": r["measured"]["val_accuracy"], "test_accuracy": test,
                 "int8_bytes": r["costs"]["flash_bytes"] + 321, "int8_accuracy": test - 0.004,
-                "bundle": f"models/{r['id']}",
+                "bundle": None if i else f"models/{r['id']}",
                 "robustness": make_robustness(test, num_seeds=num_seeds),
             }
         )  # fmt: skip
@@ -186,6 +186,8 @@ def write_run(
     ledger.close()
     if front is not None:
         write_json(folder / "front.json", front)
+        for member in front["members"]:
+            write_json(folder / "robustness" / f"{member['id']}.json", {"files": {}})
         for member in front["members"][:1]:
             write_json(folder / "models" / member["id"] / "manifest.json", make_manifest(member))
     write_bytes(folder / "unrelated.txt", b"not ours")

@@ -86,6 +86,9 @@ SCRIPT = [
         "1/2 cc-seed4: 8,000 parameters, 3 min; final training: about 3 min left",
     ),
     (500, events.FinalStarted(["aa", "cc"], 10), "final training: 2 networks, 10 epochs each"),
+    (500, events.FinalStarted(["aa", "cc"], 10, 1, 2),
+     "final training: 2 networks, 10 epochs each; 2 known"),
+    (500, events.FinalStarted(["aa", "cc"], 10), "final training: 2 networks, 10 epochs each"),
     (
         900,
         events.Measured("final", record("aa", seconds=400), 1, 2),

@@ -1,6 +1,7 @@
 """The front in the terminal."""
 
 import io
+import shutil
 
 import pytest
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.console import Console
 from deepmaker_jax.backends.boards import BOARDS, excess
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import write_document
-from deepmaker_jax.report import print_finished, read_run, show, tables
+from deepmaker_jax.report import print_finished, read_run, show, tables, write_report
 from deepmaker_jax.report.robustness import ranked
 from tests.report.conftest import ERROR, HOSTILE, LATENCY, MARKUP
 
@@ -34,12 +35,15 @@ def test_the_table_has_every_member_in_order_within_80_columns(make_run):
         assert len(line) <= 80
     assert lines[2 + len(rows)].startswith("smaller, lost: ")
     assert rows[0].id in lines[2 + len(rows)]
+    assert lines[3 + len(rows)] == (
+        "val. %: after the search's training; test %: after the final one"
+    )
 
 
 def test_the_ranking_by_robustness_follows_within_80_columns(make_run):
     run = make_run(60, num_seeds=3)
     found = ranked(read_run(run))
-    lines = printed(show, run).splitlines()[4 + len(found) :]
+    lines = printed(show, run).splitlines()[5 + len(found) :]
     assert lines[0].split()[:4] == ["network", "test", "%", "corrupt"]
     assert lines[0].endswith("over seeds")
     for line, figures in zip(lines[1:], found, strict=False):
@@ -52,7 +56,7 @@ def test_the_ranking_by_robustness_follows_within_80_columns(make_run):
 def test_the_targets_follow_with_what_they_say(make_run):
     run = make_run(60)
     rows = tables.rows(read_run(run))
-    lines = printed(show, run).splitlines()[7 + 2 * len(rows) :]
+    lines = printed(show, run).splitlines()[8 + 2 * len(rows) :]
     heading = ["network", "arm", "cpu", "fpga", "mcu", "arena", "boards", "fastest"]
     assert lines[0].split() == heading
     flash = int(rows[0].int8_bytes)
@@ -114,13 +118,12 @@ def test_a_narrow_terminal_cuts_nothing(make_run):
 
 def test_the_end_says_where_files_are_and_what_to_try(make_run):
     run = make_run(30)
-    num = len(tables.rows(read_run(run)))
     page = run / "report.html"
     said = printed(print_finished, run, page=page, following="deepmaker train [red]x")
     assert said.splitlines()[-4:] == [
         f"report  {page}",
         f"front   {run / 'front.json'}",
-        f"models  {run / 'models'} ({num} bundles)",
+        f"models  {run / 'models'} (1 bundle)",
         "next    deepmaker train [red]x",
     ]
     assert said.startswith("network ")
@@ -134,3 +137,20 @@ def test_no_run_folder_is_an_input_error(tmp_path):
 def test_stdout_is_the_default(make_run, capsys):
     show(make_run(9))
     assert capsys.readouterr().out.startswith("cifar10 small: finished")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("front.json", "front.json is missing: the run has not ended, or lost it"),
+        ("ledger.jsonl", "ledger.jsonl is missing, or lacks the final training of"),
+        ("robustness", ".json is missing: run its experiment again"),
+        ("models", "manifest.json is missing: run its experiment again"),
+    ],
+)
+def test_what_a_finished_run_has_lost_is_said(make_run, name, said):
+    run = make_run(30)
+    assert read_run(run).gaps == []
+    shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
+    assert said in printed(show, run)
+    assert said in write_report(run).read_text()

@@ -169,7 +169,9 @@ def test_front_json_stays_when_more_generations_left_its_members_in_place(tmp_pa
 
 
 def test_no_run_folder_is_one_clear_line(tmp_path):
-    with pytest.raises(InputError, match=r"config\.json is missing: name a run folder") as error:
+    with pytest.raises(
+        InputError, match=r"config\.json is missing: restore it, or name a run folder"
+    ) as error:
         read_run(tmp_path / "nowhere")
     assert "\n" not in str(error.value)
 

@@ -1,0 +1,89 @@
+"""Checking a run folder's own files: sums, and what should be there beside the others."""
+
+import pathlib
+from collections.abc import Iterator
+
+from deepmaker_jax import ledger
+from deepmaker_jax.documents import (
+    AGAIN,
+    CONFIG,
+    FRONT,
+    RESTORE,
+    ROBUSTNESS,
+    find_gaps,
+    load_config,
+    load_front,
+)  # fmt: skip
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.export.check import Finding, damaged
+from deepmaker_jax.export.manifest import MANIFEST, check_sum
+from deepmaker_jax.files import is_inside, load_json
+
+
+def check_run(run: pathlib.Path) -> Iterator[Finding]:
+    """Yields what a check finds for a run folder's own files; nothing for a bundle.
+
+    A run that has not ended lacks its front, which is a finding too.
+    """
+    if (run / MANIFEST).exists():
+        return
+    is_search, front, records = True, None, None
+    try:
+        is_search = _is_search(run)
+        yield Finding(run / CONFIG, "whole")
+    except InputError as error:
+        yield damaged(run / CONFIG, error)
+    if (run / FRONT).exists():
+        try:
+            front = load_front(run)
+            yield Finding(run / FRONT, "whole")
+        except InputError as error:
+            yield damaged(run / FRONT, error)
+    try:
+        records = ledger.read(run / ledger.NAME)
+    except InputError as error:
+        yield damaged(run / ledger.NAME, error)
+    gaps = find_gaps(run, front=front, records=records) if is_search else []
+    if records is not None and all(gap.name != ledger.NAME for gap in gaps):
+        yield Finding(run / ledger.NAME, "whole")
+    for gap in gaps:
+        yield Finding(run / gap.name, "missing", gap.text)
+    for figures in sorted((run / ROBUSTNESS).glob("*.json")):
+        yield from _check_robustness(figures)
+
+
+def _is_search(run: pathlib.Path) -> bool:
+    """Whether a folder is a search's; else it is a longer training's.
+
+    Raises:
+      InputError: its config.json is missing, damaged, or that of neither.
+    """
+    document = load_config(run)
+    settings = document.get("config")
+    if isinstance(settings, dict) and "member" in settings:
+        return False
+    if not isinstance(settings, dict) or not isinstance(document.get("objectives"), list):
+        raise InputError(f"{run / CONFIG} has no settings, or no objectives: {RESTORE}")
+    return True
+
+
+def _check_robustness(figures: pathlib.Path) -> Iterator[Finding]:
+    """Yields what is found for a member's figures, and for the weights that they are of."""
+    try:
+        document = load_json(figures, remedy=AGAIN)
+        entries = document.get("files") if isinstance(document, dict) else None
+        if not isinstance(entries, dict) or not all(
+            is_inside(name) and isinstance(entry, dict) for name, entry in entries.items()
+        ):
+            raise InputError(f"{figures} does not list its weights: {AGAIN}")
+    except InputError as error:
+        yield damaged(figures, error)
+        return
+    yield Finding(figures, "whole")
+    for name, entry in sorted(entries.items()):
+        weights = figures.parent / name
+        try:
+            check_sum(weights, entry, remedy=AGAIN, listed_in=figures.name)
+            yield Finding(weights, "whole")
+        except InputError as error:
+            yield damaged(weights, error)
