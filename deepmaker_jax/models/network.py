@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from deepmaker_jax.arch import INPUT, Layer
 from deepmaker_jax.models import ops
 from deepmaker_jax.models.activation import activate
+from deepmaker_jax.models.dense import DenseStage, dense, dense_stages, pays
 from deepmaker_jax.types import Array
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -107,10 +108,35 @@ class Network(nn.Module):
         if not self.folded:
             scale = self.variable("constants", "input_scale", jnp.ones, images.shape[-1:])
             x = images * scale.value[None, None, None, :]
-        tensors = {INPUT: x}
+        tensors, done = {INPUT: x}, set[str]()
+        # Only where a gradient is taken is it faster; float32 is what its loops are measured in.
+        in_one = train and not self.is_initializing() and self.compute == "float32"
+        stages = dense_stages(self.layers) if in_one and jax.default_backend() == "cpu" else {}
         for layer in self.layers:
-            tensors[layer.name] = self._run(layer, [tensors[i] for i in layer.inputs], train=train)
+            stage = stages.get(layer.name)
+            if stage is not None and pays(tensors[stage.source].shape, stage):
+                tensors[stage.output] = self._dense(stage, tensors[stage.source])
+                done |= stage.names
+            if layer.name not in done:
+                inputs = [tensors[name] for name in layer.inputs]
+                tensors[layer.name] = self._run(layer, inputs, train=train)
         return tensors[self.layers[-1].name]
+
+    def _dense(self, stage: DenseStage, x: Array) -> Array:
+        """Runs a stage in training as one operation, with the parameters that its layers have."""
+        params, norms = self.variables["params"], [f"{name}_bn" for name in stage.convs]
+        y, statistics = dense(
+            x,
+            tuple(params[name]["kernel"] for name in stage.convs),
+            tuple(params[norm]["scale"] for norm in norms),
+            tuple(params[norm]["bias"] for norm in norms),
+            stage.wiring,
+        )
+        for norm, (mean, variance) in zip(norms, statistics, strict=True):
+            old = self.variables["batch_stats"][norm]
+            new = {"mean": _running(old["mean"], mean), "var": _running(old["var"], variance)}
+            self.put_variable("batch_stats", norm, new)
+        return y
 
     def _run(self, layer: Layer, inputs: list[Array], *, train: bool) -> Array:
         x = inputs[0]

@@ -40,7 +40,7 @@ def pays(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -
 
 
 @functools.cache
-def _transforms(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def transforms(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (output [4, n], kernel [n, k], input [n, n]) for n = k + 3."""
     n = side + TILE - 1
     points = np.array(_POINTS[: n - 1])
@@ -75,7 +75,7 @@ def _input_tiles(x: jax.Array, side: int) -> jax.Array:
     pad = (side // 2, more * TILE - side // 2)
     x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
     x = x.reshape(q, high + more, TILE, w + more * TILE, c)
-    matrix = _transforms(side)[2]
+    matrix = transforms(side)[2]
     planes = [x[:, i // TILE : i // TILE + high, i % TILE] for i in range(n)]
     x = _written(jnp.stack(_rows(matrix, planes)))
     x = x.reshape(n, q, high, wide + more, TILE, c)
@@ -85,7 +85,7 @@ def _input_tiles(x: jax.Array, side: int) -> jax.Array:
 
 def _output(tiles: jax.Array, side: int, q: int, h: int, w: int) -> jax.Array:
     """Transforms Float[n * n, tile, o] to maps, Float[q, h, w, o]."""
-    matrix = _transforms(side)[0]
+    matrix = transforms(side)[0]
     n, o = matrix.shape[1], tiles.shape[-1]
     tiles = tiles.reshape(n, n, q, h // TILE, w // TILE, o)
     x = _written(jnp.stack(_rows(matrix, [tiles[:, i] for i in range(n)]), 4))
@@ -95,7 +95,7 @@ def _output(tiles: jax.Array, side: int, q: int, h: int, w: int) -> jax.Array:
 def _gradient_tiles(g: jax.Array, side: int) -> jax.Array:
     """Transforms Float[q, h, w, o] by the transpose of `_output`'s: Float[n * n, tile, o]."""
     q, h, w, o = g.shape
-    matrix = _transforms(side)[0].T
+    matrix = transforms(side)[0].T
     n, high, wide = len(matrix), h // TILE, w // TILE
     g = g.reshape(q, high, TILE, w, o)
     g = _written(jnp.stack(_rows(matrix, [g[:, :, i] for i in range(TILE)])))
@@ -123,7 +123,7 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
       kernel: k is 3 or 5.
     """
     side, _, c, o = kernel.shape
-    matrix = _transforms(side)[1].astype(kernel.dtype)
+    matrix = transforms(side)[1].astype(kernel.dtype)
     n = len(matrix)
     kernels = jnp.einsum("ai,bj,ijco->abco", matrix, matrix, kernel).reshape(n * n, c, o)
     kernels = _written(kernels)
@@ -142,7 +142,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, *, side: int) -> jax.Array:
       g: Float[b, h, w, o], the output's gradient.
       side: k, of the kernel.
     """
-    matrix = _transforms(side)[1].astype(x.dtype)
+    matrix = transforms(side)[1].astype(x.dtype)
     n, c, o = len(matrix), x.shape[-1], g.shape[-1]
 
     def add(total, chunk):

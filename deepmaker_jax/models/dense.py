@@ -1,0 +1,471 @@
+"""A dense stage's forward and backward pass as one operation, in a form that is fast on a CPU.
+
+The layers of a stage read the same maps. Here each map stays in the order in which Winograd's
+tiles are read, and no concatenation is written. Forward there is one loop for each layer:
+its maps are normalised and activated as they are loaded, and the sums of its own norm are
+taken as it is made. Backward there is one loop for each map: it goes into Winograd's domain
+once, and all that its readers ask of it, its gradient and those of their kernels, comes out.
+Each loop takes a few images at a time, so that what passes between its steps stays in a core's
+second-level cache. The gradient of the input is the adjoint of the forward pass, step by step.
+"""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from deepmaker_jax.arch import Layer
+from deepmaker_jax.models.activation import activate, slope
+from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
+from deepmaker_jax.models.winograd import NUM_TILES, TILE, transforms
+
+# Without a barrier XLA computes a stage anew for each entry that the next one reads.
+_written = lax.optimization_barrier
+
+
+class Wiring(NamedTuple):
+    """How a stage's layers are joined. Map 0 is the stage's input, map l layer l's output.
+
+    Attributes:
+      side: of all kernels.
+      reads: for each layer the maps that it reads, among them the one before it.
+      leaves: the maps that leave, the last among them.
+      activation: behind each norm.
+      transition: what follows is a 1x1 convolution with norm and activation, and the mean
+        of 2x2 pixels; else the mean of the whole map.
+    """
+
+    side: int
+    reads: tuple[tuple[int, ...], ...]
+    leaves: tuple[int, ...]
+    activation: str
+    transition: bool
+
+
+class DenseStage(NamedTuple):
+    """A stage of a layer list that can be done as one operation, with what follows it.
+
+    Attributes:
+      wiring: of its layers.
+      convs: names of its convolutions, the transition's last if there is one.
+      source: name of the layer that it reads.
+      output: name of the pool that ends it.
+      names: of all layers that it stands for.
+      growth: channels of each layer.
+    """
+
+    wiring: Wiring
+    convs: tuple[str, ...]
+    source: str
+    output: str
+    names: frozenset[str]
+    growth: int
+
+
+@functools.cache
+def dense_stages(layers: tuple[Layer, ...]) -> dict[str, DenseStage]:
+    """Returns the stages of post-activation layers without bottlenecks, by their first layer."""
+    found = {}
+    readers: dict[str, list[Layer]] = {}
+    for layer in layers:
+        for name in layer.inputs:
+            readers.setdefault(name, []).append(layer)
+    for number in sorted({layer.stage for layer in layers} - {0}):
+        inside = {layer.name: layer for layer in layers if layer.stage == number}
+        convs = [layer for layer in inside.values() if layer.op == "conv"]
+        sides = {layer.kernel for layer in convs}
+        others = any(layer.op not in ("conv", "concat") for layer in inside.values())
+        if others or 1 in sides or not all(layer.norm for layer in convs):
+            continue  # pre-activation, or bottlenecks
+
+        def maps(name: str, inside: dict[str, Layer] = inside) -> list[str]:
+            if name in inside and inside[name].op == "concat":
+                return list(itertools.chain.from_iterable(map(maps, inside[name].inputs)))
+            return [name]
+
+        (source,) = maps(convs[0].inputs[0])
+        place = {name: i for i, name in enumerate([source, *(layer.name for layer in convs)])}
+        (last,) = {n for n in inside if any(r.stage != number for r in readers[n])}
+        (end,) = readers[last]
+        transition = end.op == "conv"
+        (pool,) = readers[end.name] if transition else (end,)
+        wiring = Wiring(
+            side=sides.pop(),
+            reads=tuple(tuple(place[n] for n in maps(layer.inputs[0])) for layer in convs),
+            leaves=tuple(place[n] for n in maps(last)),
+            activation=convs[0].activation,
+            transition=transition,
+        )
+        names = tuple(layer.name for layer in convs) + ((end.name,) if transition else ())
+        alike = frozenset({*inside, *names, pool.name})
+        found[convs[0].name] = DenseStage(
+            wiring, names, source, pool.name, alike, growth=convs[0].shape[-1]
+        )
+    return found
+
+
+def pays(shape: tuple[int, ...], stage: DenseStage) -> bool:
+    """Whether training a stage by this form is faster (benchmarks/results/dense_stage.json).
+
+    Narrow stages gain less than their program takes longer to compile, unless they are large.
+
+    Args:
+      shape: (b, h, w, c) of the stage's input.
+      stage: the stage.
+    """
+    height, width = shape[1:3]
+    whole = all(size % TILE == 0 and size >= 2 * TILE for size in (height, width))
+    if stage.wiring.side == 3 and stage.growth >= 16:
+        return whole
+    is_large = height * width >= 32 * 32 and len(stage.wiring.reads) * stage.growth >= 16
+    return whole and is_large and stage.wiring.side <= 5
+
+
+def _to_tiles(x: jax.Array) -> jax.Array:
+    """Returns Float[b, h, w, c] as [chunk, row in tile, column in tile, image, row, column, c]."""
+    b, h, w, c = x.shape
+    high, wide = h // TILE, w // TILE
+    wanted = max(1, NUM_TILES // (high * wide))
+    images = next(q for q in range(min(wanted, b), 0, -1) if b % q == 0)
+    x = x.reshape(b // images, images, high, TILE, wide, TILE, c)
+    return x.transpose(0, 3, 5, 1, 2, 4, 6)
+
+
+def _from_tiles(x: jax.Array) -> jax.Array:
+    """Returns [chunk, row in tile, column in tile, image, row, column, c] as Float[b, h, w, c]."""
+    num, rows, columns, images, high, wide, c = x.shape
+    x = x.transpose(0, 3, 4, 1, 5, 2, 6)
+    return x.reshape(num * images, high * rows, wide * columns, c)
+
+
+def _halved(x: jax.Array) -> jax.Array:
+    """Returns the mean of each 2x2 pixels of [chunk, 4, 4, ...], [chunk, 2, 2, ...]."""
+    return sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4  # type: ignore[return-value]
+
+
+def _doubled(g: jax.Array) -> jax.Array:
+    """Returns a chunk's gradient, [4, 4, ...], from that of its mean of 2x2 pixels, [2, 2, ...]."""
+    each = jnp.broadcast_to(g[:, None, :, None] / 4, (2, 2, 2, 2, *g.shape[2:]))
+    return each.reshape(TILE, TILE, *g.shape[2:])
+
+
+def _shifted(x: jax.Array, by: int, axis: int) -> jax.Array:
+    """Returns what lies `by` (-1, 0 or 1) tiles further along an axis, zero beyond the image."""
+    if not by:
+        return x
+    zero = jnp.zeros_like(lax.slice_in_dim(x, 0, 1, axis=axis))
+    size = x.shape[axis]
+    if by > 0:
+        parts = [lax.slice_in_dim(x, 1, size, axis=axis), zero]
+    else:
+        parts = [zero, lax.slice_in_dim(x, 0, size - 1, axis=axis)]
+    return jnp.concatenate(parts, axis)
+
+
+def _combined(row: np.ndarray, planes: Sequence[jax.Array]) -> jax.Array:
+    """Returns the sum of planes times a row of a transform, zeros left out."""
+    terms = []
+    for j in np.flatnonzero(row):
+        factor, plane = float(row[j]), planes[int(j)]
+        terms.append(plane if factor == 1 else -plane if factor == -1 else plane * factor)
+    return functools.reduce(jnp.add, terms)
+
+
+def _places(side: int) -> list[tuple[int, int]]:
+    """Returns (tile, place in it) of each row that an output tile reads."""
+    return [divmod(row, TILE) for row in range(-(side // 2), TILE + side // 2)]
+
+
+def _input(x: jax.Array, side: int) -> jax.Array:
+    """Transforms a chunk, Float[4, 4, q, h, w, c], to Float[n * n, q * h * w, c]."""
+    matrix = transforms(side)[2]
+    rows = [_shifted(x[place], tile, 2) for tile, place in _places(side)]
+    r = _written(jnp.stack([_combined(row, rows) for row in matrix]))  # [n, 4, q, h, w, c]
+    columns = [_shifted(r[:, place], tile, 3) for tile, place in _places(side)]
+    tiles = jnp.stack([_combined(row, columns) for row in matrix], 1)
+    return _written(tiles.reshape(len(matrix) ** 2, -1, x.shape[-1]))
+
+
+def _input_adjoint(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Array:
+    """Transforms Float[n * n, q * h * w, c] by `_input`'s adjoint, to a chunk of this shape."""
+    matrix = transforms(side)[2]
+    n = len(matrix)
+    m = tiles.reshape(n, n, *shape[2:-1], tiles.shape[-1])
+
+    def fold(planes, axis):
+        terms: list[list[jax.Array]] = [[] for _ in range(TILE)]
+        for j, (tile, place) in enumerate(_places(side)):
+            terms[place].append(_shifted(_combined(matrix[:, j], planes), -tile, axis))
+        return [functools.reduce(jnp.add, some) for some in terms]
+
+    r = _written(jnp.stack(fold([m[:, b] for b in range(n)], 3), 1))  # [n, 4, q, h, w, c]
+    return _written(jnp.stack(fold(list(r), 2)))
+
+
+def _output(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Array:
+    """Transforms Float[n * n, q * h * w, c] to an output chunk, Float[4, 4, q, h, w, c]."""
+    matrix = transforms(side)[0]
+    n, c = matrix.shape[1], tiles.shape[-1]
+    m = tiles.reshape(n, n, -1)
+    r = _written(jnp.stack([_combined(row, list(m)) for row in matrix]))
+    y = jnp.stack([_combined(row, [r[:, j] for j in range(n)]) for row in matrix], 1)
+    return _written(y.reshape(TILE, TILE, *shape[2:-1], c))
+
+
+def _output_adjoint(g: jax.Array, side: int) -> jax.Array:
+    """Transforms an output chunk's gradient, Float[4, 4, q, h, w, c], by `_output`'s adjoint."""
+    matrix = transforms(side)[0].T
+    c = g.shape[-1]
+    g = g.reshape(TILE, TILE, -1)
+    r = _written(jnp.stack([_combined(row, list(g)) for row in matrix]))
+    m = jnp.stack([_combined(row, [r[:, j] for j in range(TILE)]) for row in matrix], 1)
+    return _written(m.reshape(len(matrix) ** 2, -1, c))
+
+
+def _kernel(w: jax.Array) -> jax.Array:
+    """Transforms Float[k, k, c, o] to Float[n * n, c, o]."""
+    matrix = transforms(len(w))[1].astype(w.dtype)
+    both = np.kron(matrix, matrix)
+    return _written((both @ w.reshape(w.shape[0] ** 2, -1)).reshape(len(both), *w.shape[2:]))
+
+
+def _kernel_adjoint(d: jax.Array, side: int) -> jax.Array:
+    matrix = transforms(side)[1].astype(d.dtype)
+    both = np.kron(matrix, matrix)
+    found = jnp.asarray(both.T) @ d.reshape(len(both), -1)
+    return found.reshape(side, side, *d.shape[1:])
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return lax.dot_general(a, b, (((2,), (1,)), ((0,), (0,))))
+
+
+def _row(vector: jax.Array, x: jax.Array) -> jax.Array:
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, x.shape[-1]).sum(0)
+
+
+class _Norm(NamedTuple):
+    """A layer's norm by its batch, Float[c] each: y = activate(z * gain + shift)."""
+
+    gain: jax.Array
+    shift: jax.Array
+    mean: jax.Array
+    inverse: jax.Array
+
+    def of(self, z: jax.Array) -> jax.Array:
+        """Returns what is activated."""
+        return z * _row(self.gain, z) + _row(self.shift, z)
+
+
+def _activated(z: jax.Array, norm: _Norm | None, activation: str) -> jax.Array:
+    return z if norm is None else activate(activation, norm.of(z))
+
+
+def _measured(sums, count: int, scale, bias) -> tuple[_Norm, jax.Array]:
+    """Returns the norm of a layer and its variance, from the sums over a batch."""
+    mean = sums[0] / count
+    variance = jnp.maximum(sums[1] / count - mean * mean, 0.0)
+    inverse = lax.rsqrt(variance + BATCH_NORM_EPSILON)
+    gain = inverse * scale
+    return _Norm(gain, bias - mean * gain, mean, inverse), variance
+
+
+def _forward(x, kernels, scales, biases, wiring):
+    side, activation = wiring.side, wiring.activation
+    maps, norms, statistics = [_to_tiles(x)], list[_Norm | None]([None]), []
+    count = x.size // x.shape[-1]
+    reads = (*wiring.reads, wiring.leaves) if wiring.transition else wiring.reads
+    for k, (kernel, scale, bias) in enumerate(zip(kernels, scales, biases, strict=True)):
+        is_layer = k < len(wiring.reads)
+        weights = _kernel(kernel) if is_layer else kernel[0, 0]
+        read = [norms[j] for j in reads[k]]
+
+        def chunk(sums, zs, weights=weights, read=read, is_layer=is_layer):
+            parts = [_activated(z, norm, activation) for z, norm in zip(zs, read, strict=True)]
+            x = _written(jnp.concatenate(parts, -1))
+            if is_layer:
+                y = _output(_written(_product(_input(x, side), weights)), side, x.shape)
+            else:
+                y = _written(x.reshape(-1, x.shape[-1]) @ weights).reshape(*x.shape[:-1], -1)
+            return (sums[0] + _sum(y), sums[1] + _sum(y * y)), y
+
+        zero = jnp.zeros(kernel.shape[-1], x.dtype)
+        sums, z = lax.scan(chunk, (zero, zero), tuple(maps[j] for j in reads[k]))
+        norm, variance = _measured(sums, count, scale, bias)
+        maps.append(z)
+        norms.append(norm)
+        statistics.append((norm.mean, variance))
+    if wiring.transition:
+        out = _from_tiles(_halved(_activated(maps[-1], norms[-1], activation)))
+    else:
+        whole = [
+            _activated(maps[j], norms[j], activation).mean((1, 2, 4, 5)) for j in wiring.leaves
+        ]
+        out = jnp.concatenate(whole, -1).reshape(len(x), -1)
+    return (out, tuple(statistics)), (maps, norms, kernels)
+
+
+def _dense(x, kernels, scales, biases, wiring):
+    """Returns what the pool behind a stage gives, and what its norms measured.
+
+    Args:
+      x: Float[b, h, w, c], h and w multiples of 4.
+      kernels: for each layer Float[k, k, channels that it reads, o], then the transition's,
+        Float[1, 1, channels that leave, o].
+      scales: of the norms, Float[o] each.
+      biases: of the norms, Float[o] each.
+      wiring: how the layers are joined.
+
+    Returns:
+      (Float[b, h / 2, w / 2, o], or Float[b, channels that leave] of the last stage; for each
+      kernel (mean, variance), Float[o] each); no gradient flows through the statistics, which
+      only feed the running averages.
+    """
+    return _forward(x, kernels, scales, biases, wiring)[0]
+
+
+def _in_front(norm: _Norm, z, da, activation: str):
+    """Returns a gradient in front of norm and activation, but for the norm's own part, and sums."""
+    dy = da * slope(activation, norm.of(z))
+    return dy, (_sum(dy), _sum(dy * (z - _row(norm.mean, z))))
+
+
+class _Slope(NamedTuple):
+    """How a norm's gradient goes on: dz = dy * gain + z * slant + level; and its parameters'."""
+
+    gain: jax.Array
+    slant: jax.Array
+    level: jax.Array
+    dscale: jax.Array
+    dbias: jax.Array
+
+    def through(self, dy, z):
+        gain, slant, level = (_row(v, z) for v in (self.gain, self.slant, self.level))
+        return dy * gain + z * slant + level
+
+
+def _slope_of(norm: _Norm, sums, count: int) -> _Slope:
+    dbias, dscale = sums[0], sums[1] * norm.inverse
+    slant = -norm.gain * norm.inverse * dscale / count
+    return _Slope(norm.gain, slant, -norm.gain * dbias / count - slant * norm.mean, dscale, dbias)
+
+
+def _backward(wiring, saved, gradients):
+    maps, norms, kernels = saved
+    side, activation, last = wiring.side, wiring.activation, len(wiring.reads)
+    widths, dtype = [z.shape[-1] for z in maps], maps[0].dtype
+    count = maps[0].size // widths[0]
+    images = maps[0].shape[3]
+    offsets = dict(zip(wiring.leaves, np.cumsum([0, *(widths[j] for j in wiring.leaves)])[:-1],
+                       strict=True))  # fmt: skip
+    slopes: dict[int, _Slope] = {}
+
+    def zeros(i):
+        return (jnp.zeros(widths[i], dtype),) * 2
+
+    if wiring.transition:
+        b, rows, columns, _ = gradients[0].shape
+        g = gradients[0].reshape(b // images, images, rows // 2, 2, columns // 2, 2, -1)
+        entering = g.transpose(0, 3, 5, 1, 2, 4, 6)  # [chunk, 2, 2, image, row, column, c]
+        norm = norms[-1]
+
+        def sum_up(sums, parts):
+            more = _in_front(norm, parts[0], _doubled(parts[1]), activation)[1]
+            return tuple(map(jnp.add, sums, more)), None
+
+        sums, _ = lax.scan(sum_up, zeros(last + 1), (maps[-1], entering))
+        slopes[last + 1] = _slope_of(norm, sums, count)
+    else:
+        size = count // len(gradients[0])  # pixels of a map
+        entering = gradients[0].reshape(len(maps[0]), images, -1) / size
+
+    point = {i: kernels[-1][0, 0, first : first + widths[i]] for i, first in offsets.items()}
+    found: dict[tuple[int, int], jax.Array] = {}  # kernels' gradients, by (layer, map)
+    dz: dict[int, jax.Array] = {}  # of layers, in front of their norms
+    dy = maps[0]  # of map i + 1, in the loop; the last has none above it
+    for i in range(last, -1, -1):
+        readers = [j for j in range(i + 1, last + 1) if i in wiring.reads[j - 1]]
+        slices = [_slice(kernels[j - 1], wiring.reads[j - 1], i, widths) for j in readers]
+        turned = [w.swapaxes(2, 3) for w in slices]
+        tiles = _kernel(_written(jnp.concatenate(turned, 2))) if readers else maps[0]
+
+        def chunk(carry, parts, i=i, readers=readers, tiles=tiles):
+            carry, made = dict(carry), {}
+            z = parts["z"]
+            x = _written(_activated(z, norms[i], activation))
+            das = []
+            if readers:
+                made["dz"] = _written(slopes[i + 1].through(parts["dy"], parts["z_next"]))
+                g = jnp.concatenate([made["dz"], *parts["dz_others"]], -1)
+                g = _output_adjoint(_written(g), side)
+                x_tiles = _written(_input(x, side).transpose(0, 2, 1))
+                carry["kernels"] += _product(x_tiles, g)
+                das.append(_input_adjoint(_written(_product(g, tiles)), side, z.shape))
+            if i in offsets and wiring.transition:
+                if i == last:
+                    z_end = parts["z_end"]
+                    behind, _ = _in_front(norms[-1], z_end, _doubled(parts["end"]), activation)
+                    made["end"] = _written(slopes[last + 1].through(behind, z_end))
+                g = made["end"] if i == last else parts["end"]
+                g = g.reshape(-1, g.shape[-1])
+                carry["point"] += x.reshape(-1, x.shape[-1]).T @ g
+                das.append(_written(g @ point[i].T).reshape(x.shape))
+            elif i in offsets:
+                mean = parts["end"][:, offsets[i] : offsets[i] + widths[i]]
+                das.append(jnp.broadcast_to(mean[None, None, :, None, None], x.shape))
+            da = functools.reduce(jnp.add, das)
+            if i:
+                da, more = _in_front(norms[i], z, da, activation)
+                carry["sums"] = tuple(map(jnp.add, carry["sums"], more))
+            made["dy"] = _written(da)
+            return carry, made
+
+        carry, parts = {}, {"z": maps[i]}
+        if readers:
+            width = sum(widths[j] for j in readers)
+            carry["kernels"] = jnp.zeros((len(tiles), widths[i], width), dtype)
+            parts |= {"dy": dy, "z_next": maps[i + 1], "dz_others": [dz[j] for j in readers[1:]]}
+        if i in offsets:
+            parts["end"] = entering
+            if wiring.transition:
+                carry["point"] = jnp.zeros(point[i].shape, dtype)
+            if wiring.transition and i == last:
+                parts["z_end"] = maps[-1]
+        if i:
+            carry["sums"] = zeros(i)
+        carry, made = lax.scan(chunk, carry, parts)
+        dy = made["dy"]
+        if readers:
+            dz[i + 1] = made["dz"]
+            parts = _kernel_adjoint(carry["kernels"], side)
+            parts = jnp.split(parts, np.cumsum([widths[j] for j in readers])[:-1], axis=-1)
+            found |= {(j, i): part for j, part in zip(readers, parts, strict=True)}
+        if i in offsets and wiring.transition:
+            found[last + 1, i] = carry["point"][None, None]
+            entering = made.get("end", entering)
+        if i:
+            slopes[i] = _slope_of(norms[i], carry["sums"], count)
+    reads = (*wiring.reads, wiring.leaves) if wiring.transition else wiring.reads
+    dkernels = [jnp.concatenate([found[j, i] for i in read], 2) for j, read in enumerate(reads, 1)]
+    each = [slopes[j] for j in range(1, len(reads) + 1)]
+    dscales, dbiases = tuple(s.dscale for s in each), tuple(s.dbias for s in each)
+    return _from_tiles(dy), tuple(dkernels), dscales, dbiases
+
+
+def _slice(kernel: jax.Array, reads: tuple[int, ...], i: int, widths: Sequence[int]) -> jax.Array:
+    """Returns the part of a kernel that reads map i."""
+    first = sum(widths[j] for j in reads[: reads.index(i)])
+    return kernel[:, :, first : first + widths[i]]
+
+
+dense = jax.custom_vjp(_dense, nondiff_argnums=(4,))
+dense.defvjp(_forward, _backward)
