@@ -22,13 +22,14 @@ import numpy as np
 
 from configs import cifar10
 from deepmaker_jax import data as data_module
+from deepmaker_jax import task as task_module
 from deepmaker_jax.config import LimitConfig
 from deepmaker_jax.execute import Outcome, Processes, Task, Unit
 from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.files import dump_json
 from deepmaker_jax.machine import num_cores
 from deepmaker_jax.spaces import SPACES
-from deepmaker_jax.task import choose_program, make_task, resolve, with_size_classes
+from deepmaker_jax.task import choose_program, resolve, with_size_classes
 
 RUNGS = (1, 3, 9)  # epochs
 NUM, NUM_REPEATED, SEEDS = 200, 20, (0, 1, 2)
@@ -72,7 +73,7 @@ def _train(
 ) -> None:
     """Trains networks with one seed on from the epochs that they have begun with."""
     space, by_id = part.space, {part.space.id(g): g for g in genomes}
-    task = _task(seed, part, args.data)
+    task = make_task(seed, part, args.data)
     checkpoints = args.work / f"seed{seed}"
     checkpoints.mkdir(parents=True, exist_ok=True)
     # Patience for hours: it may run beside other work, that leaves it hardly any time.
@@ -117,12 +118,12 @@ def _next(epochs: int) -> int:
     return next(rung for rung in RUNGS if rung > epochs)
 
 
-def _task(seed: int, part: Feasible, path: str) -> Task:
+def make_task(seed: int, part: Feasible, path: str) -> Task:
     """Returns the task of preset `small` with rungs; the images are the same for every seed."""
     config, data = cifar10.small(), data_module.load("cifar10", path=path)
     search = dataclasses.replace(config.search, epochs=RUNGS[-1])
     config = resolve(dataclasses.replace(config, search=search, program="map"), data)
-    task = make_task(config, data)._replace(seed=seed, rungs=RUNGS)
+    task = task_module.make_task(config, data)._replace(seed=seed, rungs=RUNGS)
     return with_size_classes(
         task, part.space, data, choose_program(config, part, task, "processes")
     )

@@ -1,0 +1,200 @@
+"""Whether a child that starts from its parent's weights is judged as well for less training.
+
+    python -m benchmarks.inheritance --data DIR --work WORK --out FILE
+
+Lamarckian inheritance as in Elsken et al. 2019: wherever a child's layer reads and makes what the
+parent's did, it takes the weights; what is new is drawn afresh, and those who read it begin with
+zeros there, so that a child that only grew computes what its parent did (Net2Net). Parents are of
+the sampler of `benchmarks.curves`, trained there for 9 epochs; each child is one mutation away. Its
+accuracy after 1 and 3 epochs from inherited weights, and after 1 and 3 from scratch, are compared
+with what a full training from scratch, 9 epochs, gives it: by Kendall's tau over all children, and
+over the pairs of children that only their own training tells apart, those of one parent. About two
+core-hours.
+"""
+
+import argparse
+import functools
+import itertools
+import json
+import pathlib
+from typing import Any
+
+from deepmaker_jax.execute import runtime
+
+runtime.one_thread()
+
+import jax  # noqa: E402 - after the thread count
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import scipy.stats  # noqa: E402
+
+from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
+from benchmarks.record import publish  # noqa: E402
+from deepmaker_jax.arch import INPUT, ArchSpec, layers  # noqa: E402
+from deepmaker_jax.evolve import operators  # noqa: E402
+from deepmaker_jax.execute.pool import pooled  # noqa: E402
+from deepmaker_jax.feasible import Feasible  # noqa: E402
+from deepmaker_jax.files import dump_json  # noqa: E402
+from deepmaker_jax.machine import num_cores  # noqa: E402
+from deepmaker_jax.train.candidate import Split, train  # noqa: E402
+from deepmaker_jax.train.init import init  # noqa: E402
+
+NUM_PARENTS, NUM_CHILDREN = 16, 3
+PATIENCE = 4 * 3600.0
+Variables = dict[str, Any]
+Channel = tuple[str, int]  # which layer makes it, and its place among that layer's
+
+
+def channels(arch: ArchSpec) -> dict[str, list[Channel]]:
+    """Returns what each layer's input channels are, by the layer's name."""
+    made: dict[str, list[Channel]] = {INPUT: [(INPUT, i) for i in range(arch.input_shape[-1])]}
+    read: dict[str, list[Channel]] = {}
+    for layer in layers(arch):
+        read[layer.name] = list(itertools.chain.from_iterable(made[i] for i in layer.inputs))
+        makes = layer.op in ("conv", "dense")
+        own = [(layer.name, i) for i in range(layer.shape[-1])]
+        made[layer.name] = own if makes else read[layer.name]
+    return read
+
+
+def inherit(child: ArchSpec, parent: ArchSpec, trained: Variables, fresh: Variables) -> Variables:
+    """Returns the child's first variables.
+
+    Args:
+      child: its architecture.
+      parent: its parent's; a layer is the same if it has the same name.
+      trained: the parent's.
+      fresh: the child's own.
+    """
+    theirs, ours = channels(parent), channels(child)
+    found = jax.tree.map(np.array, fresh)
+    for layer in layers(child):
+        if layer.name not in trained["params"] or layer.op not in ("conv", "dense"):
+            continue
+        old, new = trained["params"][layer.name], found["params"][layer.name]
+        num_out = min(old["kernel"].shape[-1], new["kernel"].shape[-1])
+        places = {channel: i for i, channel in enumerate(theirs[layer.name])}
+        kernel = _resized(old["kernel"], new["kernel"].shape)
+        for i, channel in enumerate(ours[layer.name]):
+            known = places.get(channel)
+            # Outputs that the parent has not are drawn afresh, whatever they read.
+            new["kernel"][..., i, :num_out] = 0 if known is None else kernel[..., known, :num_out]
+        if "bias" in new:
+            new["bias"][:num_out] = old["bias"][:num_out]
+        norm = f"{layer.name}_bn"
+        for kind in ("params", "batch_stats"):
+            for name, leaf in found[kind].get(norm, {}).items():
+                leaf[:num_out] = trained[kind][norm][name][:num_out]
+    return found
+
+
+def _resized(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a kernel cut or padded with zeros to another width, about its middle."""
+    if kernel.ndim == 2 or kernel.shape[0] == shape[0]:
+        return kernel
+    by = (shape[0] - kernel.shape[0]) // 2
+    if by < 0:
+        return kernel[-by:by, -by:by]
+    return np.pad(kernel, ((by, by), (by, by), (0, 0), (0, 0)))
+
+
+def children_of(genome: np.ndarray, part: Feasible, *, seed: int) -> list[np.ndarray]:
+    """Returns different networks that are each one mutation away."""
+    rate, known, found = 1 / len(genome), {part.space.id(genome)}, []
+    num_choices = jnp.array(part.space.num_choices)
+    for key in jax.random.split(jax.random.key(seed), 1000):
+        child = operators.mutate(key, genome[None], num_choices=num_choices, rate=rate)
+        child = part.space.repair(np.asarray(child[0]))
+        if part.space.id(child) not in known and part.allows(child):
+            known.add(part.space.id(child))
+            found.append(child)
+        if len(found) == NUM_CHILDREN:
+            return found
+    raise RuntimeError(f"{part.space.id(genome)} has fewer than {NUM_CHILDREN} neighbours")
+
+
+def do_job(data_path: str, work: pathlib.Path, index: int) -> list[dict[str, Any]]:
+    """Returns the accuracies of one parent's children."""
+    part = feasible()
+    task = make_task(0, part, data_path)
+    genome = part.sample(np.random.default_rng(1), num=NUM_PARENTS)[index]
+    go = functools.partial(
+        train, data=Split(task.images, task.labels), settings=task.settings, seed=task.seed,
+        input_scale=task.input_scale, rows=task.search_rows, held_out=task.validation_rows,
+        rungs=RUNGS,
+    )  # fmt: skip
+    folder = work / f"{index}"
+    folder.mkdir(parents=True, exist_ok=True)
+    parent = part.space.decode(genome)
+    trained = go(parent, num_epochs=RUNGS[-1], checkpoint=folder / "parent.msgpack")
+    rows = []
+    for i, child in enumerate(children_of(genome, part, seed=index)):
+        arch = part.space.decode(child)
+        fresh = init(arch, seed=task.seed, input_scale=task.input_scale)
+        begun = inherit(arch, parent, trained.variables, fresh)
+        row: dict[str, Any] = {
+            "parent": part.space.id(genome),
+            "parent_accuracy": trained.score.accuracy if trained.score else None,
+            "id": part.space.id(child),
+        }
+        for name, start in (("scratch", None), ("inherited", begun)):
+            for epochs in RUNGS if start is None else RUNGS[:2]:
+                path = folder / f"{i}-{name}.msgpack"
+                score = go(arch, num_epochs=epochs, checkpoint=path, start=start).score
+                row[f"{name}_{epochs}"] = score.accuracy if score else None
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Trains what is not there yet and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--work", type=pathlib.Path, required=True)
+    parser.add_argument("--workers", type=int, default=num_cores())
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    known = args.work / "rows.jsonl"
+    rows = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []
+    done = {row["index"] for row in rows}
+    jobs = {str(i): (args.data, args.work, i) for i in range(NUM_PARENTS) if i not in done}
+    for name, found in pooled(do_job, jobs, num_workers=args.workers, patience_seconds=PATIENCE):
+        if isinstance(found, BaseException):
+            raise RuntimeError(f"parent {name} failed") from found
+        with open(known, "a") as file:
+            for row in found:
+                file.write(dump_json(row | {"index": int(name)}) + "\n")
+        print(f"parent {name}: {found}", flush=True)
+        rows += [row | {"index": int(name)} for row in found]
+    publish(summary(rows), args.out)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns how well each cheaper measurement orders the children."""
+    rows = [row for row in rows if None not in row.values()]
+    truth = np.array([row[f"scratch_{RUNGS[-1]}"] for row in rows])
+    parents = np.array([row["index"] for row in rows])
+    table = []
+    for name in ("scratch_1", "scratch_3", "inherited_1", "inherited_3"):
+        found = np.array([row[name] for row in rows])
+        siblings = [
+            np.sign(found[i] - found[j]) * np.sign(truth[i] - truth[j])
+            for i, j in itertools.combinations(range(len(rows)), 2)
+            if parents[i] == parents[j]
+        ]
+        table.append(
+            {
+                "measured": name,
+                "tau": round(float(scipy.stats.kendalltau(found, truth).statistic), 3),
+                "tau_of_siblings": round(float(np.mean(siblings)), 3),
+                "mean_accuracy": round(float(found.mean()), 4),
+            }
+        )
+    mean = round(float(truth.mean()), 4)
+    return {"children": len(rows), "full_epochs": RUNGS[-1], "full_mean_accuracy": mean,
+            "measurements": table}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

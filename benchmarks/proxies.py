@@ -1,0 +1,127 @@
+"""How well networks are told apart without any training.
+
+    python -m benchmarks.proxies --data DIR --out FILE
+
+Over the networks of benchmarks/results/curves.jsonl (seed 0, those that were trained to the last
+rung): Kendall's tau of each measure with the accuracy after the last rung. synflow (Tanaka et al.
+2020): the sum of every weight times its gradient, all weights positive, no norms, an image of ones.
+NASWOT (Mellor et al. 2021): the log determinant of how alike the images of a batch are in the signs
+behind each norm. Beside them what costs nothing at all: parameters, multiply-accumulates, and the
+first rung's training. `beyond_costs` is the tau of what a linear fit of logarithms of parameters
+and multiply-accumulates leaves of both: what a measure knows that the costs do not say.
+"""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+from deepmaker_jax.execute import runtime
+
+runtime.one_thread()
+
+import flax.linen as nn  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import scipy.stats  # noqa: E402
+
+from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
+from benchmarks.record import publish  # noqa: E402
+from deepmaker_jax.arch import ArchSpec, layers  # noqa: E402
+from deepmaker_jax.cost import cost  # noqa: E402
+from deepmaker_jax.models import Network, fold  # noqa: E402
+from deepmaker_jax.models.network import BatchNorm  # noqa: E402
+from deepmaker_jax.train.init import init  # noqa: E402
+
+CURVES = pathlib.Path(__file__).parent / "results" / "curves.jsonl"
+BATCH = 64
+
+
+def synflow(arch: ArchSpec, variables: dict[str, Any]) -> float:
+    """Returns the logarithm of synflow, of the folded network: its norms are 1 at the beginning."""
+    folded_layers, folded = fold(layers(arch), variables)
+    # What flows is positive: every activation but those that saturate is the identity there.
+    straight = tuple(layer._replace(activation="relu") for layer in folded_layers[:-1])
+    network = Network((*straight, folded_layers[-1]), folded=True)
+    positive = jax.tree.map(jnp.abs, folded["params"])
+    ones = jnp.ones((1, *arch.input_shape))
+
+    def total(params):
+        return network.apply({"params": params}, ones).sum()
+
+    gradient = jax.grad(total)(positive)
+    flows = jax.tree.map(lambda p, g: (p * g).sum(), positive, gradient)
+    return float(np.log(max(sum(map(float, jax.tree.leaves(flows))), 1e-300)))
+
+
+def naswot(arch: ArchSpec, variables: dict[str, Any], images: np.ndarray) -> float:
+    """Returns the log determinant of the batch's Hamming kernel."""
+    codes = []
+
+    def keep(next_method, args, kwargs, context):
+        x = next_method(*args, **kwargs)
+        if isinstance(context.module, BatchNorm):
+            codes.append(np.asarray(x > 0).reshape(len(x), -1).astype(np.float32))
+        return x
+
+    with nn.intercept_methods(keep):
+        network = Network(layers(arch))
+        network.apply(variables, images.astype(np.float32), train=True, mutable=["batch_stats"])
+    code = np.concatenate(codes, axis=1)
+    kernel = code @ code.T + (1 - code) @ (1 - code).T
+    return float(np.linalg.slogdet(kernel.astype(np.float64))[1])
+
+
+def rest(values: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """Returns what a linear fit of the costs leaves of some values."""
+    table = np.column_stack([np.ones(len(costs)), costs])
+    return values - table @ np.linalg.lstsq(table, values, rcond=None)[0]
+
+
+def main() -> None:
+    """Measures every network and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    part = feasible()
+    task = make_task(0, part, args.data)
+    accuracies: dict[str, dict[int, float]] = {}
+    genomes: dict[str, list[int]] = {}
+    for row in map(json.loads, CURVES.read_text().splitlines()):
+        if row["seed"] == 0 and row["status"] == "ok":
+            genomes[row["id"]] = row["genome"]
+            accuracies.setdefault(row["id"], {})[row["epochs"]] = row["accuracy"]
+    ids = [id for id, found in accuracies.items() if RUNGS[-1] in found]
+    images = task.images[task.search_rows[:BATCH]]
+    found: dict[str, list[float]] = {
+        name: [] for name in ("synflow", "naswot", "params", "macs", "first rung")
+    }
+    for id in ids:
+        arch = part.space.decode(np.array(genomes[id], np.int32))
+        variables = init(arch, seed=0, input_scale=task.input_scale)
+        costs = cost(arch)
+        found["synflow"].append(synflow(arch, variables))
+        found["naswot"].append(naswot(arch, variables, images))
+        found["params"].append(np.log2(costs.params))
+        found["macs"].append(np.log2(costs.macs))
+        found["first rung"].append(accuracies[id][RUNGS[0]])
+        jax.clear_caches()
+    truth = np.array([accuracies[id][RUNGS[-1]] for id in ids])
+    costs = np.column_stack([found["params"], found["macs"]])
+    rows = []
+    for name, values in found.items():
+        row = {"measure": name, "tau": _tau(np.array(values), truth)}
+        if name not in ("params", "macs"):
+            row["beyond_costs"] = _tau(rest(np.array(values), costs), rest(truth, costs))
+        rows.append(row)
+    publish({"networks": len(ids), "measures": rows}, args.out)
+
+
+def _tau(a: np.ndarray, b: np.ndarray) -> float:
+    return round(float(scipy.stats.kendalltau(a, b).statistic), 3)
+
+
+if __name__ == "__main__":
+    main()
