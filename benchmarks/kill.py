@@ -222,7 +222,10 @@ def torment(
         death = draw(rng, whole.life, full=full) if len(deaths) < most else Death("age")
         life = live(out, executor, death)
         epochs += life.epochs
-        if life.code == 0 and death.kind not in FULL:  # an exporter may have met the full disk
+        if life.code == 0 and death.kind in FULL:
+            most = len(deaths)  # it was done before, or only an exporter has met the full disk
+            continue
+        if life.code == 0:
             break
         if not _is_its_end(death, life):
             raise RuntimeError(
@@ -244,7 +247,7 @@ def _is_its_end(death: Death, life: Life) -> bool:
     if death.kind in FULL:
         said = life.problem.strip().splitlines()
         one_line = bool(said) and said[-1].startswith("error: ") and "Traceback" not in life.problem
-        return life.code == 0 or (life.code in (1, 2) and one_line)
+        return life.code in (1, 2) and one_line
     return death.kind != "age" and life.code == -signal.SIGKILL
 
 
@@ -272,7 +275,7 @@ def main() -> None:
             deaths += torment(out, whole[executor], rng, executor, most, full=full)
             runs += 1
             print(f"{len(deaths)} deaths, {runs} runs: all ended as they should", flush=True)
-    names = ("kind", "all", "stage", "torn", "executor")
+    names = ("kind", "all", "stage", "torn", "executor", "code")
     counts = {n: dict(collections.Counter(str(death[n]) for death in deaths)) for n in names}
     undisturbed_runs = {name: of.life._asdict() | {"problem": None} for name, of in whole.items()}
     publish(
