@@ -129,6 +129,9 @@ def deploy(settings: Deploy) -> None:
     if settings.workers < 0:
         raise InputError(f"workers (={settings.workers}) must be a whole number, at least 0")
     run = pathlib.Path(settings.run)
+    has_page = (run / report.NAME).exists()
+    if has_page:
+        report.read_run(run)  # what cannot be drawn again is said before the work
     try:
         deploy_and_print(
             run,
@@ -137,7 +140,7 @@ def deploy(settings: Deploy) -> None:
             num_workers=settings.workers or None,
         )
     finally:
-        if (run / report.NAME).exists():  # a page that is there shows what is there
+        if has_page:  # a page that is there shows what is there
             report.write_report(run)
 
 
@@ -157,15 +160,19 @@ def targets(settings: Targets) -> None:
 
 def check(settings: Check) -> None:
     """`deepmaker check RUN|BUNDLE`."""
+    from deepmaker_jax.documents import CONFIG
     from deepmaker_jax.export import check as checking
     from deepmaker_jax.export.check_run import check_run
 
     path = pathlib.Path(settings.path)
     bundles = checking.find_bundles(path)
+    runs = [path, *sorted(found.parent for found in path.glob(f"longer/*/{CONFIG}"))]
+    for run in runs[1:]:
+        bundles += checking.find_bundles(run)
     counts = dict.fromkeys(("agrees", "whole", *checking.BAD), 0)
     not_run: collections.Counter[str] = collections.Counter()
     found = (checking.check_bundle(b, sums_only=settings.sums_only) for b in bundles)
-    for finding in itertools.chain(check_run(path), *found):
+    for finding in itertools.chain(*map(check_run, runs), *found):
         counts[finding.verdict] += 1
         not_run.update(filter(None, [finding.not_run]))
         say(f"{finding.verdict:9} {finding.path} {finding.text}".rstrip())
@@ -176,6 +183,8 @@ def check(settings: Check) -> None:
         raise RuntimeError(
             f"{bad} of {sum(counts.values())} files are missing, damaged or disagree"
         )
+    if not bundles:
+        raise InputError(f"{path} has no bundles: run its experiment to the end, with the export")
     print(f"all {sum(counts.values())} files are whole; {counts['agrees']} were run and agree")
 
 

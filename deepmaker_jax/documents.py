@@ -56,9 +56,9 @@ def load_front(run: pathlib.Path) -> dict[str, Any]:
     ids = [member.get("id") for member in members]
     if not all(isinstance(id, str) for id in ids) or len(set(ids)) < len(ids):
         raise InputError(f"{path} has no list of members, each with its own id: {AGAIN}")
-    for bundle in (member.get("bundle") for member in members):
-        if bundle is not None and not is_inside(bundle):
-            raise InputError(f"{path} names {bundle!r}, which is no bundle of the run: {AGAIN}")
+    for id, bundle in ((member["id"], member.get("bundle")) for member in members):
+        if bundle is not None and (bundle != f"{MODELS}/{id}" or not is_inside(bundle)):
+            raise InputError(f"{path} names {bundle!r}, which is not {id!r}'s bundle: {AGAIN}")
     return front
 
 
@@ -75,16 +75,19 @@ def find_gaps(
       front: front.json's object; None if there is none that can be read.
       records: the ledger's; None if it cannot be read.
     """
-    gaps = []
+    gaps, kinds = [], {"final": set[str](), "search": set[str]()}
+    for record in records or ():
+        is_final = record["fidelity"].get("name") == "final"
+        kinds["final" if is_final else "search"].add(record["id"])
     bundles = {path.parent.name for path in (run / MODELS).glob(f"*/{MANIFEST}")}
-    if bundles and not (run / FRONT).exists():
+    if (bundles or kinds["final"]) and not (run / FRONT).exists():
         gaps.append(Gap(FRONT, f"is missing: the run has not ended, or lost it: {AGAIN}"))
     members = [] if front is None else front["members"]
     trained = {member["id"] for member in members} | bundles
-    known = {record["id"] for record in records or () if record["fidelity"].get("name") == "final"}
-    if records is not None and (lost := trained - known):
-        what = f"the final training of {len(lost)} of {len(trained)} members"
-        gaps.append(Gap(ledger.NAME, f"is missing, or lacks {what}: {AGAIN}"))
+    if records is not None and (lost := trained - (kinds["final"] & kinds["search"])):
+        what = f"measurements of {len(lost)} of {len(trained)} members"
+        there = "lacks" if (run / ledger.NAME).exists() else "is missing, and with it"
+        gaps.append(Gap(ledger.NAME, f"{there} {what}: {AGAIN}"))
     for member in members:
         bundle = member.get("bundle")
         if bundle is not None and not (run / bundle / MANIFEST).exists():

@@ -180,22 +180,24 @@ def remove_leftovers(path: pathlib.Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def lock(file: IO[Any], folder: pathlib.Path) -> None:
+def lock(file: IO[Any], folder: pathlib.Path) -> bool:
     """Holds a folder for this process by an open file of it, until the file is closed.
 
-    The system lets go of it when the process ends, however it does.
+    The system lets go of it when the process ends, however it does. Returns whether it
+    holds: not every file system knows locks.
 
     Raises:
       InputError: another process holds it.
     """
     if fcntl is None:  # not on Windows
-        return
+        return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(f"{folder} is in use by another process: wait for it") from None
     except OSError:
-        return  # a file system that knows no locks
+        return False
+    return True
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from deepmaker_jax import arch as arch_module
 from deepmaker_jax import robustness
+from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
@@ -22,8 +23,8 @@ from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.execute.pool import pooled
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.export.worker import Made, do_export
-from deepmaker_jax.files import remove_leftovers, save_arrays
-from deepmaker_jax.ledger import Record, unit_name
+from deepmaker_jax.files import remove_leftovers, save_arrays, sha256
+from deepmaker_jax.ledger import WEIGHTS, Record, unit_name
 from deepmaker_jax.measurement import Search, ledger_record
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.run_folder import check_there, weights_path
@@ -52,13 +53,20 @@ def choose_members(s: Search, records: list[Record]) -> list[Record]:
     return [records[i] for i in sorted(chosen)]
 
 
-def has_weights(path: pathlib.Path) -> bool:
-    """Whether trained weights are there and whole; damaged ones are trained again."""
+def has_weights(path: pathlib.Path, arch: ArchSpec, record: Record | None = None) -> bool:
+    """Whether a network's trained weights are there and whole; others are trained again.
+
+    Args:
+      path: of their file.
+      arch: the network's.
+      record: of the training that they are to be of, which names their sum.
+    """
     try:
-        load_weights(path)
+        found, _ = load_weights(path)
     except InputError:
         return False
-    return True
+    told = None if record is None else record.get(WEIGHTS)
+    return found == arch and told in (None, sha256(path))
 
 
 def train_members(
@@ -82,11 +90,11 @@ def train_members(
         id, name = record["id"], unit_name(record["id"], seed)
         wanted[name] = record, fidelity if seed is None else fidelity | {"seed": seed}
         known, weights = s.ledger.find(id, wanted[name][1]), weights_path(out, id, seed)
-        if known and (known["status"] == "diverged" or has_weights(weights)):
+        arch = arch_module.from_json(record["arch"])
+        if known and (known["status"] == "diverged" or has_weights(weights, arch, known)):
             done[name] = known
             continue
         remove_leftovers(weights)
-        arch = arch_module.from_json(record["arch"])
         waiting.append(
             Unit(
                 name, arch, "final", num_epochs, _checkpoint(out, name), weights=weights, seed=seed
@@ -112,9 +120,12 @@ def train_members(
             outcome=result,
             **{name: record[name] for name in copied},
         )
+        if result.status == "ok":
+            seed = of.get("seed")
+            final[WEIGHTS] = sha256(weights_path(out, record["id"], seed))
         # Weights that were lost are trained again to the same bits: a good record stands.
         known = s.ledger.find(record["id"], of)
-        if known is None or known["status"] != "ok":
+        if known is None or known["status"] != "ok" or known.get(WEIGHTS) != final.get(WEIGHTS):
             known = s.ledger.append(final)
         done[result.id] = known
         _checkpoint(out, result.id).unlink(missing_ok=True)

@@ -181,6 +181,8 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     settings = s.config.search
     num_known, num_workers = len(s.ledger), s.executor.num_workers
     yield Started(str(out), settings.generations, settings.population, num_known, num_workers)
+    if not s.ledger.is_locked:
+        yield Note(f"no lock can be held on {out}: begin no second process on it")
     began_with = set(s.feasible.targets)
     if num_known and set(named(s.config.targets)) != began_with:
         yield Note(

@@ -11,7 +11,11 @@ from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.files import SUM, checksum, dump_json, lock, parse_json, storing
 
 NAME = "ledger.jsonl"
-WAY_OUT = "delete that line, and what it held is measured again"
+WAY_OUT = (
+    "delete that line, in an asynchronous search also all that follow it, and what they held is "
+    "measured again"
+)
+WEIGHTS = "weights"  # of a final training's record: the SHA-256 of its weights' file
 # How the reason of a lost candidate begins.
 WORKER_DIED, OUT_OF_MEMORY = "its worker died", "out of memory"
 KINDS = {
@@ -94,6 +98,10 @@ class Ledger:
 
     A candidate that was lost may be measured again: the last record counts. In memory
     is where each measurement stands, not what it says: a run may be long.
+
+    Attributes:
+      path: of the file.
+      is_locked: no other process can open it too; on some file systems nothing prevents that.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -112,7 +120,7 @@ class Ledger:
         self._asked: set[tuple[str, str]] = set()
         self._end = self._num_records = 0
         try:
-            lock(self._file, path.parent)
+            self.is_locked = lock(self._file, path.parent)
             for length, record in _scan(path):
                 self._note(record, length)
         except InputError:

@@ -23,11 +23,11 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Epoch, Note
 from deepmaker_jax.execute import Inline, Outcome, Unit
 from deepmaker_jax.export.weights import load_weights
-from deepmaker_jax.files import is_inside, write_document
+from deepmaker_jax.files import checksum, is_inside, write_document
 from deepmaker_jax.final import export_members, has_weights
 from deepmaker_jax.job import need_exporters
 from deepmaker_jax.ledger import NAME, Ledger
-from deepmaker_jax.run_folder import claim, holds, make_folders, read_config, weights_path
+from deepmaker_jax.run_folder import claim, make_folders, read_config, weights_path
 from deepmaker_jax.task import make_task
 from deepmaker_jax.terminal import say
 
@@ -64,7 +64,11 @@ def train_longer(
     if not weights_path(run, member).exists():
         raise InputError(f"member (={member}) has no weights in {run}: run the experiment again")
     arch, _ = load_weights(weights_path(run, member))
-    if arch != from_json(members[member].get("arch")):
+    try:
+        told = from_json(members[member].get("arch"))
+    except InputError as error:
+        raise InputError(f"{run / FRONT} is damaged ({member}: {error}): {AGAIN}") from None
+    if arch != told:
         raise InputError(f"member (={member}) and its weights differ: run the experiment again")
     if data is None:
         data = _find_data(document["name"], data_path or config.data, config.side)
@@ -103,7 +107,7 @@ def _train(
         start=weights_path(run, member),
     )
     try:
-        if not has_weights(weights):
+        if not has_weights(weights, arch):
             executor.submit(unit)
         for result in executor.results():
             if isinstance(result, Epoch):
@@ -141,7 +145,7 @@ def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> Ite
     claim(out, needed_bytes=needed_bytes)
     with contextlib.closing(Ledger(out / NAME)):  # empty: it is the lock that a run's folder has
         path = out / CONFIG
-        if path.exists() and not holds(path, document):
+        if path.exists() and checksum(load_config(out)) != checksum(document):
             raise InputError(f"out (={out}) holds another training: name a new one with --out")
         write_document(path, document)
         make_folders(out)

@@ -271,18 +271,15 @@ def as_unit(s: Search, candidate: Candidate, num_epochs: int) -> Unit:
     return Unit(candidate.id, arch, "search", num_epochs, _checkpoint(s, candidate.id))
 
 
-def _checkpoint(s: Search, id: str) -> pathlib.Path | None:
-    """Returns the file that a candidate goes on from at the next rung, if there are several."""
-    if s.config.search.rungs == 1:
-        return None
+def _checkpoint(s: Search, id: str) -> pathlib.Path:
+    """Returns the file that a candidate goes on from, interrupted or at the next rung."""
     return checkpoints(s.ledger.path.parent) / "search" / f"{id}.msgpack"
 
 
 def forget(s: Search, ids: Sequence[str]) -> None:
     """Removes the checkpoints of candidates that train no further."""
     for id in ids:
-        if (path := _checkpoint(s, id)) is not None:
-            path.unlink(missing_ok=True)
+        _checkpoint(s, id).unlink(missing_ok=True)
 
 
 def _known(s: Search, id: str, fidelity: dict[str, Any]) -> Record | None:

@@ -39,6 +39,9 @@ class StandIn:
             if unit.id in self._failing:
                 yield Outcome(unit.id, unit.stage, *self._failure, {}, {})
                 continue
+            if unit.weights is not None:  # as every worker leaves them
+                unit.weights.parent.mkdir(parents=True, exist_ok=True)
+                unit.weights.write_bytes(unit.id.encode())
             yield answer(unit)
 
     def close(self):

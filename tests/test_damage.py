@@ -6,6 +6,7 @@ The long form of the first is `benchmarks/kill.py`.
 import contextlib
 import dataclasses
 import itertools
+import re
 import shutil
 
 import numpy as np
@@ -134,14 +135,17 @@ def test_whatever_file_is_damaged_the_tool_says_which_and_ends_with_no_more_than
             continue  # made again below
         with damaged(deployed, path, how):
             code, said = told(capsys, "check", deployed)
-            assert (code, name in said) == (1, True), (path, said)
+            bad = [line.split()[1] for line in said.splitlines() if line.startswith(checking.BAD)]
+            assert (code, str(path) in bad) == (1, True), (path, said)
             if how not in FURTHER:
                 continue
             if name in SHOWN:
                 code, said = told(capsys, "show", deployed)
                 assert (code in (0, 2), name in said) == (True, True), (path, said)
                 code, said = told(capsys, "report", deployed)
-                told_of = said if code else (deployed / PAGE[0]).read_text()
+                page = (deployed / PAGE[0]).read_text()
+                lacks = "".join(re.findall('<p class="lacks">.*?</p>', page))
+                told_of = said if code else lacks
                 assert (code in (0, 2), name in told_of) == (True, True), (path, said)
             if path.parent == first:
                 words = ("deploy", deployed, "--targets", "mcu", "--members", "1")
@@ -231,6 +235,36 @@ def test_a_damaged_checkpoint_is_not_gone_on_from_and_the_end_is_the_same(tmp_pa
         (trained,) = out.glob("models/*/weights.safetensors")
         weights[how] = trained.read_bytes()
     assert len(set(weights.values())) == 1
+
+
+def test_a_candidate_that_was_interrupted_goes_on_from_its_last_epoch(tmp_path):
+    search = dataclasses.replace(TINY.search, generations=1, epochs=4)
+    config = dataclasses.replace(TINY, search=search)
+
+    def on_two(event):
+        return isinstance(event, Epoch) and event.num_done == 2
+
+    with pytest.raises(Stopped):
+        go(tmp_path / "run", config=config, stop=on_two)
+    epochs = []
+
+    def once_measured(event):
+        if isinstance(event, Epoch):
+            epochs.append(event.num_done)
+        return isinstance(event, Measured)
+
+    with pytest.raises(Stopped):
+        go(tmp_path / "run", config=config, stop=once_measured)
+    assert epochs == [3, 4]
+
+
+def test_weights_of_another_network_are_not_taken_for_a_members(finished, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "run")
+    one, other = sorted((out / "models").iterdir())
+    shutil.copy(one / "weights.safetensors", other / "weights.safetensors")
+    assert main(["check", str(out)]) == 1
+    again(out)
+    assert kill.check(out, finished[1]) == []
 
 
 @pytest.mark.parametrize(

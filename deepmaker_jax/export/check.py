@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from deepmaker_jax.documents import CONFIG, FRONT, MODELS, load_front
+from deepmaker_jax.documents import CONFIG, FRONT, MODELS
 from deepmaker_jax.errors import InputError, MissingToolError, UnsupportedError, one_line
 from deepmaker_jax.export.manifest import (
     MANIFEST,
@@ -75,7 +75,7 @@ def find_bundles(path: pathlib.Path) -> list[pathlib.Path]:
     """Returns the bundle that `path` is, or those of the run that it is, in order.
 
     Raises:
-      InputError: no such folder, neither of the two, or a run without bundles.
+      InputError: no such folder, or neither of the two.
     """
     if not path.is_dir():
         raise InputError(f"{path} is not a folder: name a run folder or a bundle in its models/")
@@ -85,18 +85,7 @@ def find_bundles(path: pathlib.Path) -> list[pathlib.Path]:
         raise InputError(
             f"{path} is neither a run folder (no {CONFIG}) nor a bundle (no {MANIFEST}): name one"
         )
-    found = {file.parent for file in (path / MODELS).glob(f"*/{MANIFEST}")}
-    if not found and not _lists_bundles(path):
-        raise InputError(f"{path} has no bundles: run its experiment to the end, with the export")
-    return sorted(found)
-
-
-def _lists_bundles(run: pathlib.Path) -> bool:
-    """Whether a run's front names a bundle; that it is missing is a finding of `check_run`."""
-    try:
-        return any(member.get("bundle") is not None for member in load_front(run)["members"])
-    except InputError:
-        return False
+    return sorted(file.parent for file in (path / MODELS).glob(f"*/{MANIFEST}"))
 
 
 def check_bundle(bundle: pathlib.Path, *, sums_only: bool = False) -> Iterator[Finding]:

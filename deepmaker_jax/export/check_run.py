@@ -8,6 +8,7 @@ from deepmaker_jax.documents import (
     AGAIN,
     CONFIG,
     FRONT,
+    MODELS,
     RESTORE,
     ROBUSTNESS,
     find_gaps,
@@ -16,8 +17,8 @@ from deepmaker_jax.documents import (
 )  # fmt: skip
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export.check import Finding, damaged
-from deepmaker_jax.export.manifest import MANIFEST, check_sum
-from deepmaker_jax.files import is_inside, load_json
+from deepmaker_jax.export.manifest import MANIFEST, WEIGHTS, check_sum, read_entries
+from deepmaker_jax.files import is_inside, load_json, sha256
 
 
 def check_run(run: pathlib.Path) -> Iterator[Finding]:
@@ -27,7 +28,8 @@ def check_run(run: pathlib.Path) -> Iterator[Finding]:
     """
     if (run / MANIFEST).exists():
         return
-    is_search, front, records = True, None, None
+    # A folder whose config.json is gone is taken for what its other files say.
+    is_search, front, records = (run / FRONT).exists(), None, None
     try:
         is_search = _is_search(run)
         yield Finding(run / CONFIG, "whole")
@@ -48,6 +50,7 @@ def check_run(run: pathlib.Path) -> Iterator[Finding]:
         yield Finding(run / ledger.NAME, "whole")
     for gap in gaps:
         yield Finding(run / gap.name, "missing", gap.text)
+    yield from _check_weights(run, records or [])
     for figures in sorted((run / ROBUSTNESS).glob("*.json")):
         yield from _check_robustness(figures)
 
@@ -67,6 +70,31 @@ def _is_search(run: pathlib.Path) -> bool:
     return True
 
 
+def _check_weights(run: pathlib.Path, records: list[ledger.Record]) -> Iterator[Finding]:
+    """Yields what is wrong with weights of members: they must be those that were trained."""
+    told = {
+        record["id"]: record.get(ledger.WEIGHTS)
+        for record in records
+        if record["fidelity"].get("name") == "final" and "seed" not in record["fidelity"]
+    }
+    for id, wanted in sorted(told.items()):
+        path = run / MODELS / id / WEIGHTS
+        if wanted is None or not is_inside(id):
+            continue
+        if not path.is_file():
+            yield Finding(path, "missing", f"is missing: {AGAIN}")
+        elif sha256(path) != wanted:
+            text = f"is not what its final training in {ledger.NAME} made: {AGAIN}"
+            yield Finding(path, "damaged", text)
+    for path in sorted((run / MODELS).glob(f"*/{MANIFEST}")):
+        try:
+            id = read_entries(path.parent)["id"]
+        except InputError:
+            continue  # a finding of its bundle
+        if id != path.parent.name:
+            yield Finding(path, "damaged", f"is that of {id!r}: {AGAIN}")
+
+
 def _check_robustness(figures: pathlib.Path) -> Iterator[Finding]:
     """Yields what is found for a member's figures, and for the weights that they are of."""
     try:
@@ -78,6 +106,9 @@ def _check_robustness(figures: pathlib.Path) -> Iterator[Finding]:
             raise InputError(f"{figures} does not list its weights: {AGAIN}")
     except InputError as error:
         yield damaged(figures, error)
+        return
+    if document.get("id", figures.stem) != figures.stem:
+        yield Finding(figures, "damaged", f"is that of {document['id']!r}: {AGAIN}")
         return
     yield Finding(figures, "whole")
     for name, entry in sorted(entries.items()):

@@ -92,7 +92,10 @@ def read_manifest(bundle: pathlib.Path) -> Manifest:
       InputError: it is missing, damaged or not a manifest.
     """
     manifest = read_entries(bundle)
-    architecture.from_json(manifest.get("arch"))
+    try:
+        architecture.from_json(manifest.get("arch"))
+    except InputError as error:
+        raise InputError(f"{bundle / MANIFEST} is damaged ({error}): {REMAKE}") from None
     return manifest
 
 

@@ -42,7 +42,8 @@ def measure(
       labels: Int32[n].
 
     Returns:
-      {"made_from": a sum over all that the figures depend on, "images": corrupted ones,
+      {"id": the name of `out`, "made_from": a sum over all that the figures depend on,
+      "images": corrupted ones,
       "networks": {seed or "int8": see `accuracies`}, "files": {name: {"bytes", "sha256"}}
       of the weights that lie beside the figures}.
 
@@ -61,7 +62,7 @@ def measure(
     remove_leftovers(out)
     try:
         known = load_json(out)
-        if known["made_from"] == made_from:
+        if (known["made_from"], known["id"]) == (made_from, out.stem):
             return known
     except (InputError, KeyError, TypeError):
         pass  # none yet, or damaged
@@ -78,7 +79,7 @@ def measure(
         if path.parent == out.parent
     }
     figures = {"made_from": made_from, "images": num, "networks": networks, "files": beside}
-    return write_document(out, figures)
+    return write_document(out, {"id": out.stem} | figures)
 
 
 def accuracies(

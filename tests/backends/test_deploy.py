@@ -345,6 +345,11 @@ def test_the_page_that_is_there_is_written_again(run, monkeypatch, capsys):
     assert main(["deploy", str(run)]) == 0
     assert written == []
     (run / "report.html").touch()
+    capsys.readouterr()
+    assert main(["deploy", str(run)]) == 2  # this run has no config.json to draw it from
+    said = capsys.readouterr()
+    assert (said.out, "config.json is missing" in said.err) == ("", True)
+    monkeypatch.setattr(report, "read_run", lambda run: None)
     assert main(["deploy", str(run)]) == 0
     assert written == [run]
     assert "there already" in capsys.readouterr().out

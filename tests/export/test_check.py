@@ -57,6 +57,7 @@ def made(tmp_path_factory):
     member = {"id": ID, "bundle": f"models/{ID}", "robustness": None}
     write_document(run / "front.json", {"members": [member]})
     with contextlib.closing(Ledger(run / "ledger.jsonl")) as ledger:
+        ledger.append(FINAL | {"fidelity": {"name": "search"}})
         ledger.append(FINAL)
     return run
 
@@ -321,7 +322,6 @@ def test_a_devices_file_is_run_again_as_its_backend_runs_it(
         (lambda p: None, "is not a folder"),
         (lambda p: p.write_text(""), "is not a folder"),
         (lambda p: p.mkdir(), "is neither a run folder"),
-        (lambda p: write_document(p / "config.json", {}), "has no bundles"),
     ],
 )
 def test_other_places_are_bad_input(tmp_path, capsys, prepare, text):
@@ -331,3 +331,47 @@ def test_other_places_are_bad_input(tmp_path, capsys, prepare, text):
     assert said.out == ""
     assert said.err.startswith(f"error: {tmp_path / 'place'} {text}")
     assert said.err.count("\n") == 1
+
+
+def test_a_run_without_bundles_is_checked_as_far_as_it_goes(tmp_path, capsys):
+    run = tmp_path / "run"
+    write_document(run / "config.json", {"config": {}, "objectives": []})
+    assert cli.main(["check", str(run)]) == 2
+    said = capsys.readouterr()
+    assert f"{'whole':9} {run / 'config.json'}" in said.out
+    assert said.err == (
+        f"error: {run} has no bundles: run its experiment to the end, with the export\n"
+    )
+    (run / "ledger.jsonl").write_text("{}\n")
+    code, found, _ = check(run, capsys)
+    assert (code, found["ledger.jsonl"]) == (1, "damaged")
+
+
+def test_weights_must_be_those_that_the_ledger_tells_of(run, capsys):
+    with contextlib.closing(Ledger(run / "ledger.jsonl")) as ledger:
+        wrong = FINAL | {"fidelity": {"name": "final", "epochs": 2}, "weights": "0" * 64}
+        ledger.append(wrong)
+    code, found, said = check(run, capsys)
+    assert (code, found["ledger.jsonl"]) == (1, "whole")
+    assert said == "error: 1 of 13 files are missing, damaged or disagree\n"
+    with contextlib.closing(Ledger(run / "ledger.jsonl")) as ledger:
+        own = sha256(run / "models" / ID / "weights.safetensors")
+        ledger.append(wrong | {"weights": own})
+    assert check(run, capsys)[0] == 0
+
+
+def test_a_bundle_must_be_that_of_its_folder(run, capsys):
+    path = run / "models" / ID / "manifest.json"
+    manifest = json.loads(path.read_text())
+    write_manifest(path.parent, manifest | {"id": "another"})
+    code, _, said = check(run, capsys)
+    assert (code, said) == (1, "error: 1 of 13 files are missing, damaged or disagree\n")
+
+
+def test_a_longer_training_is_checked_with_its_run(run, capsys):
+    longer = run / "longer" / f"{ID}-9"
+    shutil.copytree(run / "models", longer / "models")
+    write_document(longer / "config.json", {"config": {"run": "r", "member": ID, "epochs": 9}})
+    assert check(run, capsys)[0] == 0
+    (longer / "models" / ID / "model_int8.tflite").write_bytes(b"")
+    assert check(run, capsys)[0] == 1

@@ -7,7 +7,7 @@ import pytest
 
 from deepmaker_jax.data.corruption import KINDS, SEVERITIES, corrupt
 from deepmaker_jax.export import robustness
-from deepmaker_jax.export.check import check_run
+from deepmaker_jax.export.check_run import check_run
 from deepmaker_jax.export.model import Model
 from deepmaker_jax.export.robustness import accuracies, measure
 from deepmaker_jax.export.weights import load_weights, save_weights
@@ -111,18 +111,25 @@ def test_check_finds_figures_and_weights_that_are_damaged(tmp_path):
         save_weights(path, SMALL, variables)
     figures = run / "robustness" / "a.json"
     measure(figures, {"0": own, "1": further}, None, IMAGES, LABELS)
-    assert {f.path: f.verdict for f in check_run(run)} == {figures: "whole", further: "whole"}
+
+    def findings():
+        return [found for found in check_run(run) if found.path.parent == figures.parent]
+
+    assert {f.path: f.verdict for f in findings()} == {figures: "whole", further: "whole"}
     data = further.read_bytes()
     further.write_bytes(data[:-1])
-    _, found = check_run(run)
+    _, found = findings()
     assert (found.path, found.verdict) == (further, "damaged")
-    assert f"{further} does not match its sum in a.json: run its experiment again" in found.text
+    assert found.text == "does not match its sum in a.json: run its experiment again"
     further.unlink()
-    assert [f.verdict for f in check_run(run)] == ["whole", "damaged"]
+    assert [f.verdict for f in findings()] == ["whole", "missing"]
     further.write_bytes(data)
     document = json.loads(figures.read_text())
     for wrong in ({"../a": {}}, {"a.safetensors": 1}, [], None):
         write_document(figures, document | {"files": wrong})
-        (found,) = check_run(run)
+        (found,) = findings()
         assert (found.path, found.verdict) == (figures, "damaged")
         assert "does not list its weights" in found.text
+    write_document(figures, document | {"id": "b"})
+    (found,) = findings()
+    assert (found.verdict, found.text) == ("damaged", "is that of 'b': run its experiment again")

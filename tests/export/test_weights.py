@@ -65,7 +65,7 @@ def test_other_readers_find_the_arrays_by_path(path):
 
 
 def test_missing_file_is_refused(tmp_path):
-    assert "export it again" in refusal(tmp_path / "none")
+    assert "run the command that made it again" in refusal(tmp_path / "none")
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])

@@ -124,7 +124,7 @@ def test_every_text_at_once_in_the_plots(run, capsys):
     runs.put(documents(run)[0], json.dumps(config))
     front = json.loads(documents(run)[1].read_text())
     for i, member in enumerate(front["members"]):
-        member["id"] = f"{HOSTILE}{i}"
+        member |= {"id": f"{HOSTILE}{i}", "bundle": None}
         member["objectives"][HOSTILE] = 20_000 + i
     runs.put(documents(run)[1], json.dumps(front))
     lines = []

@@ -86,7 +86,7 @@ def test_without_figures_there_is_nothing_to_rank(make_run, finished):
         {"robustness": {"corruptions": {"accuracy": 0.5}, "seeds": 1, "int8": []}},
         {"robustness": {"corruptions": {"accuracy": 0.5}, "seeds": {"trained": 3}}},
         {"test_accuracy": None},
-        {"id": SCRIPT},
+        {"id": SCRIPT, "bundle": None},
     ],
 )
 def test_whatever_a_file_says_becomes_a_page(make_run, member):

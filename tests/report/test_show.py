@@ -143,7 +143,7 @@ def test_stdout_is_the_default(make_run, capsys):
     ("name", "said"),
     [
         ("front.json", "front.json is missing: the run has not ended, or lost it"),
-        ("ledger.jsonl", "ledger.jsonl is missing, or lacks the final training of"),
+        ("ledger.jsonl", "ledger.jsonl is missing, and with it measurements of"),
         ("robustness", ".json is missing: run its experiment again"),
         ("models", "manifest.json is missing: run its experiment again"),
     ],
