@@ -22,10 +22,7 @@ from jax import lax
 from deepmaker_jax.arch import Layer
 from deepmaker_jax.models.activation import activate, slope
 from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
-from deepmaker_jax.models.winograd import NUM_TILES, TILE, transforms
-
-# Without a barrier XLA computes a stage anew for each entry that the next one reads.
-_written = lax.optimization_barrier
+from deepmaker_jax.models.winograd import NUM_TILES, TILE, product, transforms, written
 
 
 class Wiring(NamedTuple):
@@ -185,10 +182,10 @@ def _input(x: jax.Array, side: int) -> jax.Array:
     """Transforms a chunk, Float[4, 4, q, h, w, c], to Float[n * n, q * h * w, c]."""
     matrix = transforms(side)[2]
     rows = [_shifted(x[place], tile, 2) for tile, place in _places(side)]
-    r = _written(jnp.stack([_combined(row, rows) for row in matrix]))  # [n, 4, q, h, w, c]
+    r = written(jnp.stack([_combined(row, rows) for row in matrix]))  # [n, 4, q, h, w, c]
     columns = [_shifted(r[:, place], tile, 3) for tile, place in _places(side)]
     tiles = jnp.stack([_combined(row, columns) for row in matrix], 1)
-    return _written(tiles.reshape(len(matrix) ** 2, -1, x.shape[-1]))
+    return written(tiles.reshape(len(matrix) ** 2, -1, x.shape[-1]))
 
 
 def _input_adjoint(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Array:
@@ -203,8 +200,8 @@ def _input_adjoint(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.A
             terms[place].append(_shifted(_combined(matrix[:, j], planes), -tile, axis))
         return [functools.reduce(jnp.add, some) for some in terms]
 
-    r = _written(jnp.stack(fold([m[:, b] for b in range(n)], 3), 1))  # [n, 4, q, h, w, c]
-    return _written(jnp.stack(fold(list(r), 2)))
+    r = written(jnp.stack(fold([m[:, b] for b in range(n)], 3), 1))  # [n, 4, q, h, w, c]
+    return written(jnp.stack(fold(list(r), 2)))
 
 
 def _output(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Array:
@@ -212,9 +209,9 @@ def _output(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Array:
     matrix = transforms(side)[0]
     n, c = matrix.shape[1], tiles.shape[-1]
     m = tiles.reshape(n, n, -1)
-    r = _written(jnp.stack([_combined(row, list(m)) for row in matrix]))
+    r = written(jnp.stack([_combined(row, list(m)) for row in matrix]))
     y = jnp.stack([_combined(row, [r[:, j] for j in range(n)]) for row in matrix], 1)
-    return _written(y.reshape(TILE, TILE, *shape[2:-1], c))
+    return written(y.reshape(TILE, TILE, *shape[2:-1], c))
 
 
 def _output_adjoint(g: jax.Array, side: int) -> jax.Array:
@@ -222,16 +219,16 @@ def _output_adjoint(g: jax.Array, side: int) -> jax.Array:
     matrix = transforms(side)[0].T
     c = g.shape[-1]
     g = g.reshape(TILE, TILE, -1)
-    r = _written(jnp.stack([_combined(row, list(g)) for row in matrix]))
+    r = written(jnp.stack([_combined(row, list(g)) for row in matrix]))
     m = jnp.stack([_combined(row, [r[:, j] for j in range(TILE)]) for row in matrix], 1)
-    return _written(m.reshape(len(matrix) ** 2, -1, c))
+    return written(m.reshape(len(matrix) ** 2, -1, c))
 
 
 def _kernel(w: jax.Array) -> jax.Array:
     """Transforms Float[k, k, c, o] to Float[n * n, c, o]."""
     matrix = transforms(len(w))[1].astype(w.dtype)
     both = np.kron(matrix, matrix)
-    return _written((both @ w.reshape(w.shape[0] ** 2, -1)).reshape(len(both), *w.shape[2:]))
+    return written((both @ w.reshape(w.shape[0] ** 2, -1)).reshape(len(both), *w.shape[2:]))
 
 
 def _kernel_adjoint(d: jax.Array, side: int) -> jax.Array:
@@ -239,10 +236,6 @@ def _kernel_adjoint(d: jax.Array, side: int) -> jax.Array:
     both = np.kron(matrix, matrix)
     found = jnp.asarray(both.T) @ d.reshape(len(both), -1)
     return found.reshape(side, side, *d.shape[1:])
-
-
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    return lax.dot_general(a, b, (((2,), (1,)), ((0,), (0,))))
 
 
 def _row(vector: jax.Array, x: jax.Array) -> jax.Array:
@@ -291,11 +284,11 @@ def _forward(x, kernels, scales, biases, wiring):
 
         def chunk(sums, zs, weights=weights, read=read, is_layer=is_layer):
             parts = [_activated(z, norm, activation) for z, norm in zip(zs, read, strict=True)]
-            x = _written(jnp.concatenate(parts, -1))
+            x = written(jnp.concatenate(parts, -1))
             if is_layer:
-                y = _output(_written(_product(_input(x, side), weights)), side, x.shape)
+                y = _output(written(product(_input(x, side), weights)), side, x.shape)
             else:
-                y = _written(x.reshape(-1, x.shape[-1]) @ weights).reshape(*x.shape[:-1], -1)
+                y = written(x.reshape(-1, x.shape[-1]) @ weights).reshape(*x.shape[:-1], -1)
             return (sums[0] + _sum(y), sums[1] + _sum(y * y)), y
 
         zero = jnp.zeros(kernel.shape[-1], x.dtype)
@@ -396,29 +389,29 @@ def _backward(wiring, saved, gradients):
         readers = [j for j in range(i + 1, last + 1) if i in wiring.reads[j - 1]]
         slices = [_slice(kernels[j - 1], wiring.reads[j - 1], i, widths) for j in readers]
         turned = [w.swapaxes(2, 3) for w in slices]
-        tiles = _kernel(_written(jnp.concatenate(turned, 2))) if readers else maps[0]
+        tiles = _kernel(written(jnp.concatenate(turned, 2))) if readers else maps[0]
 
         def chunk(carry, parts, i=i, readers=readers, tiles=tiles):
             carry, made = dict(carry), {}
             z = parts["z"]
-            x = _written(_activated(z, norms[i], activation))
+            x = written(_activated(z, norms[i], activation))
             das = []
             if readers:
-                made["dz"] = _written(slopes[i + 1].through(parts["dy"], parts["z_next"]))
+                made["dz"] = written(slopes[i + 1].through(parts["dy"], parts["z_next"]))
                 g = jnp.concatenate([made["dz"], *parts["dz_others"]], -1)
-                g = _output_adjoint(_written(g), side)
-                x_tiles = _written(_input(x, side).transpose(0, 2, 1))
-                carry["kernels"] += _product(x_tiles, g)
-                das.append(_input_adjoint(_written(_product(g, tiles)), side, z.shape))
+                g = _output_adjoint(written(g), side)
+                x_tiles = written(_input(x, side).transpose(0, 2, 1))
+                carry["kernels"] += product(x_tiles, g)
+                das.append(_input_adjoint(written(product(g, tiles)), side, z.shape))
             if i in offsets and wiring.transition:
                 if i == last:
                     z_end = parts["z_end"]
                     behind, _ = _in_front(norms[-1], z_end, _doubled(parts["end"]), activation)
-                    made["end"] = _written(slopes[last + 1].through(behind, z_end))
+                    made["end"] = written(slopes[last + 1].through(behind, z_end))
                 g = made["end"] if i == last else parts["end"]
                 g = g.reshape(-1, g.shape[-1])
                 carry["point"] += x.reshape(-1, x.shape[-1]).T @ g
-                das.append(_written(g @ point[i].T).reshape(x.shape))
+                das.append(written(g @ point[i].T).reshape(x.shape))
             elif i in offsets:
                 mean = parts["end"][:, offsets[i] : offsets[i] + widths[i]]
                 das.append(jnp.broadcast_to(mean[None, None, :, None, None], x.shape))
@@ -426,7 +419,7 @@ def _backward(wiring, saved, gradients):
             if i:
                 da, more = _in_front(norms[i], z, da, activation)
                 carry["sums"] = tuple(map(jnp.add, carry["sums"], more))
-            made["dy"] = _written(da)
+            made["dy"] = written(da)
             return carry, made
 
         carry, parts = {}, {"z": maps[i]}

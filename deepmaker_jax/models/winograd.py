@@ -41,7 +41,7 @@ def pays(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -
 
 @functools.cache
 def transforms(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (output [4, n], kernel [n, k], input [n, n]) for n = k + 3."""
+    """Returns the transforms (output [4, n], kernel [n, k], input [n, n]) for n = side + 3."""
     n = side + TILE - 1
     points = np.array(_POINTS[: n - 1])
     output, kernel, of_input = np.zeros((TILE, n)), np.zeros((n, side)), np.zeros((n, n))
@@ -64,7 +64,7 @@ def _rows(matrix: np.ndarray, planes: list[jax.Array]) -> list[jax.Array]:
 
 
 # Without a barrier XLA computes a stage anew for each entry that the next one reads.
-_written = lax.optimization_barrier
+written = lax.optimization_barrier
 
 
 def _input_tiles(x: jax.Array, side: int) -> jax.Array:
@@ -77,10 +77,10 @@ def _input_tiles(x: jax.Array, side: int) -> jax.Array:
     x = x.reshape(q, high + more, TILE, w + more * TILE, c)
     matrix = transforms(side)[2]
     planes = [x[:, i // TILE : i // TILE + high, i % TILE] for i in range(n)]
-    x = _written(jnp.stack(_rows(matrix, planes)))
+    x = written(jnp.stack(_rows(matrix, planes)))
     x = x.reshape(n, q, high, wide + more, TILE, c)
     planes = [x[:, :, :, i // TILE : i // TILE + wide, i % TILE] for i in range(n)]
-    return _written(jnp.stack(_rows(matrix, planes), 1).reshape(n * n, -1, c))
+    return written(jnp.stack(_rows(matrix, planes), 1).reshape(n * n, -1, c))
 
 
 def _output(tiles: jax.Array, side: int, q: int, h: int, w: int) -> jax.Array:
@@ -88,7 +88,7 @@ def _output(tiles: jax.Array, side: int, q: int, h: int, w: int) -> jax.Array:
     matrix = transforms(side)[0]
     n, o = matrix.shape[1], tiles.shape[-1]
     tiles = tiles.reshape(n, n, q, h // TILE, w // TILE, o)
-    x = _written(jnp.stack(_rows(matrix, [tiles[:, i] for i in range(n)]), 4))
+    x = written(jnp.stack(_rows(matrix, [tiles[:, i] for i in range(n)]), 4))
     return jnp.stack(_rows(matrix, list(x)), 2).reshape(q, h, w, o)
 
 
@@ -98,13 +98,14 @@ def _gradient_tiles(g: jax.Array, side: int) -> jax.Array:
     matrix = transforms(side)[0].T
     n, high, wide = len(matrix), h // TILE, w // TILE
     g = g.reshape(q, high, TILE, w, o)
-    g = _written(jnp.stack(_rows(matrix, [g[:, :, i] for i in range(TILE)])))
+    g = written(jnp.stack(_rows(matrix, [g[:, :, i] for i in range(TILE)])))
     g = g.reshape(n, q, high, wide, TILE, o)
     planes = [g[:, :, :, :, i] for i in range(TILE)]
-    return _written(jnp.stack(_rows(matrix, planes), 1).reshape(n * n, -1, o))
+    return written(jnp.stack(_rows(matrix, planes), 1).reshape(n * n, -1, o))
 
 
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the products of matrices one by one, Float[n, i, k] and Float[n, k, j]."""
     return lax.dot_general(a, b, (((2,), (1,)), ((0,), (0,))))
 
 
@@ -126,10 +127,10 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     matrix = transforms(side)[1].astype(kernel.dtype)
     n = len(matrix)
     kernels = jnp.einsum("ai,bj,ijco->abco", matrix, matrix, kernel).reshape(n * n, c, o)
-    kernels = _written(kernels)
+    kernels = written(kernels)
 
     def chunk(x):
-        return _output(_written(_product(_input_tiles(x, side), kernels)), side, *x.shape[:3])
+        return _output(written(product(_input_tiles(x, side), kernels)), side, *x.shape[:3])
 
     return lax.map(chunk, _chunks(x)).reshape(*x.shape[:3], o)
 
@@ -147,8 +148,8 @@ def kernel_gradient(x: jax.Array, g: jax.Array, *, side: int) -> jax.Array:
 
     def add(total, chunk):
         x, g = chunk
-        tiles = _written(_gradient_tiles(g, side).transpose(0, 2, 1))
-        return total + _product(tiles, _input_tiles(x, side)), None
+        tiles = written(_gradient_tiles(g, side).transpose(0, 2, 1))
+        return total + product(tiles, _input_tiles(x, side)), None
 
     total, _ = lax.scan(add, jnp.zeros((n * n, o, c), x.dtype), (_chunks(x), _chunks(g)))
     return jnp.einsum("ai,bj,aboc->ijco", matrix, matrix, total.reshape(n, n, o, c))
