@@ -15,7 +15,6 @@ core-hours.
 import argparse
 import functools
 import itertools
-import json
 import pathlib
 from typing import Any
 
@@ -29,18 +28,15 @@ import numpy as np  # noqa: E402
 import scipy.stats  # noqa: E402
 
 from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
-from benchmarks.record import publish  # noqa: E402
+from benchmarks.record import publish, train_missing  # noqa: E402
 from deepmaker_jax.arch import INPUT, ArchSpec, layers  # noqa: E402
 from deepmaker_jax.evolve import operators  # noqa: E402
-from deepmaker_jax.execute.pool import pooled  # noqa: E402
 from deepmaker_jax.feasible import Feasible  # noqa: E402
-from deepmaker_jax.files import dump_json  # noqa: E402
 from deepmaker_jax.machine import num_cores  # noqa: E402
 from deepmaker_jax.train.candidate import Split, train  # noqa: E402
 from deepmaker_jax.train.init import init  # noqa: E402
 
 NUM_PARENTS, NUM_CHILDREN = 16, 3
-PATIENCE = 4 * 3600.0
 Variables = dict[str, Any]
 Channel = tuple[str, int]  # which layer makes it, and its place among that layer's
 
@@ -154,19 +150,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=num_cores())
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    known = args.work / "rows.jsonl"
-    rows = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []
-    done = {row["index"] for row in rows}
-    jobs = {str(i): (args.data, args.work, i) for i in range(NUM_PARENTS) if i not in done}
-    for name, found in pooled(do_job, jobs, num_workers=args.workers, patience_seconds=PATIENCE):
-        if isinstance(found, BaseException):
-            raise RuntimeError(f"parent {name} failed") from found
-        with open(known, "a") as file:
-            for row in found:
-                file.write(dump_json(row | {"index": int(name)}) + "\n")
-        print(f"parent {name}: {found}", flush=True)
-        rows += [row | {"index": int(name)} for row in found]
+    jobs = {f"parent {i}": (args.data, args.work, i) for i in range(NUM_PARENTS)}
+    rows = train_missing(do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers)
     publish(summary(rows), args.out)
 
 
@@ -174,7 +159,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns how well each cheaper measurement orders the children."""
     rows = [row for row in rows if None not in row.values()]
     truth = np.array([row[f"scratch_{RUNGS[-1]}"] for row in rows])
-    parents = np.array([row["index"] for row in rows])
+    parents = np.array([row["parent"] for row in rows])
     table = []
     for name in ("scratch_1", "scratch_3", "inherited_1", "inherited_3"):
         found = np.array([row[name] for row in rows])

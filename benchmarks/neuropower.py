@@ -21,7 +21,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 import random
 import tempfile
@@ -36,7 +35,7 @@ runtime.one_thread()
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks.record import publish  # noqa: E402
+from benchmarks.record import publish, train_missing  # noqa: E402
 from benchmarks.search_methods import OnPaper  # noqa: E402
 from configs import cifar10  # noqa: E402
 from deepmaker_jax import data as data_module  # noqa: E402
@@ -45,9 +44,7 @@ from deepmaker_jax.config import Config, LimitConfig  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.evolve import NSGA2, RandomSearch, front  # noqa: E402
 from deepmaker_jax.evolve.hypervolume import hypervolume  # noqa: E402
-from deepmaker_jax.execute.pool import pooled  # noqa: E402
 from deepmaker_jax.feasible import make  # noqa: E402
-from deepmaker_jax.files import dump_json  # noqa: E402
 from deepmaker_jax.ledger import Ledger  # noqa: E402
 from deepmaker_jax.machine import num_cores  # noqa: E402
 from deepmaker_jax.measurement import Search  # noqa: E402
@@ -65,7 +62,6 @@ SEEDS, POPULATION, GENERATIONS = 30, 45, 8
 KEPT, SPARED, MUTANTS = 0.2, 0.1, 0.3
 LIMITS = LimitConfig()
 OBJECTIVES = (built_in("error", LIMITS), built_in("params", LIMITS))
-PATIENCE = 4 * 3600.0
 Genome = tuple[int, ...]
 
 
@@ -138,19 +134,9 @@ def do_job(data_path: str, genome: Genome) -> dict[str, Any]:
 
 def table(data_path: str, work: pathlib.Path, num_workers: int) -> dict[Genome, Row]:
     """Returns every network's row; trains those that the file does not hold yet."""
-    work.mkdir(parents=True, exist_ok=True)
-    path = work / "networks.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    found = {tuple(line["genome"]): line for line in lines}
-    jobs = {str(g): (data_path, g) for g in genomes() if g not in found}
-    for name, line in pooled(do_job, jobs, num_workers=num_workers, patience_seconds=PATIENCE):
-        if isinstance(line, BaseException):
-            raise RuntimeError(f"{name} failed") from line
-        with open(path, "a") as file:
-            file.write(dump_json(line) + "\n")
-        print(line, flush=True)
-        found[tuple(line["genome"])] = line
-    return {g: Row(*(line[name] for name in Row._fields)) for g, line in found.items()}
+    jobs = {str(g): (data_path, g) for g in genomes()}
+    lines = train_missing(do_job, jobs, work / "networks.jsonl", num_workers=num_workers)
+    return {tuple(line["genome"]): Row(*(line[name] for name in Row._fields)) for line in lines}
 
 
 class Outcome(NamedTuple):

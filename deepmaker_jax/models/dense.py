@@ -22,7 +22,19 @@ from jax import lax
 from deepmaker_jax.arch import Layer
 from deepmaker_jax.models.activation import activate, slope
 from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
-from deepmaker_jax.models.winograd import NUM_TILES, TILE, product, transforms, written
+from deepmaker_jax.models.tiles import (
+    doubled,
+    from_tiles,
+    halved,
+    input_adjoint,
+    input_tiles,
+    kernel_adjoint,
+    kernel_tiles,
+    output,
+    output_adjoint,
+    to_tiles,
+)
+from deepmaker_jax.models.winograd import TILE, product, written
 
 
 class Wiring(NamedTuple):
@@ -123,121 +135,6 @@ def pays(shape: tuple[int, ...], stage: DenseStage) -> bool:
     return whole and is_large and stage.wiring.side <= 5
 
 
-def _to_tiles(x: jax.Array) -> jax.Array:
-    """Returns Float[b, h, w, c] as [chunk, row in tile, column in tile, image, row, column, c]."""
-    b, h, w, c = x.shape
-    high, wide = h // TILE, w // TILE
-    wanted = max(1, NUM_TILES // (high * wide))
-    images = next(q for q in range(min(wanted, b), 0, -1) if b % q == 0)
-    x = x.reshape(b // images, images, high, TILE, wide, TILE, c)
-    return x.transpose(0, 3, 5, 1, 2, 4, 6)
-
-
-def _from_tiles(x: jax.Array) -> jax.Array:
-    """Returns [chunk, row in tile, column in tile, image, row, column, c] as Float[b, h, w, c]."""
-    num, rows, columns, images, high, wide, c = x.shape
-    x = x.transpose(0, 3, 4, 1, 5, 2, 6)
-    return x.reshape(num * images, high * rows, wide * columns, c)
-
-
-def _halved(x: jax.Array) -> jax.Array:
-    """Returns the mean of each 2x2 pixels of [chunk, 4, 4, ...], [chunk, 2, 2, ...]."""
-    return sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4  # type: ignore[return-value]
-
-
-def _doubled(g: jax.Array) -> jax.Array:
-    """Returns a chunk's gradient, [4, 4, ...], from that of its mean of 2x2 pixels, [2, 2, ...]."""
-    each = jnp.broadcast_to(g[:, None, :, None] / 4, (2, 2, 2, 2, *g.shape[2:]))
-    return each.reshape(TILE, TILE, *g.shape[2:])
-
-
-def _shifted(x: jax.Array, by: int, axis: int) -> jax.Array:
-    """Returns what lies `by` (-1, 0 or 1) tiles further along an axis, zero beyond the image."""
-    if not by:
-        return x
-    zero = jnp.zeros_like(lax.slice_in_dim(x, 0, 1, axis=axis))
-    size = x.shape[axis]
-    if by > 0:
-        parts = [lax.slice_in_dim(x, 1, size, axis=axis), zero]
-    else:
-        parts = [zero, lax.slice_in_dim(x, 0, size - 1, axis=axis)]
-    return jnp.concatenate(parts, axis)
-
-
-def _combined(row: np.ndarray, planes: Sequence[jax.Array]) -> jax.Array:
-    """Returns the sum of planes times a row of a transform, zeros left out."""
-    terms = []
-    for j in np.flatnonzero(row):
-        factor, plane = float(row[j]), planes[int(j)]
-        terms.append(plane if factor == 1 else -plane if factor == -1 else plane * factor)
-    return functools.reduce(jnp.add, terms)
-
-
-def _places(side: int) -> list[tuple[int, int]]:
-    """Returns (tile, place in it) of each row that an output tile reads."""
-    return [divmod(row, TILE) for row in range(-(side // 2), TILE + side // 2)]
-
-
-def _input(x: jax.Array, side: int) -> jax.Array:
-    """Transforms a chunk, Float[4, 4, q, h, w, c], to Float[n * n, q * h * w, c]."""
-    matrix = transforms(side)[2]
-    rows = [_shifted(x[place], tile, 2) for tile, place in _places(side)]
-    r = written(jnp.stack([_combined(row, rows) for row in matrix]))  # [n, 4, q, h, w, c]
-    columns = [_shifted(r[:, place], tile, 3) for tile, place in _places(side)]
-    tiles = jnp.stack([_combined(row, columns) for row in matrix], 1)
-    return written(tiles.reshape(len(matrix) ** 2, -1, x.shape[-1]))
-
-
-def _input_adjoint(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Array:
-    """Transforms Float[n * n, q * h * w, c] by `_input`'s adjoint, to a chunk of this shape."""
-    matrix = transforms(side)[2]
-    n = len(matrix)
-    m = tiles.reshape(n, n, *shape[2:-1], tiles.shape[-1])
-
-    def fold(planes, axis):
-        terms: list[list[jax.Array]] = [[] for _ in range(TILE)]
-        for j, (tile, place) in enumerate(_places(side)):
-            terms[place].append(_shifted(_combined(matrix[:, j], planes), -tile, axis))
-        return [functools.reduce(jnp.add, some) for some in terms]
-
-    r = written(jnp.stack(fold([m[:, b] for b in range(n)], 3), 1))  # [n, 4, q, h, w, c]
-    return written(jnp.stack(fold(list(r), 2)))
-
-
-def _output(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Array:
-    """Transforms Float[n * n, q * h * w, c] to an output chunk, Float[4, 4, q, h, w, c]."""
-    matrix = transforms(side)[0]
-    n, c = matrix.shape[1], tiles.shape[-1]
-    m = tiles.reshape(n, n, -1)
-    r = written(jnp.stack([_combined(row, list(m)) for row in matrix]))
-    y = jnp.stack([_combined(row, [r[:, j] for j in range(n)]) for row in matrix], 1)
-    return written(y.reshape(TILE, TILE, *shape[2:-1], c))
-
-
-def _output_adjoint(g: jax.Array, side: int) -> jax.Array:
-    """Transforms an output chunk's gradient, Float[4, 4, q, h, w, c], by `_output`'s adjoint."""
-    matrix = transforms(side)[0].T
-    c = g.shape[-1]
-    g = g.reshape(TILE, TILE, -1)
-    r = written(jnp.stack([_combined(row, list(g)) for row in matrix]))
-    m = jnp.stack([_combined(row, [r[:, j] for j in range(TILE)]) for row in matrix], 1)
-    return written(m.reshape(len(matrix) ** 2, -1, c))
-
-
-def _kernel(w: jax.Array) -> jax.Array:
-    """Transforms Float[k, k, c, o] to Float[n * n, c, o]."""
-    matrix = transforms(len(w))[1].astype(w.dtype)
-    both = np.kron(matrix, matrix)
-    return written((both @ w.reshape(w.shape[0] ** 2, -1)).reshape(len(both), *w.shape[2:]))
-
-
-def _kernel_adjoint(d: jax.Array, side: int) -> jax.Array:
-    matrix = transforms(side)[1].astype(d.dtype)
-    both = np.kron(matrix, matrix)
-    found = jnp.asarray(both.T) @ d.reshape(len(both), -1)
-    return found.reshape(side, side, *d.shape[1:])
-
-
 def _row(vector: jax.Array, x: jax.Array) -> jax.Array:
     return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
@@ -274,19 +171,19 @@ def _measured(sums, count: int, scale, bias) -> tuple[_Norm, jax.Array]:
 
 def _forward(x, kernels, scales, biases, wiring):
     side, activation = wiring.side, wiring.activation
-    maps, norms, statistics = [_to_tiles(x)], list[_Norm | None]([None]), []
+    maps, norms, statistics = [to_tiles(x)], list[_Norm | None]([None]), []
     count = x.size // x.shape[-1]
     reads = (*wiring.reads, wiring.leaves) if wiring.transition else wiring.reads
     for k, (kernel, scale, bias) in enumerate(zip(kernels, scales, biases, strict=True)):
         is_layer = k < len(wiring.reads)
-        weights = _kernel(kernel) if is_layer else kernel[0, 0]
+        weights = kernel_tiles(kernel) if is_layer else kernel[0, 0]
         read = [norms[j] for j in reads[k]]
 
         def chunk(sums, zs, weights=weights, read=read, is_layer=is_layer):
             parts = [_activated(z, norm, activation) for z, norm in zip(zs, read, strict=True)]
             x = written(jnp.concatenate(parts, -1))
             if is_layer:
-                y = _output(written(product(_input(x, side), weights)), side, x.shape)
+                y = output(written(product(input_tiles(x, side), weights)), side, x.shape)
             else:
                 y = written(x.reshape(-1, x.shape[-1]) @ weights).reshape(*x.shape[:-1], -1)
             return (sums[0] + _sum(y), sums[1] + _sum(y * y)), y
@@ -298,7 +195,7 @@ def _forward(x, kernels, scales, biases, wiring):
         norms.append(norm)
         statistics.append((norm.mean, variance))
     if wiring.transition:
-        out = _from_tiles(_halved(_activated(maps[-1], norms[-1], activation)))
+        out = from_tiles(halved(_activated(maps[-1], norms[-1], activation)))
     else:
         whole = [
             _activated(maps[j], norms[j], activation).mean((1, 2, 4, 5)) for j in wiring.leaves
@@ -372,7 +269,7 @@ def _backward(wiring, saved, gradients):
         norm = norms[-1]
 
         def sum_up(sums, parts):
-            more = _in_front(norm, parts[0], _doubled(parts[1]), activation)[1]
+            more = _in_front(norm, parts[0], doubled(parts[1]), activation)[1]
             return tuple(map(jnp.add, sums, more)), None
 
         sums, _ = lax.scan(sum_up, zeros(last + 1), (maps[-1], entering))
@@ -389,7 +286,7 @@ def _backward(wiring, saved, gradients):
         readers = [j for j in range(i + 1, last + 1) if i in wiring.reads[j - 1]]
         slices = [_slice(kernels[j - 1], wiring.reads[j - 1], i, widths) for j in readers]
         turned = [w.swapaxes(2, 3) for w in slices]
-        tiles = _kernel(written(jnp.concatenate(turned, 2))) if readers else maps[0]
+        tiles = kernel_tiles(written(jnp.concatenate(turned, 2))) if readers else maps[0]
 
         def chunk(carry, parts, i=i, readers=readers, tiles=tiles):
             carry, made = dict(carry), {}
@@ -399,14 +296,14 @@ def _backward(wiring, saved, gradients):
             if readers:
                 made["dz"] = written(slopes[i + 1].through(parts["dy"], parts["z_next"]))
                 g = jnp.concatenate([made["dz"], *parts["dz_others"]], -1)
-                g = _output_adjoint(written(g), side)
-                x_tiles = written(_input(x, side).transpose(0, 2, 1))
+                g = output_adjoint(written(g), side)
+                x_tiles = written(input_tiles(x, side).transpose(0, 2, 1))
                 carry["kernels"] += product(x_tiles, g)
-                das.append(_input_adjoint(written(product(g, tiles)), side, z.shape))
+                das.append(input_adjoint(written(product(g, tiles)), side, z.shape))
             if i in offsets and wiring.transition:
                 if i == last:
                     z_end = parts["z_end"]
-                    behind, _ = _in_front(norms[-1], z_end, _doubled(parts["end"]), activation)
+                    behind, _ = _in_front(norms[-1], z_end, doubled(parts["end"]), activation)
                     made["end"] = written(slopes[last + 1].through(behind, z_end))
                 g = made["end"] if i == last else parts["end"]
                 g = g.reshape(-1, g.shape[-1])
@@ -439,7 +336,7 @@ def _backward(wiring, saved, gradients):
         dy = made["dy"]
         if readers:
             dz[i + 1] = made["dz"]
-            parts = _kernel_adjoint(carry["kernels"], side)
+            parts = kernel_adjoint(carry["kernels"], side)
             parts = jnp.split(parts, np.cumsum([widths[j] for j in readers])[:-1], axis=-1)
             found |= {(j, i): part for j, part in zip(readers, parts, strict=True)}
         if i in offsets and wiring.transition:
@@ -451,7 +348,7 @@ def _backward(wiring, saved, gradients):
     dkernels = [jnp.concatenate([found[j, i] for i in read], 2) for j, read in enumerate(reads, 1)]
     each = [slopes[j] for j in range(1, len(reads) + 1)]
     dscales, dbiases = tuple(s.dscale for s in each), tuple(s.dbias for s in each)
-    return _from_tiles(dy), tuple(dkernels), dscales, dbiases
+    return from_tiles(dy), tuple(dkernels), dscales, dbiases
 
 
 def _slice(kernel: jax.Array, reads: tuple[int, ...], i: int, widths: Sequence[int]) -> jax.Array:
