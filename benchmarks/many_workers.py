@@ -4,11 +4,11 @@
 
 First 50 stand-in workers with units of 0.1 s, in real time: what the host loop handles a second,
 all included, and once the first population is drawn, which takes some 10 ms a network. Then a
-simulation: how long a unit takes is fitted to the ledger of a real run, seconds over
-multiply-accumulates with what the fit leaves as noise; 10, 100 and 1,000 workers do populations of
-45, 300 and 2,000, generational and asynchronous, for 8 generations as DeepMaker's protocol has
-them (2 of the largest). The search, the ledger with its fsync, the space and the strategy are the
-real ones, and what they need is part of the simulated time.
+simulation: how long a unit takes is fitted to the ledger of a real run, seconds (a worker compiles
+each network anew) over multiply-accumulates with what the fit leaves as noise; 10, 100 and 1,000
+workers do populations of 45, 300 and 2,000, generational and asynchronous, for 8 generations as
+DeepMaker's protocol has them (2 of the largest). The search, the ledger with its fsync, the space
+and the strategy are the real ones, and what they need is part of the simulated time.
 """
 
 import argparse
@@ -66,11 +66,15 @@ def prepare(cluster: Cluster, path: pathlib.Path, *, population: int, generation
     return Search(config, feasible, _objectives(), strategy, cluster, Ledger(path), FIDELITY)
 
 
-def seconds_like(run: pathlib.Path) -> Callable[[Unit], float]:
-    """Returns how long units take, fitted to what a run's ledger says: a line, and noise around."""
+def measured_units(run: pathlib.Path) -> list[tuple[int, float]]:
+    """Returns (MACs, seconds, compiling included) of a run's measurements."""
     records = [r for r in read_run(run).records if r["status"] == "ok"]
-    macs = np.array([r["costs"]["macs"] for r in records], float)
-    seconds = np.array([sum(r["seconds"].values()) for r in records])
+    return [(r["costs"]["macs"], round(sum(r["seconds"].values()), 2)) for r in records]
+
+
+def seconds_like(units: list[tuple[int, float]]) -> Callable[[Unit], float]:
+    """Returns how long units take, fitted to measured ones: a line, and noise around it."""
+    macs, seconds = np.array(units, float).T
     line = np.polynomial.Polynomial.fit(macs, seconds, 1)
     noise = np.log(seconds / np.maximum(line(macs), seconds.min()))
 
@@ -111,7 +115,8 @@ def main() -> None:
     parser.add_argument("--run", type=pathlib.Path, required=True, help="whose unit times are used")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    seconds_of, fed, simulated = seconds_like(args.run), [], []
+    units = measured_units(args.run)
+    seconds_of, fed, simulated = seconds_like(units), [], []
     for population in (45, 300, 2000):  # compiled before anything is timed
         go(Cluster(1000, lambda _: 1.0), "generational", population=population, generations=2)
     for mode in MODES:
@@ -128,7 +133,8 @@ def main() -> None:
                 row = go(cluster, mode, population=population, generations=generations)
                 simulated.append(row)
                 print(row, flush=True)
-    publish({"units_of_0.1_seconds": fed, "simulated": simulated}, args.out)
+    figures = {"units_of_0.1_seconds": fed, "simulated": simulated, "macs_and_seconds": units}
+    publish(figures, args.out)
 
 
 if __name__ == "__main__":

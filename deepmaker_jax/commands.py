@@ -1,6 +1,7 @@
 """What `deepmaker COMMAND` does: settings and a function for each."""
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import pathlib
@@ -160,7 +161,7 @@ def targets(settings: Targets) -> None:
 
 def check(settings: Check) -> None:
     """`deepmaker check RUN|BUNDLE`."""
-    from deepmaker_jax.documents import CONFIG
+    from deepmaker_jax.documents import CONFIG, load_config, written_by
     from deepmaker_jax.export import check as checking
     from deepmaker_jax.export.check_run import check_run
 
@@ -180,6 +181,9 @@ def check(settings: Check) -> None:
         print(f"{number} files were not run again; {reason}")
     bad = sum(counts[verdict] for verdict in checking.BAD)
     if bad:
+        with contextlib.suppress(InputError):  # a finding above
+            if command := written_by(load_config(path)):
+                say(f"its experiment: {command}")
         raise RuntimeError(
             f"{bad} of {sum(counts.values())} files are missing, damaged or disagree"
         )

@@ -40,6 +40,12 @@ def load_config(run: pathlib.Path) -> dict[str, Any]:
     return document
 
 
+def written_by(config: dict[str, Any]) -> str:
+    """Returns the command that began a run, as its config.json has it; "" if that has none."""
+    command = config.get("command")
+    return command if isinstance(command, str) else ""
+
+
 def load_front(run: pathlib.Path) -> dict[str, Any]:
     """Returns front.json's object: its members each have an id of their own.
 
@@ -90,10 +96,10 @@ def find_gaps(
         gaps.append(Gap(ledger.NAME, f"{there} {what}: {AGAIN}"))
     for member in members:
         bundle = member.get("bundle")
-        if bundle is not None and not (run / bundle / MANIFEST).exists():
+        if bundle is not None and not (run / bundle / MANIFEST).is_file():
             gaps.append(Gap(f"{bundle}/{MANIFEST}", f"is missing: {AGAIN}"))
         name = f"{ROBUSTNESS}/{member['id']}.json"
         measured = member.get("robustness") is not None and is_inside(name)
-        if measured and not (run / name).exists():
+        if measured and not (run / name).is_file():
             gaps.append(Gap(name, f"is missing: {AGAIN}"))
     return gaps

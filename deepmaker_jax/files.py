@@ -28,6 +28,8 @@ REFUSALS = (
     errno.ESTALE,
 )  # fmt: skip
 
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)  # a folder, or none
+
 MOST_NESTED = 64  # far more than any document of ours, far less than Python's stack
 
 
@@ -101,9 +103,9 @@ def load_json(
     Raises:
       InputError: it is missing, damaged, or does not match its own sum, if it has one.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no plain file: move it away, then {remedy}")
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise ValueError("it is no plain file")
         value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: {remedy}") from None
@@ -128,7 +130,8 @@ def is_inside(name: Any) -> bool:
 
 @contextlib.contextmanager
 def storing(path: pathlib.Path, *more: int) -> Iterator[None]:
-    """Turns what a file system refuses while `path` is written into a StorageError.
+    """Turns what a file system refuses while `path` is written into a StorageError, and what
+    stands in its place into an InputError.
 
     Args:
       path: in the message.
@@ -137,10 +140,21 @@ def storing(path: pathlib.Path, *more: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in IN_THE_WAY:
+            raise InputError(f"{path} cannot be written: {_occupied(path)}") from None
         if error.errno not in (*REFUSALS, *more):
             raise
-        reason = os.strerror(error.errno)
+        gone = error.errno == errno.ENOENT
+        reason = "its folder is gone" if gone else os.strerror(error.errno)
         raise StorageError(f"{path} cannot be written ({reason})") from None
+
+
+def _occupied(path: pathlib.Path) -> str:
+    for place in (path, *path.parents):
+        if place.exists():
+            kind = "folder" if place.is_dir() else "file"
+            return f"{place} is a {kind}: move it away"
+    return "something else has its name: move that away"
 
 
 @contextlib.contextmanager

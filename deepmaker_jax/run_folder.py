@@ -20,7 +20,7 @@ from deepmaker_jax.documents import (
     load_config,
 )  # fmt: skip
 from deepmaker_jax.errors import InputError, StorageError
-from deepmaker_jax.files import checksum, load_json, remove_leftovers, write_document
+from deepmaker_jax.files import checksum, load_json, remove_leftovers, storing, write_document
 from deepmaker_jax.ledger import unit_name
 
 SPARE_BYTES = 64 << 20  # weights, bundles and the report of a small run
@@ -136,7 +136,8 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
 def make_folders(out: pathlib.Path) -> None:
     """Makes the folders that a run writes into; nothing else makes them, see `files.replacing`."""
     for name in (CHECKPOINTS, MODELS):
-        (out / name).mkdir(exist_ok=True)
+        with storing(out / name):
+            (out / name).mkdir(exist_ok=True)
 
 
 def _is_whole(old: dict[str, Any]) -> bool:

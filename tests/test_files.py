@@ -47,6 +47,18 @@ def test_what_a_file_system_refuses_is_one_error_and_leaves_the_old_file(
         assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_what_stands_in_a_files_place_is_named(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    (tmp_path / "b").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.json is a folder: move it away"):
+        files.write_bytes(tmp_path / "a.json", b"")
+    with pytest.raises(InputError, match=r"a\.json is no plain file: move it away, then hope"):
+        files.load_json(tmp_path / "a.json", remedy="hope")
+    with pytest.raises(InputError, match=r"b is a file: move it away"):
+        files.write_bytes(tmp_path / "b" / "c.json", b"")
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "b"]
+
+
 def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
     for name in (".a.json.k3v_9xyz", ".b.json.k3v_9xyz", ".a.json", "a.json"):
         (tmp_path / name).write_bytes(b"")

@@ -186,7 +186,7 @@ def test_a_run_whose_folder_is_removed_stops_and_brings_nothing_back(tmp_path):
         if isinstance(event, Measured):
             shutil.rmtree(tmp_path / "run")
 
-    with pytest.raises(StorageError, match=r"msgpack cannot be written \(No such file"):
+    with pytest.raises(StorageError, match=r"msgpack cannot be written \(its folder is gone"):
         go(tmp_path / "run", stop=remove)
     assert not (tmp_path / "run").exists()
 
@@ -233,7 +233,7 @@ def test_with_rungs_and_preselection_a_run_ends_with_the_same_bytes_wherever_it_
 def halved(tmp_path_factory):
     """Settings with rungs, and the folder of a run with them that nobody stopped."""
     search = dataclasses.replace(
-        TINY.search, rungs=2, reduction=2, oversample=2, generations=4,
+        TINY.search, epochs=2, rungs=2, reduction=2, oversample=2, generations=4,
         strategy="nsga3", mutation="step",
     )  # fmt: skip
     final = dataclasses.replace(TINY.final, export=False)

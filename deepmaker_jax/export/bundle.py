@@ -83,7 +83,8 @@ def export_bundle(
             f"[{len(test_images)}]"
         )
     weight_bytes = weights.to_bytes(arch, variables)
-    out.mkdir(parents=True, exist_ok=True)
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True)
     for name in (*FILES, MANIFEST):
         remove_leftovers(out / name)
     made_from = digest(

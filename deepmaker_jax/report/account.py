@@ -4,6 +4,7 @@ import collections
 import html
 from typing import Any
 
+from deepmaker_jax.documents import written_by
 from deepmaker_jax.report import text
 from deepmaker_jax.report.markup import escape, section, table
 from deepmaker_jax.report.tables import hows
@@ -100,7 +101,7 @@ def reproduction_section(view: RunView) -> str:
         ("platform", _pairs(part(config, "platform"))),
     ]
     body = [("", [name, escape(value, limit=1000)]) for name, value in lines if value is not None]
-    command = escape(config.get("command") or "not recorded", limit=4000)
+    command = escape(written_by(config) or "not recorded", limit=4000)
     content = f"<pre>{command}</pre>{table([], body, css='words full')}"
     return section("How to reproduce it", "The command, with another --out.", content)
 

@@ -7,6 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from deepmaker_jax.documents import written_by
 from deepmaker_jax.report import devices, robustness, tables, text
 from deepmaker_jax.report.view import RunView, hypervolume_trace, read_run
 
@@ -24,6 +25,8 @@ def show(run: pathlib.Path, console: Console | None = None) -> None:
     line(console, f"{name}: {state(view)}")
     for gap in view.gaps:
         line(console, f"{gap.name} {gap.text}")
+    if view.gaps and (command := written_by(view.config)):
+        line(console, f"its experiment: {text.plain(command, limit=4000)}")
     print_front(view, console)
 
 

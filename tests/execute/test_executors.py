@@ -222,7 +222,9 @@ def test_a_program_that_does_not_compile_fails_its_unit_and_the_next_goes_on(tas
 def test_a_run_folder_that_is_gone_ends_the_run_and_fails_no_candidate(task, tmp_path, name):
     (unit,) = units(tmp_path, 1)
     gone = unit._replace(checkpoint=tmp_path / "removed" / "run" / "state.msgpack")
-    with pytest.raises(StorageError, match=r"state\.msgpack cannot be written \(No such file"):
+    with pytest.raises(
+        StorageError, match=r"state\.msgpack cannot be written \(its folder is gone"
+    ):
         do(name, task, tmp_path, [gone])
     assert not (tmp_path / "removed").exists()
 

@@ -171,6 +171,16 @@ def test_what_is_wrong_with_the_runs_own_files_is_found(run, capsys, name, text,
     assert said == "error: 1 of 12 files are missing, damaged or disagree\n"
 
 
+def test_the_command_that_mends_a_run_is_said(run, capsys):
+    command = "python -m experiments.cifar10 --out RUN"
+    write_document(run / "config.json", {"config": {}, "objectives": [], "command": command})
+    assert cli.main(["check", str(run)]) == 0
+    assert command not in capsys.readouterr().out
+    (run / "front.json").unlink()
+    assert cli.main(["check", str(run)]) == 1
+    assert f"its experiment: {command}\n" in capsys.readouterr().out
+
+
 def test_figures_that_a_front_tells_of_must_be_there(run, capsys):
     front = json.loads((run / "front.json").read_text())
     front["members"][0]["robustness"] = {"int8": None}

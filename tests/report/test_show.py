@@ -152,5 +152,6 @@ def test_what_a_finished_run_has_lost_is_said(make_run, name, said):
     run = make_run(30)
     assert read_run(run).gaps == []
     shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
-    assert said in printed(show, run)
+    assert said in (shown := printed(show, run))
+    assert "its experiment: python -m experiments.cifar10 small --seed 0" in shown
     assert said in write_report(run).read_text()
