@@ -165,8 +165,8 @@ def options() -> dict[str, Any]:
     """Returns XLA's options for programs that train.
 
     On a CPU LLVM's first level: what it makes of networks' own programs is as fast as its usual
-    third's or faster, and sooner made. Size classes' programs take 0.65 to 0.95 of the time to
-    compile and 1.0 to 1.2 of it a step, by processor; they are for short trainings.
+    third's or faster, and sooner made. Size classes' programs are sooner made too, and up to a
+    fifth slower on some processors; they are for short trainings.
     """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
 

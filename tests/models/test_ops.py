@@ -23,7 +23,7 @@ CONVOLUTIONS = [
     (64, 16, 16, 12, 10, 3, 1),  # in several chunks of images
     (4, 6, 6, 16, 8, 3, 1),  # few channels on both sides
 ]
-BY_TILES = [(6, 8, 12, 5, 3, 5, 1), (6, 16, 16, 32, 16, 3, 1), (32, 8, 8, 32, 32, 3, 1)]
+BY_TILES = [(6, 8, 12, 8, 9, 5, 1), (6, 16, 16, 32, 16, 3, 1)]
 
 
 @pytest.fixture(autouse=True)
