@@ -29,7 +29,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
-from benchmarks.record import publish  # noqa: E402
+from benchmarks.record import publish, train_missing  # noqa: E402
 from configs import cifar10  # noqa: E402
 from deepmaker_jax import arch as architecture  # noqa: E402
 from deepmaker_jax import data as data_module  # noqa: E402
@@ -37,12 +37,10 @@ from deepmaker_jax import task as task_module  # noqa: E402
 from deepmaker_jax.arch import ArchSpec, layers  # noqa: E402
 from deepmaker_jax.config import Config  # noqa: E402
 from deepmaker_jax.execute import Task  # noqa: E402
-from deepmaker_jax.execute.pool import pooled  # noqa: E402
 from deepmaker_jax.export.bias import correct_bias  # noqa: E402
 from deepmaker_jax.export.run import run_tflite  # noqa: E402
 from deepmaker_jax.export.tflite import to_tflite_int8  # noqa: E402
 from deepmaker_jax.export.weights import load_weights, save_weights  # noqa: E402
-from deepmaker_jax.files import dump_json  # noqa: E402
 from deepmaker_jax.final import calibration_rows  # noqa: E402
 from deepmaker_jax.machine import num_cores  # noqa: E402
 from deepmaker_jax.models import Network  # noqa: E402
@@ -70,7 +68,6 @@ SMALL_SIDE, SMALL_SHARE = 24, 1 / 3  # progressive resolution: the first third o
 TAIL_SHARE = 1 / 8  # the last epochs, with what int8 will round rounded
 TEMPERATURE, TOLD_SHARE = 4.0, 0.7  # of distillation (Hinton et al. 2015)
 MIXUP = 0.2  # both parameters of the beta distribution (Zhang et al. 2018)
-PATIENCE = 4 * 3600.0  # for one training beside others
 Make = Callable[[ArchSpec], ValueAndGrad]  # the loss and gradient of an architecture's network
 
 
@@ -295,25 +292,16 @@ def main() -> None:
     args = parser.parse_args()
     members = {m["id"]: m for m in json.loads(FRONT.read_text())["members"]}
     args.work.mkdir(parents=True, exist_ok=True)
-    known = args.work / "rows.jsonl"
-    rows = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []
-    done = {(row["recipe"], row["id"], row["seed"]) for row in rows}
     wanted = [("preset", TEACHER, 0)]
     wanted += [(name, NETWORK, seed) for seed in args.seeds for name in args.recipes]
     taught = [each for each in wanted if RECIPES[each[0]].has_teacher]
+    rows: list[dict[str, Any]] = []
     for batch in ([each for each in wanted if each not in taught], taught):
         jobs = {
             f"{name} {id} {seed}": (args.data, args.work, name, members[id], seed)
             for name, id, seed in batch
-            if (name, id, seed) not in done
         }
-        for name, row in pooled(do_job, jobs, num_workers=args.workers, patience_seconds=PATIENCE):
-            if isinstance(row, BaseException):
-                raise RuntimeError(f"{name} failed") from row
-            with open(known, "a") as file:
-                file.write(dump_json(row) + "\n")
-            print(row, flush=True)
-            rows.append(row)
+        rows = train_missing(do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers)
     publish(summary(rows), args.out)
 
 
