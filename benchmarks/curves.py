@@ -122,7 +122,7 @@ def make_task(seed: int, part: Feasible, path: str) -> Task:
     """Returns the task of preset `small` with rungs; the images are the same for every seed."""
     config, data = cifar10.small(), data_module.load("cifar10", path=path)
     search = dataclasses.replace(config.search, epochs=RUNGS[-1])
-    config = resolve(dataclasses.replace(config, search=search, program="map"), data)
+    config = resolve(dataclasses.replace(config, search=search), data)
     task = task_module.make_task(config, data)._replace(seed=seed, rungs=RUNGS)
     return with_size_classes(
         task, part.space, data, choose_program(config, part, task, "processes")

@@ -52,11 +52,13 @@ class Trainer:
     """What every method asks: trains a network to a rung, for its cost, on paper.
 
     Attributes:
+      feasible: the networks that may be asked for.
       spent: Float, share of the budget.
       full: [(spent, measured error, true error, params)] of trainings in full.
     """
 
     def __init__(self, table: "Table", budget: float, seed: int):
+        self.feasible = feasible()
         self._table, self._budget, self._seed = table, budget, seed
         self._epochs: dict[ArchSpec, int] = {}
         self.spent, self.full = 0.0, list[tuple[float, float, float, int]]()
@@ -78,15 +80,20 @@ class Trainer:
             self.full.append((self.spent, error, _error(odds)[rung], costs.params))
         return float(error)
 
-    def volumes(self) -> np.ndarray:
-        """Returns the hypervolume of what is believed to be the front, by share of the cost."""
-        found = np.zeros(POINTS)
-        for i in range(POINTS):
-            done = np.array([row[1:] for row in self.full if row[0] <= (i + 1) / POINTS])
-            if len(done):
-                best = front(done[:, [0, 2]])
-                found[i] = hypervolume(scaled(done[best][:, [1, 2]], OBJECTIVES))
-        return found
+
+def volumes_by_cost(full: list[tuple[float, float, float, int]]) -> np.ndarray:
+    """Returns the hypervolume of what is believed to be the front, by share of the budget.
+
+    Args:
+      full: [(share spent, measured error, true error, params)].
+    """
+    found = np.zeros(POINTS)
+    for i in range(POINTS):
+        done = np.array([row[1:] for row in full if row[0] <= (i + 1) / POINTS])
+        if len(done):
+            best = front(done[:, [0, 2]])
+            found[i] = hypervolume(scaled(done[best][:, [1, 2]], OBJECTIVES))
+    return found
 
 
 def _error(odds: np.ndarray) -> np.ndarray:
@@ -141,21 +148,22 @@ class OnPaper:
 
 
 @functools.cache
-def _strategy(kind: Any, population: int) -> Any:
+def _strategy(kind: Any, population: int, num_choices: tuple[int, ...]) -> Any:
     """Returns a strategy; each population compiles anew."""
-    space = feasible().space
-    genome = np.zeros(len(space.genes), np.int32)
-    return kind(population, genome, num_choices=space.num_choices, scale=strategy_scale(OBJECTIVES))
+    genome = np.zeros(len(num_choices), np.int32)
+    return kind(population, genome, num_choices=num_choices, scale=strategy_scale(OBJECTIVES))
 
 
 def ours(trainer: Trainer, seed: int, *, kind: Any = NSGA2, **settings: Any) -> None:
     """Runs this package's search with some settings."""
     whole = {"population": 16, "generations": 10_000, "epochs": RUNGS[-1]} | settings
     config = Config(seed=seed, limits=LIMITS, search=SearchConfig(**whole))
+    part = trainer.feasible
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(pathlib.Path(folder) / "ledger.jsonl")
         s = Search(
-            config, feasible(), OBJECTIVES, _strategy(kind, whole["population"]),
+            config, part, OBJECTIVES,
+            _strategy(kind, whole["population"], part.space.num_choices),
             OnPaper(lambda unit: trainer.train(unit.arch, RUNGS.index(unit.num_epochs))), ledger,
             FIDELITY,
         )  # fmt: skip
@@ -166,7 +174,7 @@ def ours(trainer: Trainer, seed: int, *, kind: Any = NSGA2, **settings: Any) -> 
 
 def uniform(trainer: Trainer, seed: int) -> None:
     """Uniform draws from the genes, those beyond the limits rejected: what others call random."""
-    part, rng = feasible(), np.random.default_rng(seed)
+    part, rng = trainer.feasible, np.random.default_rng(seed)
     while True:
         genome = part.space.repair(part.space.sample(rng, num=1)[0])
         if part.allows(genome):
@@ -175,7 +183,7 @@ def uniform(trainer: Trainer, seed: int) -> None:
 
 def aging(trainer: Trainer, seed: int, *, population: int = 25, sample: int = 5) -> None:
     """Regularised evolution (Real et al. 2019) of a weighted sum; each step draws its weights."""
-    part, rng = feasible(), np.random.default_rng(seed)
+    part, rng = trainer.feasible, np.random.default_rng(seed)
     alive: list[tuple[np.ndarray, np.ndarray]] = []
 
     def measure(genome: np.ndarray) -> None:
@@ -203,7 +211,7 @@ def optuna(trainer: Trainer, seed: int, *, sampler: str) -> None:
     """Optuna's multi-objective samplers; networks beyond the limits are constraints, for free."""
     import optuna as package
 
-    part = feasible()
+    part = trainer.feasible
     package.logging.set_verbosity(package.logging.ERROR)
 
     def violation(trial: Any) -> tuple[float]:
@@ -245,7 +253,7 @@ def pymoo(trainer: Trainer, seed: int, *, kind: str) -> None:
     from pymoo.optimize import minimize
     from pymoo.util.ref_dirs import get_reference_directions
 
-    part = feasible()
+    part = trainer.feasible
 
     class Problem(ElementwiseProblem):
         def __init__(self):
@@ -308,7 +316,7 @@ def volumes(job: tuple[str, int, float]) -> np.ndarray:
     trainer = Trainer(_table[0], whole, seed)
     with contextlib.suppress(SpentError):
         METHODS[name](trainer, seed)
-    return trainer.volumes()
+    return volumes_by_cost(trainer.full)
 
 
 def summary(found: dict[str, np.ndarray], goal: float) -> list[dict[str, Any]]:

@@ -1,0 +1,166 @@
+"""Searches with real trainings for the same time: ours, random search and Optuna, one trainer.
+
+    pip install -e '.[benchmark]'
+    python -m benchmarks.real_search --data DIR --work WORK --out FILE.json
+
+What `benchmarks.search_methods` compares on paper, on Fashion-MNIST (DIR, its idx files): networks
+of space `deepmaker` up to 200,000 parameters and 24 million multiply-accumulates, trained on 9,000
+images for 1, 3 and 9 epochs and measured on 6,000 others; all that a method does, compiling and
+deciding included, counts. Each has MINUTES on one core, two of them at a time, so that they load
+the machine alike; three seeds. Reported is the hypervolume of error and parameters over time. An
+hour and a half on two cores; goes on with the search that was not ended.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+from deepmaker_jax.execute import runtime
+
+runtime.one_thread()
+
+import jax  # noqa: E402 - after the thread count
+import numpy as np  # noqa: E402
+
+from benchmarks.curves import RUNGS  # noqa: E402
+from benchmarks.record import publish, train_missing  # noqa: E402
+from benchmarks.search_methods import (  # noqa: E402
+    LIMITS,
+    METHODS,
+    SpentError,
+    summary,
+    volumes_by_cost,
+)
+from configs import cifar10  # noqa: E402
+from deepmaker_jax import data as data_module  # noqa: E402
+from deepmaker_jax import task as task_module  # noqa: E402
+from deepmaker_jax.arch import ArchSpec  # noqa: E402
+from deepmaker_jax.config import Config, SearchConfig, TrainConfig  # noqa: E402
+from deepmaker_jax.cost import cost  # noqa: E402
+from deepmaker_jax.feasible import Feasible, make  # noqa: E402
+from deepmaker_jax.machine import num_cores  # noqa: E402
+from deepmaker_jax.spaces import SPACES  # noqa: E402
+from deepmaker_jax.train import Split, train  # noqa: E402
+
+MINUTES, SEEDS = 15.0, (0, 1, 2)
+COMPARED = (
+    "random, uniform genes", "NSGA-II", "NSGA-II, halving, preselection", "Optuna NSGA-II",
+)  # fmt: skip
+
+
+class Trainer:
+    """Trains networks until its time is over; see `search_methods.Trainer`.
+
+    Attributes:
+      feasible: the networks that may be asked for.
+      full: [(share of the time, error, error, params)] of trainings in full.
+    """
+
+    def __init__(self, path: str, folder: pathlib.Path, *, seed: int, seconds: float):
+        """Reads the data; the clock starts at the end.
+
+        Args:
+          path: of the data.
+          folder: for checkpoints, empty.
+          seed: of the trainings.
+          seconds: that there are.
+        """
+        search = SearchConfig(epochs=RUNGS[-1], images=9_000)
+        train = TrainConfig(batch_size=64, sgd_learning_rate=0.1)
+        config = Config(seed=seed, limits=LIMITS, search=search, train=train)
+        data = data_module.load("fashion_mnist", path=path)
+        self._task = task_module.make_task(task_module.resolve(config, data), data)
+        self._data = Split(self._task.images, self._task.labels)
+        self.feasible = part(data.train_images.shape[1:], len(data.class_names))
+        self._folder, self._known = folder, dict[tuple[ArchSpec, int], float]()
+        self._places: dict[ArchSpec, int] = {}
+        self.full: list[tuple[float, float, float, int]] = []
+        self._began, self._seconds = time.perf_counter(), seconds
+
+    def train(self, arch: ArchSpec, rung: int = len(RUNGS) - 1) -> float:
+        """Returns the error that is measured at a rung; goes on from where the network was.
+
+        Raises:
+          SpentError: the time is over.
+        """
+        if (arch, rung) not in self._known:
+            self._known[arch, rung] = self._measure(arch, rung)
+        return self._known[arch, rung]
+
+    def _measure(self, arch: ArchSpec, rung: int) -> float:
+        task, place = self._task, self._places.setdefault(arch, len(self._places))
+        self._check()
+        trained = train(
+            arch, self._data, settings=task.settings, num_epochs=RUNGS[rung], seed=task.seed,
+            input_scale=task.input_scale, rows=task.search_rows, held_out=task.validation_rows,
+            checkpoint=self._folder / f"{place}.msgpack", on_steps=self._check, rungs=RUNGS,
+        )  # fmt: skip
+        self._check()
+        error = 1.0 if trained.score is None else 1 - trained.score.accuracy
+        if rung == len(RUNGS) - 1:
+            self.full.append((self._share(), error, error, cost(arch).params))
+        return error
+
+    def _share(self) -> float:
+        return (time.perf_counter() - self._began) / self._seconds
+
+    def _check(self) -> None:
+        if self._share() > 1:
+            raise SpentError
+
+
+def part(shape: tuple[int, int, int], num_classes: int) -> Feasible:
+    """Returns the part of the space that is searched, as preset `small` of CIFAR-10 narrows it."""
+    genes = dict(text.split("=") for text in cifar10.DEPLOYABLE)
+    space = SPACES["deepmaker"](shape, num_classes)
+    space = space.narrow({gene: choices.split("|") for gene, choices in genes.items()})
+    return make(space, LIMITS, spread="params")
+
+
+def do_job(path: str, work: pathlib.Path, name: str, seed: int, minutes: float) -> dict[str, Any]:
+    """Runs one method with one seed until its time is over; returns the row."""
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)  # nobody finds another's programs
+        trainer = Trainer(path, pathlib.Path(folder), seed=seed, seconds=60 * minutes)
+        with contextlib.suppress(SpentError):
+            METHODS[name](trainer, seed)
+    return {
+        "method": name,
+        "seed": seed,
+        "minutes": minutes,
+        "trained_in_full": len(trainer.full),
+        "volumes": volumes_by_cost(trainer.full).tolist(),
+    }
+
+
+def main() -> None:
+    """Runs what is not there yet and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--work", type=pathlib.Path, required=True)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(COMPARED))
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    jobs = {
+        f"{name} {seed}": (args.data, args.work, name, seed, args.minutes)
+        for seed in SEEDS
+        for name in args.methods
+    }
+    args.work.mkdir(parents=True, exist_ok=True)
+    rows = train_missing(do_job, jobs, args.work / "rows.jsonl", num_workers=num_cores())
+    found = {
+        name: np.array([row["volumes"] for row in rows if row["method"] == name])
+        for name in args.methods
+    }
+    goal = float(np.median(found[args.methods[0]][:, -1]))
+    trained = {row["job"]: row["trained_in_full"] for row in rows}
+    figures = {"minutes": args.minutes, "goal": goal, "trained_in_full": trained}
+    publish(figures | {"methods": summary(found, goal)}, args.out)
+
+
+if __name__ == "__main__":
+    main()
