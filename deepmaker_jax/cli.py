@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import tyro
@@ -24,6 +24,7 @@ from deepmaker_jax.errors import InputError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 NOTICE_SECONDS = 5.0
+AGAIN_SECONDS = 0.1  # until a signal that nobody heard comes again
 Presets = Mapping[str, Callable[[], Config]]
 
 
@@ -35,6 +36,32 @@ def _one_line(error: object) -> str:
     """Returns a message on one line without control characters."""
     text = "".join(c if c.isprintable() else " " for c in str(error))
     return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def _signals_arrive() -> Iterator[None]:
+    """Lets a Ctrl-C or SIGTERM that nobody hears come again.
+
+    Python drops an exception that is raised in a callback of its garbage collection, such as
+    JAX has, or in a finalizer, wherever the signal happens to find it.
+    """
+    numbers = {KeyboardInterrupt: signal.SIGINT, _Terminated: signal.SIGTERM}
+    usual = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        number = numbers.get(dropped.exc_type)
+        if number is None:
+            usual(dropped)
+            return
+        again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def guarded(work: Callable[[], None], *, resume: Callable[[], str] = str) -> int:
@@ -49,7 +76,8 @@ def guarded(work: Callable[[], None], *, resume: Callable[[], str] = str) -> int
     with contextlib.suppress(ValueError):  # not in the main thread: nobody sends it signals
         previous = signal.signal(signal.SIGTERM, terminate)
     try:
-        work()
+        with _signals_arrive():
+            work()
         code = DONE
     except InputError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)

@@ -130,8 +130,7 @@ def is_inside(name: Any) -> bool:
 
 @contextlib.contextmanager
 def storing(path: pathlib.Path, *more: int) -> Iterator[None]:
-    """Turns what a file system refuses while `path` is written into a StorageError, and what
-    stands in its place into an InputError.
+    """Turns what a file system refuses while `path` is written into a StorageError.
 
     Args:
       path: in the message.
@@ -141,7 +140,7 @@ def storing(path: pathlib.Path, *more: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in IN_THE_WAY:
-            raise InputError(f"{path} cannot be written: {_occupied(path)}") from None
+            raise StorageError(f"{path} cannot be written: {_occupied(path)}") from None
         if error.errno not in (*REFUSALS, *more):
             raise
         gone = error.errno == errno.ENOENT
@@ -150,11 +149,9 @@ def storing(path: pathlib.Path, *more: int) -> Iterator[None]:
 
 
 def _occupied(path: pathlib.Path) -> str:
-    for place in (path, *path.parents):
-        if place.exists():
-            kind = "folder" if place.is_dir() else "file"
-            return f"{place} is a {kind}: move it away"
-    return "something else has its name: move that away"
+    place = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    kind = "link" if place.is_symlink() else "folder" if place.is_dir() else "file"
+    return f"{place} is a {kind}: move it away"
 
 
 @contextlib.contextmanager
@@ -183,9 +180,21 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
             os.umask(mask)
             os.chmod(temporary, 0o666 & ~mask)
             os.replace(temporary, path)
+            sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):  # what went wrong before is what counts
             temporary.unlink()
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Brings a folder's names to the disk: without that, a power cut may take a new file's."""
+    if os.name == "nt":  # its folders cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def remove_leftovers(path: pathlib.Path) -> None:

@@ -25,6 +25,7 @@ from deepmaker_jax.evolve import NSGA2, NSGA3, RandomSearch, reference
 from deepmaker_jax.execute import Executor, Inline, Processes, Task
 from deepmaker_jax.execute.lanes import Lanes
 from deepmaker_jax.execute.ray import Ray
+from deepmaker_jax.export.check_run import find_damage
 from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.ledger import NAME, Ledger
 from deepmaker_jax.measurement import Search, measure
@@ -183,6 +184,8 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     yield Started(str(out), settings.generations, settings.population, num_known, num_workers)
     if not s.ledger.is_locked:
         yield Note(f"no lock can be held on {out}: begin no second process on it")
+    for text in find_damage(out):  # what is the run's own is made again
+        yield Note(text)
     began_with = set(s.feasible.targets)
     if num_known and set(named(s.config.targets)) != began_with:
         yield Note(

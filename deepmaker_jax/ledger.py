@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from deepmaker_jax.errors import InputError, StorageError
-from deepmaker_jax.files import SUM, checksum, dump_json, lock, parse_json, storing
+from deepmaker_jax.files import SUM, checksum, dump_json, lock, parse_json, storing, sync_folder
 
 NAME = "ledger.jsonl"
 WAY_OUT = (
@@ -115,6 +115,7 @@ class Ledger:
             raise InputError(f"{path} must be a plain file: put the run's own ledger there")
         self.path = path
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - it stays open
+        sync_folder(path.parent)
         self._places: dict[tuple[str, str], tuple[int, int]] = {}  # (offset, bytes) by key
         self._lost: set[tuple[str, str]] = set()
         self._asked: set[tuple[str, str]] = set()

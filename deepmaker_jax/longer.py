@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from deepmaker_jax import data as data_module
-from deepmaker_jax.arch import ArchSpec, from_json
+from deepmaker_jax import program
+from deepmaker_jax.arch import ArchSpec, from_json, to_json
 from deepmaker_jax.config import Config
+from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.documents import (
     AGAIN,
@@ -23,10 +25,11 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Epoch, Note
 from deepmaker_jax.execute import Inline, Outcome, Unit
 from deepmaker_jax.export.weights import load_weights
-from deepmaker_jax.files import checksum, is_inside, write_document
+from deepmaker_jax.files import checksum, is_inside, sha256, write_document
 from deepmaker_jax.final import export_members, has_weights
 from deepmaker_jax.job import need_exporters
-from deepmaker_jax.ledger import NAME, Ledger
+from deepmaker_jax.ledger import NAME, WEIGHTS, Ledger
+from deepmaker_jax.measurement import ledger_record
 from deepmaker_jax.run_folder import claim, make_folders, read_config, weights_path
 from deepmaker_jax.task import make_task
 from deepmaker_jax.terminal import say
@@ -79,9 +82,14 @@ def train_longer(
         )
     if config.final.export:
         need_exporters()
-    started_from = {"config": {"run": run.name, "member": member, "epochs": num_epochs}}
-    with begin_longer(out, started_from, needed_bytes=data.train_images.nbytes):
-        _train(run, member, config, data, arch, num_epochs=num_epochs, out=out)
+    document = {
+        "config": {"run": run.name, "member": member, "epochs": num_epochs},
+        "start": sha256(weights_path(run, member)),
+        "data": data.fingerprint,
+        "conditions": program.training_conditions(),
+    }
+    with begin_longer(out, document, needed_bytes=data.train_images.nbytes) as ledger:
+        _train(run, member, config, data, arch, num_epochs=num_epochs, out=out, ledger=ledger)
 
 
 def _train(
@@ -93,6 +101,7 @@ def _train(
     *,
     num_epochs: int,
     out: pathlib.Path,
+    ledger: Ledger,
 ) -> None:
     """`train_longer`, once all is checked and `out` is this process's."""
     weights = weights_path(out, member)
@@ -106,8 +115,10 @@ def _train(
         weights=weights,
         start=weights_path(run, member),
     )
+    fidelity = {"name": "final", "epochs": num_epochs}
+    known = ledger.find(member, fidelity)
     try:
-        if not has_weights(weights, arch):
+        if known is None or not has_weights(weights, arch, known):
             executor.submit(unit)
         for result in executor.results():
             if isinstance(result, Epoch):
@@ -115,6 +126,13 @@ def _train(
                 say(f"{epoch}: loss {result.loss:.4f}")
             elif isinstance(result, Outcome) and result.status != "ok":
                 raise RuntimeError(f"training ended as {result.status}: {result.reason}")
+            elif isinstance(result, Outcome):
+                copied = {"generation": 0, "genome": [], "parents": [], "objectives": {}}
+                record = ledger_record(
+                    member, outcome=result, fidelity=fidelity, arch=to_json(arch),
+                    costs=cost(arch)._asdict(), **copied,
+                )  # fmt: skip
+                ledger.append(record | {WEIGHTS: sha256(weights)})
     finally:
         executor.close()
     exported = export_members({member: {}}, out, data, config=config, num_workers=1)
@@ -136,20 +154,24 @@ def _train(
 
 
 @contextlib.contextmanager
-def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> Iterator[None]:
+def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> Iterator[Ledger]:
     """Claims `out`, or goes on in it if the same training was begun there; holds it in the block.
 
     Raises:
       InputError: it holds something else, cannot be written, or another process has it.
     """
     claim(out, needed_bytes=needed_bytes)
-    with contextlib.closing(Ledger(out / NAME)):  # empty: it is the lock that a run's folder has
+    with contextlib.closing(Ledger(out / NAME)) as ledger:
         path = out / CONFIG
-        if path.exists() and checksum(load_config(out)) != checksum(document):
-            raise InputError(f"out (={out}) holds another training: name a new one with --out")
+        if path.exists() and checksum(old := load_config(out)) != checksum(document):
+            differ = sorted(n for n in document if old.get(n) != document[n])
+            raise InputError(
+                f"out (={out}) holds another training ({', '.join(differ) or 'more'} differ): name "
+                "a new one with --out"
+            )
         write_document(path, document)
         make_folders(out)
-        yield
+        yield ledger
 
 
 def _members(run: pathlib.Path) -> dict[str, dict]:

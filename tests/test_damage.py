@@ -6,6 +6,7 @@ The long form of the first is `benchmarks/kill.py`.
 import contextlib
 import dataclasses
 import itertools
+import pathlib
 import re
 import shutil
 
@@ -16,7 +17,7 @@ from benchmarks import kill
 from deepmaker_jax import run
 from deepmaker_jax.cli import main
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.events import Epoch, Measured
+from deepmaker_jax.events import Epoch, Measured, Note
 from deepmaker_jax.export import check as checking
 from deepmaker_jax.report import figure, plots
 from tests.tiny import DIGITS, TINY, Stopped, go
@@ -180,7 +181,10 @@ def test_what_was_made_for_a_device_is_made_again(deployed, tmp_path):
 
 
 def again(out):
-    run(dataclasses.replace(kill.CONFIG, out=str(out), executor="inline"), data=DIGITS)
+    """Gives the same command; returns what it notes."""
+    config, events = dataclasses.replace(kill.CONFIG, out=str(out), executor="inline"), []
+    run(config, data=DIGITS, on_event=events.append)
+    return [event.text for event in events if isinstance(event, Note)]
 
 
 @pytest.mark.parametrize(
@@ -194,14 +198,19 @@ def test_the_same_command_makes_again_what_is_not_whole(
     one, other = sorted((out / "models").iterdir())
     damage(out / "front.json", front)
     damage(one / "weights.safetensors", weights)
-    ways = itertools.cycle(DAMAGES)
+    ways, hurt = itertools.cycle(DAMAGES), {one / "weights.safetensors"}
+    hurt |= {out / "front.json"} if front != "deleted" else set()  # it may not have been there yet
     for path in sorted(other.iterdir()):
         if path.name == "manifest.json" and manifest is not None:
             damage(path, manifest)
+            hurt.add(path)
         elif path.name not in ("manifest.json", "weights.safetensors"):
             damage(path, next(ways))
-    again(out)
+            hurt |= {path} if manifest is None else set()  # else nothing says what it was
+    noted = {pathlib.Path(text.split()[0]) for text in again(out)}
+    assert noted == hurt
     assert kill.check(out, finished[1]) == []
+    assert again(out) == []
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_from_and_the_end_is_the_same(tmp_path):

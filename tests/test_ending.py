@@ -1,9 +1,15 @@
-"""A process that ends though a thread of it does not."""
+"""A process that ends though a thread of it does not, or though nobody hears that it shall."""
 
+import gc
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from deepmaker_jax.cli import guarded
 
 SCRIPT = """
 import sys, threading, time
@@ -41,3 +47,27 @@ ending.leave_behind(thread)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, b"False\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_arrives_where_python_drops_exceptions_is_not_lost(number, code, capsys):
+    """In a callback of the garbage collection, as JAX has one."""
+    sent = []
+
+    def collecting(phase, info):
+        if not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)  # where the exception is raised
+
+    def work():
+        gc.collect()
+        time.sleep(60)
+
+    gc.callbacks.append(collecting)
+    try:
+        assert guarded(work) == code
+    finally:
+        gc.callbacks.remove(collecting)
+    assert sent
+    assert capsys.readouterr().err == "stopped\n"

@@ -50,13 +50,16 @@ def test_what_a_file_system_refuses_is_one_error_and_leaves_the_old_file(
 def test_what_stands_in_a_files_place_is_named(tmp_path):
     (tmp_path / "a.json").mkdir()
     (tmp_path / "b").write_bytes(b"")
-    with pytest.raises(InputError, match=r"a\.json is a folder: move it away"):
+    with pytest.raises(StorageError, match=r"a\.json is a folder: move it away"):
         files.write_bytes(tmp_path / "a.json", b"")
     with pytest.raises(InputError, match=r"a\.json is no plain file: move it away, then hope"):
         files.load_json(tmp_path / "a.json", remedy="hope")
-    with pytest.raises(InputError, match=r"b is a file: move it away"):
+    with pytest.raises(StorageError, match=r"b is a file: move it away"):
         files.write_bytes(tmp_path / "b" / "c.json", b"")
-    assert sorted(os.listdir(tmp_path)) == ["a.json", "b"]
+    (tmp_path / "c").symlink_to("nowhere")
+    with pytest.raises(StorageError, match=r"c is a link: move it away"):
+        files.write_bytes(tmp_path / "c" / "d.json", b"")
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "b", "c"]
 
 
 def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):

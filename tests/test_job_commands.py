@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,6 +65,14 @@ def test_the_command_line_runs_shows_reports_and_trains_longer(tmp_path, capsys)
     assert main(["train", str(out), best, "--epochs", "2"]) == 0
     assert "epoch" not in capsys.readouterr().out  # it was there: nothing is paid again
     assert files_below(added) == before
+    own = added / "models" / best / "weights.safetensors"
+    shutil.copy(out / "models" / best / "weights.safetensors", own)
+    assert main(["check", str(out), "--sums-only"]) == 1
+    assert f"damaged   {own} is not what its final training" in capsys.readouterr().out
+    assert main(["train", str(out), best, "--epochs", "2"]) == 0
+    assert "epoch 2/2: loss " in capsys.readouterr().out
+    assert files_below(added).keys() == before.keys()
+    assert own.read_bytes() == before[str(own.relative_to(added))]
     assert main(["train", str(out), best, "--epochs", "3", "--out", str(added)]) == 2
     assert "holds another training" in capsys.readouterr().err
     assert main(["train", str(out), "0" * 12]) == 2

@@ -3,7 +3,13 @@
 import collections
 from collections.abc import Collection
 
+from deepmaker_jax.events import Note
 from deepmaker_jax.execute.unit import Unit
+
+
+def tried_again(unit: Unit, reason: str) -> Note:
+    """Returns what a person is told of a unit that was lost and has a try left."""
+    return Note(f"{unit.id}: {reason}; tried again, alone, once the others are through")
 
 
 class Line:

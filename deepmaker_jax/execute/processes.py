@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepmaker_jax.errors import InputError, StorageError
-from deepmaker_jax.events import Epoch
+from deepmaker_jax.events import Epoch, Note
 from deepmaker_jax.execute import runtime
-from deepmaker_jax.execute.line import Line
+from deepmaker_jax.execute.line import Line, tried_again
 from deepmaker_jax.execute.unit import (
     PATIENCE_SECONDS,
     Beat,
@@ -26,11 +26,12 @@ from deepmaker_jax.execute.unit import (
 )
 from deepmaker_jax.execute.work import do_unit
 from deepmaker_jax.files import replacing
-from deepmaker_jax.ledger import WORKER_DIED
+from deepmaker_jax.ledger import OUT_OF_MEMORY, WORKER_DIED
 
 READY = "ready"  # a worker's first word: its imports worked
 BEGUN = "begun"  # its word for each unit: it has arrived, so what kills the worker now is the unit
 TICK_SECONDS = 10.0
+ENDING_SECONDS = 5.0  # that a worker which has said goodbye may take to be gone
 
 
 class _Worker(NamedTuple):
@@ -143,7 +144,7 @@ class Processes:
     def _busy(self) -> list[Unit]:
         return [unit for unit in self._doing.values() if unit is not None]
 
-    def results(self) -> Iterator[Epoch | Outcome]:
+    def results(self) -> Iterator[Epoch | Note | Outcome]:
         """Yields progress and outcomes until no submitted unit is left."""
         while self._line or self._busy():
             by_connection = {worker.connection: worker for worker in self._doing}
@@ -169,7 +170,7 @@ class Processes:
                 if isinstance(result, Outcome) and worker in self._doing:
                     result = self._finish(worker, result)
                 self._hand_out()
-                if isinstance(result, Epoch | Outcome):
+                if isinstance(result, Epoch | Note | Outcome):
                     yield result
             self._mind()
 
@@ -180,16 +181,20 @@ class Processes:
             if at_work and self._silent[worker] > self._patience:
                 worker.process.kill()
 
-    def _finish(self, worker: _Worker, outcome: Outcome) -> Outcome | None:
-        """Frees a worker; returns its outcome, or None if its unit is done again."""
+    def _finish(self, worker: _Worker, outcome: Outcome) -> Outcome | Note:
+        """Frees a worker; returns its outcome, or that its unit is done again."""
         unit, self._doing[worker] = self._doing[worker], None
         self._begun.discard(worker)
         assert unit is not None
-        return None if out_of_memory(outcome) and self._line.lose(unit) else outcome
+        if out_of_memory(outcome) and self._line.lose(unit):
+            return tried_again(unit, OUT_OF_MEMORY)
+        return outcome
 
-    def _bury(self, worker: _Worker) -> Outcome | None:
-        """Replaces a dead worker; returns what became of its unit."""
+    def _bury(self, worker: _Worker) -> Outcome | Note | None:
+        """Replaces a dead worker; returns what became of its unit, if that is known."""
         unit, silent = self._doing.pop(worker), self._silent.pop(worker)
+        worker.process.join(ENDING_SECONDS)  # it may hang in its own end
+        worker.process.kill()
         worker.process.join()
         was_ready, has_begun = worker not in self._starting, worker in self._begun
         self._starting.discard(worker)
@@ -207,13 +212,14 @@ class Processes:
         if not has_begun:  # it died while it was idle, or before
             self._line.put_back(unit)
             return None
-        if self._line.lose(unit):
-            return None
         code = worker.process.exitcode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         if silent > self._patience:
             how = f"no sign of life for {self._patience:g} s"
-        return Outcome(unit.id, unit.stage, "failed", f"{WORKER_DIED} ({how})", {}, {})
+        reason = f"{WORKER_DIED} ({how})"
+        if self._line.lose(unit):
+            return tried_again(unit, reason)
+        return Outcome(unit.id, unit.stage, "failed", reason, {}, {})
 
     def close(self) -> None:
         """Ends the workers at once and removes the shared data."""

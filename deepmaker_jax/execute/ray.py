@@ -14,7 +14,7 @@ from deepmaker_jax import program
 from deepmaker_jax.errors import InputError, one_line
 from deepmaker_jax.events import Epoch, Note, ProgramChanged
 from deepmaker_jax.execute import cluster
-from deepmaker_jax.execute.line import Line
+from deepmaker_jax.execute.line import Line, tried_again
 from deepmaker_jax.execute.results import Results
 from deepmaker_jax.execute.unit import (
     ALIVE,
@@ -26,7 +26,7 @@ from deepmaker_jax.execute.unit import (
 )
 from deepmaker_jax.execute.work import outcome_of
 from deepmaker_jax.files import write_bytes
-from deepmaker_jax.ledger import WORKER_DIED
+from deepmaker_jax.ledger import OUT_OF_MEMORY, WORKER_DIED
 from deepmaker_jax.machine import num_cores
 
 CONNECT_SECONDS = 30.0  # in which a cluster must answer
@@ -41,9 +41,9 @@ class Ray:
     All that is Ray's happens in one thread, so that the host loop can answer signals.
     Paths are this machine's: the bytes of files travel with units and results, and a
     checkpoint comes with every epoch, so that a node that dies costs no more than the
-    epochs under way. A unit whose process died, or ran out of memory, is done again after
-    the others; one whose node died as often as it takes. A connection that the caller has
-    made is used and left alone.
+    epochs under way. A unit whose process died, or ran out of memory, is done again
+    after the others; one whose node died at once, up to MOST_LOSSES times. A connection
+    that the caller has made is used and left alone.
     """
 
     num_workers: int
@@ -213,6 +213,7 @@ class Ray:
         if isinstance(result, Outcome):
             self._leave(stream)
             if out_of_memory(result) and self._line.lose(unit):
+                self._results.put(tried_again(unit, OUT_OF_MEMORY))
                 return
         self._results.put(result)
 
@@ -263,10 +264,14 @@ class Ray:
                     "processes of the cluster die before they are ready: see Ray's logs there"
                 )
             self._line.put_back(unit)
-        elif not self._line.lose(unit):
+        else:
             full = isinstance(error, e.OutOfMemoryError)
             how = "its node ran out of memory" if full else "it was killed, or crashed"
-            self._fail(unit, f"no sign of life for {PATIENCE_SECONDS:g} s" if has_hung else how)
+            how = f"no sign of life for {PATIENCE_SECONDS:g} s" if has_hung else how
+            if self._line.lose(unit):
+                self._results.put(tried_again(unit, f"{WORKER_DIED} ({how})"))
+            else:
+                self._fail(unit, how)
 
     def _fail(self, unit: Unit, how: str) -> None:
         reason = f"{WORKER_DIED} ({how})"

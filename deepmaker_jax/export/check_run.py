@@ -1,5 +1,7 @@
 """Checking a run folder's own files: sums, and what should be there beside the others."""
 
+import functools
+import itertools
 import pathlib
 from collections.abc import Iterator
 
@@ -16,8 +18,8 @@ from deepmaker_jax.documents import (
     load_front,
 )  # fmt: skip
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.export.check import Finding, damaged
-from deepmaker_jax.export.manifest import MANIFEST, WEIGHTS, check_sum, read_entries
+from deepmaker_jax.export.check import BAD, Finding, check_bundle, damaged, find_bundles
+from deepmaker_jax.export.manifest import MANIFEST, REMAKE, WEIGHTS, check_sum, read_entries
 from deepmaker_jax.files import is_inside, load_json, sha256
 
 
@@ -53,6 +55,22 @@ def check_run(run: pathlib.Path) -> Iterator[Finding]:
     yield from _check_weights(run, records or [])
     for figures in sorted((run / ROBUSTNESS).glob("*.json")):
         yield from _check_robustness(figures)
+
+
+def find_damage(run: pathlib.Path) -> Iterator[str]:
+    """Yields what is missing or damaged in a run that is about to go on, a line each.
+
+    By sums alone. That a run has no front yet is nothing.
+    """
+    bundles = map(functools.partial(check_bundle, sums_only=True), find_bundles(run))
+    told = set[pathlib.Path]()
+    for path, verdict, text, _ in itertools.chain(check_run(run), *bundles):
+        is_bad = verdict == "damaged" or (verdict in BAD and path != run / FRONT)
+        if is_bad and path not in told:
+            told.add(path)
+            for remedy in (AGAIN, REMAKE):
+                text = text.removesuffix(remedy)
+            yield f"{path} {text.rstrip(': ')}"
 
 
 def _is_search(run: pathlib.Path) -> bool:

@@ -87,13 +87,20 @@ class Hanging:
         return time.sleep, (3600,)
 
 
-def fails_to_compile():
-    """Returns an architecture; what this process compiles next fails as XLA does."""
+def fails_to_compile(message="INTERNAL: no such instruction", mark=None):
+    """Returns an architecture; what this process compiles next fails as XLA does.
+
+    With a `mark`, only if that file is not there yet.
+    """
+    if mark is not None:
+        if mark.exists():
+            return SMALL
+        mark.touch()
     whole = jax.stages.Lowered.compile
 
     def fail(self, *args, **rest):
         jax.stages.Lowered.compile = whole
-        raise jax.errors.JaxRuntimeError("INTERNAL: no such instruction")
+        raise jax.errors.JaxRuntimeError(message)
 
     jax.stages.Lowered.compile = fail
     return SMALL
@@ -102,8 +109,11 @@ def fails_to_compile():
 class FailsToCompile:
     """Becomes what `fails_to_compile` returns in the process that unpickles it."""
 
+    def __init__(self, *words):
+        self._words = words
+
     def __reduce__(self):
-        return fails_to_compile, ()
+        return fails_to_compile, self._words
 
 
 class Deadly:

@@ -13,7 +13,7 @@ import ray
 
 from deepmaker_jax import program
 from deepmaker_jax.errors import InputError, StorageError
-from deepmaker_jax.events import Epoch, ProgramChanged
+from deepmaker_jax.events import Epoch, Note, ProgramChanged
 from deepmaker_jax.execute import Outcome, processes
 from deepmaker_jax.execute import ray as ray_executor
 from deepmaker_jax.execute.ray import Ray
@@ -146,13 +146,15 @@ def test_the_unit_of_a_worker_that_dies_is_tried_again_as_often_as_is_wanted_and
     runner = executor(name, task, tmp_path, retries=retries)
     first, second = units(tmp_path, 2)
     first = first._replace(num_epochs=30)  # it is not over when it is to die
-    begun, found = [], {}
+    begun, found, noted = [], {}, []
     try:
         runner.submit(first)
         runner.submit(second)
         for result in runner.results():
             if isinstance(result, Outcome):
                 found[result.id] = result
+            elif isinstance(result, Note):
+                noted.append(result.text)
             elif isinstance(result, Epoch) and result.num_done == 1:
                 begun.append(result.id)
                 if result.id == "unit0" and begun.count("unit0") <= deaths:
@@ -161,6 +163,7 @@ def test_the_unit_of_a_worker_that_dies_is_tried_again_as_often_as_is_wanted_and
     finally:
         runner.close()
     assert begun == ["unit0", "unit1", *["unit0"] * retries]
+    assert [text.startswith("unit0: its worker died (") for text in noted] == [True] * retries
     assert found["unit0"].status == ("failed" if how else "ok")
     if how:
         assert found["unit0"].reason == f"its worker died ({how})"
@@ -216,6 +219,31 @@ def test_a_program_that_does_not_compile_fails_its_unit_and_the_next_goes_on(tas
         runner.close()
     assert [outcome.status for outcome in ended] == ["failed", "ok"]
     assert ended[0].reason.startswith("JaxRuntimeError: INTERNAL: no such instruction (")
+
+
+@pytest.mark.parametrize(
+    ("name", "retries", "batch"),  # batches of which no process has the program yet
+    [("processes1", 0, 40), ("processes2", 1, 40), ("ray1", 0, 40), ("ray2", 1, 24)],
+)
+def test_a_unit_that_ran_out_of_memory_is_tried_again_as_often_as_wished(
+    task, tmp_path, name, retries, batch
+):
+    settings = dataclasses.replace(task.settings, batch_size=batch)
+    runner = executor(name, task._replace(settings=settings), tmp_path, retries=retries)
+    greedy, other = units(tmp_path, 2)
+    arch = FailsToCompile("RESOURCE_EXHAUSTED: Out of memory", tmp_path / "mark")
+    try:
+        for unit in (greedy._replace(arch=arch), other):
+            runner.submit(unit)
+        ended = [result for result in runner.results() if isinstance(result, Outcome)]
+    finally:
+        runner.close()
+    assert sorted(outcome.id for outcome in ended) == ["unit0", "unit1"]
+    found = outcomes(ended)
+    assert found["unit1"].status == "ok"
+    assert found["unit0"].status == ("ok" if retries else "failed")
+    if not retries:
+        assert found["unit0"].reason.startswith("out of memory: JaxRuntimeError")
 
 
 @pytest.mark.parametrize("name", ["inline", "lanes2", "processes1", "ray1"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.events import Note
 from deepmaker_jax.execute import Processes, processes, work
 from deepmaker_jax.execute import unit as unit_module
 from deepmaker_jax.execute.unit import arrays
@@ -35,7 +36,7 @@ def test_out_of_memory_is_told_apart_and_tried_again_alone(task, tmp_path, monke
     runner = Processes(task, num_workers=2, folder=tmp_path / "shared")
     worker = processes._Worker("process", None)
     runner._doing[worker] = unit
-    assert runner._finish(worker, lost) is None
+    assert isinstance(runner._finish(worker, lost), Note)
     assert runner._line.take([other]) is None  # it waits until nobody trains
     assert runner._line.take([]) == unit
     runner._doing[worker] = unit
