@@ -183,7 +183,7 @@ def check(settings: Check) -> None:
     if bad:
         with contextlib.suppress(InputError):  # a finding above
             if command := written_by(load_config(path)):
-                say(f"its experiment: {command}")
+                say(f"its experiment, to be given --out {path}: {command}")
         raise RuntimeError(
             f"{bad} of {sum(counts.values())} files are missing, damaged or disagree"
         )

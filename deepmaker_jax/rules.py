@@ -28,6 +28,10 @@ def check(config: "Config") -> None:
     whole("workers", config.workers, 0, most=MOST_WORKERS)
     whole("retries", config.retries, 0)
     _check_address(config)
+    if config.out is not None and not config.out.strip():
+        raise InputError(
+            f"out (={config.out!r}) must name a folder: leave --out away for a default"
+        )
     if config.side is not None:
         whole("side", config.side, 4, 1024)
     for name in COSTS:

@@ -254,3 +254,9 @@ def test_an_out_that_is_a_file_or_below_one_is_refused(tmp_path, capsys):
     for out, word in ((file, "must be a folder, but it is a file"), (file / "run", "Not a dir")):
         check_refused(digits, ["demo", "--out", str(out)], capsys, word)
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["", " "])
+def test_an_out_without_a_name_is_refused(out, capsys):
+    """As an unset variable of a shell leaves one."""
+    check_refused(digits, ["demo", "--out", out], capsys, "must name a folder")

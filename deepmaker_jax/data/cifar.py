@@ -237,8 +237,18 @@ def _class_names(layout: Layout, content: Mapping[str, Any], where: str) -> tupl
 
 
 def _assemble(name: str, parts: Mapping[str, Any], *, source: str) -> Dataset:
-    """Puts the batches together in the official order, whatever order they came in."""
-    layout = LAYOUTS[name]
+    """Puts the batches together in the official order, whatever order they came in.
+
+    Raises:
+      InputError: two of them hold the same images.
+    """
+    layout, known = LAYOUTS[name], dict[bytes, str]()
+    for file in (*layout.train, *layout.test):
+        other = known.setdefault(hashlib.sha256(parts[file].images).digest(), file)
+        if other != file:  # above all, a test of what was trained on
+            raise InputError(
+                f"{file} holds the same images as {other}: unpack {layout.archive} again"
+            )
     train = [parts[file] for file in layout.train]
     test = [parts[file] for file in layout.test]
     return make_dataset(

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import tarfile
 import warnings
 
@@ -305,6 +306,13 @@ def test_wrong_content_is_refused(
     contents[file].update(change)
     write_cifar(tmp_path, contents=contents)
     with refuses(match):
+        load("cifar10", path=tmp_path)
+
+
+def test_one_batch_in_the_place_of_another_is_refused(tmp_path, write_cifar, refuses):
+    write_cifar(tmp_path)
+    shutil.copy(tmp_path / "data_batch_1", tmp_path / "test_batch")
+    with refuses("test_batch holds the same images as data_batch_1: unpack cifar-10-python.tar.gz"):
         load("cifar10", path=tmp_path)
 
 

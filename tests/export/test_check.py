@@ -178,7 +178,8 @@ def test_the_command_that_mends_a_run_is_said(run, capsys):
     assert command not in capsys.readouterr().out
     (run / "front.json").unlink()
     assert cli.main(["check", str(run)]) == 1
-    assert f"its experiment: {command}\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"its experiment, to be given --out {run}: {command}\n" in said
 
 
 def test_figures_that_a_front_tells_of_must_be_there(run, capsys):
