@@ -22,6 +22,7 @@ from deepmaker_jax.backends.worker import (
 from deepmaker_jax.documents import FRONT, load_front
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export.manifest import (
+    check_owner,
     check_sum,
     load_manifest,
     own_entries,
@@ -188,7 +189,7 @@ def find_bundles(run: pathlib.Path, members: int | None) -> list[pathlib.Path]:
     if members is not None and not 1 <= members <= len(found):
         raise InputError(f"members (={members}) must be 1..{len(found)}, the bundles of {run}")
     for bundle in found[:members]:
-        manifest = read_manifest(bundle)
+        manifest = check_owner(bundle, read_manifest(bundle))
         portable = portable_entries(manifest)  # what lies deeper is made again if it is not whole
         for name, entry in present(manifest | {"files": portable}):
             check_sum(bundle / name, entry)

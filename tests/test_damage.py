@@ -22,7 +22,7 @@ from deepmaker_jax.export import check as checking
 from deepmaker_jax.report import figure, plots
 from tests.tiny import DIGITS, TINY, Stopped, go
 
-FURTHER = ("cut", "deleted")  # ways in which commands that are slower than `check` are tried
+FURTHER = ("cut", "deleted")  # ways in which `deploy` and `train` are tried, which take seconds
 SHOWN = ("config.json", "front.json", "ledger.jsonl", "manifest.json")  # what show and report read
 PAGE = ("report.html", "front.png", "hypervolume.png")
 
@@ -138,8 +138,6 @@ def test_whatever_file_is_damaged_the_tool_says_which_and_ends_with_no_more_than
             code, said = told(capsys, "check", deployed)
             bad = [line.split()[1] for line in said.splitlines() if line.startswith(checking.BAD)]
             assert (code, str(path) in bad) == (1, True), (path, said)
-            if how not in FURTHER:
-                continue
             if name in SHOWN:
                 code, said = told(capsys, "show", deployed)
                 assert (code in (0, 2), name in said) == (True, True), (path, said)
@@ -148,6 +146,8 @@ def test_whatever_file_is_damaged_the_tool_says_which_and_ends_with_no_more_than
                 lacks = "".join(re.findall('<p class="lacks">.*?</p>', page))
                 told_of = said if code else lacks
                 assert (code in (0, 2), name in told_of) == (True, True), (path, said)
+            if how not in FURTHER:
+                continue
             if path.parent == first:
                 words = ("deploy", deployed, "--targets", "mcu", "--members", "1")
                 code, said = told(capsys, *words)
@@ -274,6 +274,17 @@ def test_weights_of_another_network_are_not_taken_for_a_members(finished, tmp_pa
     assert main(["check", str(out)]) == 1
     again(out)
     assert kill.check(out, finished[1]) == []
+
+
+def test_bundles_that_changed_places_are_named_by_all_that_read_them(deployed, tmp_path, capsys):
+    out = shutil.copytree(deployed, tmp_path / "run")
+    one, other = sorted((out / "models").iterdir())
+    shutil.move(one, out / "models" / "aside")
+    shutil.move(other, one)
+    shutil.move(out / "models" / "aside", other)
+    for command in ("show", "report", "deploy"):
+        code, said = told(capsys, command, out)
+        assert (code, f"manifest.json is that of '{other.name}'" in said) == (2, True), said
 
 
 @pytest.mark.parametrize(

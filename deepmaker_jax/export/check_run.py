@@ -19,7 +19,14 @@ from deepmaker_jax.documents import (
 )  # fmt: skip
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export.check import BAD, Finding, check_bundle, damaged, find_bundles
-from deepmaker_jax.export.manifest import MANIFEST, REMAKE, WEIGHTS, check_sum, read_entries
+from deepmaker_jax.export.manifest import (
+    MANIFEST,
+    REMAKE,
+    WEIGHTS,
+    check_owner,
+    check_sum,
+    read_entries,
+)
 from deepmaker_jax.files import is_inside, load_json, sha256
 
 
@@ -106,11 +113,13 @@ def _check_weights(run: pathlib.Path, records: list[ledger.Record]) -> Iterator[
             yield Finding(path, "damaged", text)
     for path in sorted((run / MODELS).glob(f"*/{MANIFEST}")):
         try:
-            id = read_entries(path.parent)["id"]
+            manifest = read_entries(path.parent)
         except InputError:
             continue  # a finding of its bundle
-        if id != path.parent.name:
-            yield Finding(path, "damaged", f"is that of {id!r}: {AGAIN}")
+        try:
+            check_owner(path.parent, manifest)
+        except InputError as error:
+            yield damaged(path, error)
 
 
 def _check_robustness(figures: pathlib.Path) -> Iterator[Finding]:

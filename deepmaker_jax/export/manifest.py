@@ -117,6 +117,17 @@ def read_entries(bundle: pathlib.Path) -> Manifest:
     return manifest
 
 
+def check_owner(bundle: pathlib.Path, manifest: Manifest) -> Manifest:
+    """Returns the manifest of a run's member, whose folder has its id.
+
+    Raises:
+      InputError: it is another network's.
+    """
+    if manifest["id"] != bundle.name:
+        raise InputError(f"{bundle / MANIFEST} is that of {manifest['id']!r}: {REMAKE}")
+    return manifest
+
+
 def _is_target(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("tools", {}), dict)
 

@@ -24,7 +24,7 @@ from deepmaker_jax.documents import (
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.evolve import pareto
 from deepmaker_jax.evolve.hypervolume import hypervolume
-from deepmaker_jax.export.manifest import MANIFEST, read_entries
+from deepmaker_jax.export.manifest import MANIFEST, check_owner, read_entries
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.report.text import number
 from deepmaker_jax.types import Objective
@@ -91,7 +91,9 @@ def read_run(path: pathlib.Path) -> RunView:
         latencies=[r for r in measured if fidelity_name(r) == "latency"],
         finals=[r for r in measured if fidelity_name(r) == "final"],
         front=front,
-        manifests={path.parent.name: read_entries(path.parent) for path in found},
+        manifests={
+            path.parent.name: check_owner(path.parent, read_entries(path.parent)) for path in found
+        },
         gaps=find_gaps(path, front=front, records=measured),
     )
     resumed = measured and fidelity_name(measured[-1]) != "final"
