@@ -3,7 +3,7 @@
     python -m benchmarks.second_core --data DIR --out benchmarks/results/second_core.json
 
 Trains the first networks of `benchmarks.population` on 4,096 examples of CIFAR-10 each, validation
-included, with programs that are compiled beforehand: the two numbers of workers in turn, three
+included, with programs that are compiled beforehand: the two numbers of workers in turn, TURNS
 times. About 6 minutes on 2 cores.
 """
 

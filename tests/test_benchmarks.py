@@ -67,6 +67,10 @@ def test_the_program_is_chosen_by_published_figures():
     assert round(found["compile_seconds"], 1) == program.COMPILE_SECONDS
     assert 1e9 * found["gflops_a_second"] == program.FLOPS_A_SECOND
     assert found["class_slower"] == program.CLASS_SLOWER
+    assert max(found["class_compile_seconds"].values()) <= 30
+    shares = [row["share"] for row in load_json(RESULTS / "compile_share.json")["runs"]]
+    assert len(shares) == 2
+    assert max(shares) <= 0.4
 
 
 def test_every_network_of_a_search_has_a_size_class_and_few_larger_ones_none():
