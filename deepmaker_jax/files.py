@@ -107,7 +107,7 @@ def load_json(
         raise InputError(f"{path} is no plain file: move it away, then {remedy}")
     try:
         value = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a file may stand in its folder's place
         raise InputError(f"{path} is missing: {remedy}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): {remedy}") from None
