@@ -1,14 +1,15 @@
 """What the host loop can feed: results a second, and the share of many workers that stands idle.
 
-    python -m benchmarks.many_workers --run RUN --out benchmarks/results/many_workers.json
+    python -m benchmarks.many_workers --out benchmarks/results/many_workers.json
 
 First 50 stand-in workers with units of 0.1 s, in real time: what the host loop handles a second,
 all included, and once the first population is drawn, which takes some 10 ms a network. Then a
-simulation: how long a unit takes is fitted to the ledger of a real run, seconds (a worker compiles
-each network anew) over multiply-accumulates with what the fit leaves as noise; 10, 100 and 1,000
-workers do populations of 45, 300 and 2,000, generational and asynchronous, for 8 generations as
-DeepMaker's protocol has them (2 of the largest). The search, the ledger with its fsync, the space
-and the strategy are the real ones, and what they need is part of the simulated time.
+simulation: how long a unit takes is fitted to what 24 networks took on one core for a pass over
+CIFAR-10 (population_vs_pytorch.json), seconds over multiply-accumulates, as a worker compiles each
+network anew, with what the fit leaves as noise; 10, 100 and 1,000 workers do populations of 45, 300
+and 2,000, generational and asynchronous, for 8 generations as DeepMaker's protocol has them (2 of
+the largest). The search, the ledger with its fsync, the space and the strategy are the real ones,
+and what they need is part of the simulated time.
 """
 
 import argparse
@@ -30,14 +31,15 @@ from deepmaker_jax.events import Measured
 from deepmaker_jax.evolve import NSGA2
 from deepmaker_jax.execute import Unit
 from deepmaker_jax.feasible import make
+from deepmaker_jax.files import load_json
 from deepmaker_jax.ledger import Ledger
 from deepmaker_jax.measurement import Search
 from deepmaker_jax.objective import built_in
-from deepmaker_jax.report import read_run
 from deepmaker_jax.search import search, strategy_scale
 from deepmaker_jax.spaces import deepmaker
 
 LIMITS = LimitConfig(params=200_000)
+UNITS = pathlib.Path(__file__).parent / "results" / "population_vs_pytorch.json"
 FIDELITY = {"name": "search", "epochs": 1, "images": 1, "side": 32}
 GENERATIONS = {45: 8, 300: 8, 2000: 2}  # by population
 MODES = {"generational": search, "asynchronous": search_asynchronously}
@@ -66,10 +68,11 @@ def prepare(cluster: Cluster, path: pathlib.Path, *, population: int, generation
     return Search(config, feasible, _objectives(), strategy, cluster, Ledger(path), FIDELITY)
 
 
-def measured_units(run: pathlib.Path) -> list[tuple[int, float]]:
-    """Returns (MACs, seconds, compiling included) of a run's measurements."""
-    records = [r for r in read_run(run).records if r["status"] == "ok"]
-    return [(r["costs"]["macs"], round(sum(r["seconds"].values()), 2)) for r in records]
+def measured_units() -> list[tuple[int, float]]:
+    """Returns (MACs, seconds, compiling included) of the networks of UNITS."""
+    rows = load_json(UNITS)["networks"]
+    kinds = ("compile", "train", "eval")
+    return [(row["macs"], round(sum(row["ours"][kind] for kind in kinds), 2)) for row in rows]
 
 
 def seconds_like(units: list[tuple[int, float]]) -> Callable[[Unit], float]:
@@ -112,10 +115,9 @@ def go(cluster: Cluster, mode: str, *, population: int, generations: int) -> dic
 def main() -> None:
     """Measures, simulates and publishes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=pathlib.Path, required=True, help="whose unit times are used")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    units = measured_units(args.run)
+    units = measured_units()
     seconds_of, fed, simulated = seconds_like(units), [], []
     for population in (45, 300, 2000):  # compiled before anything is timed
         go(Cluster(1000, lambda _: 1.0), "generational", population=population, generations=2)
