@@ -76,7 +76,7 @@ def test_help_has_no_line_breaks_of_the_source(capsys):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["tiny"], ["preset (=tiny) must be one of smoke, small, neuropower, full"]),
+        (["tiny"], ["preset (=tiny) must be one of smoke, small, night, neuropower, full"]),
         (["smoke", "--sed", "3"], ["Unrecognized options: --sed", "--help"]),
         (["smoke", "--seed", "x"], ["--seed", "'x'"]),
         (["smoke", "--seed"], ["--seed"]),

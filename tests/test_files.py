@@ -3,11 +3,12 @@
 import errno
 import json
 import os
+import stat
 import tempfile
 
 import pytest
 
-from deepmaker_jax import files
+from deepmaker_jax import files, ledger
 from deepmaker_jax.errors import InputError, StorageError
 
 
@@ -60,6 +61,22 @@ def test_what_stands_in_a_files_place_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"c is a link: move it away"):
         files.write_bytes(tmp_path / "c" / "d.json", b"")
     assert sorted(os.listdir(tmp_path)) == ["a.json", "b", "c"]
+
+
+def test_a_new_file_and_its_name_are_on_the_disk(tmp_path, monkeypatch):
+    """A power cut may take whatever nobody has asked to be kept, names too."""
+    kept, whole = [], os.fsync
+
+    def fsync(handle):
+        kept.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        whole(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_bytes(tmp_path / "a.json", b"")
+    assert kept == ["file", "folder"]
+    kept.clear()
+    ledger.Ledger(tmp_path / "ledger.jsonl").close()
+    assert kept == ["folder"]
 
 
 def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data import load
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.train import Split, lane, population, runner, train
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_cannot_be_written_fails_its_job_alone(whole, digits, 
     (tmp_path / "file").touch()
     blocked = job(SMALL, checkpoint=tmp_path / "file" / "state.msgpack")
     (first, second, third), ended = do(digits, [blocked, job(WIDER, 2), job(DEEPER, 1)])
-    assert isinstance(first, OSError)
+    assert isinstance(first, StorageError)
     assert ended[0] == 0  # after its first epoch
     same_bits(second, whole[0][2])
     same_bits(third, whole[0][3])
