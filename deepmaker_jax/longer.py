@@ -126,7 +126,7 @@ def _train(
                 say(f"{epoch}: loss {result.loss:.4f}")
             elif isinstance(result, Outcome) and result.status != "ok":
                 raise RuntimeError(f"training ended as {result.status}: {result.reason}")
-            elif isinstance(result, Outcome):
+            elif isinstance(result, Outcome) and known is None:
                 copied = {"generation": 0, "genome": [], "parents": [], "objectives": {}}
                 record = ledger_record(
                     member, outcome=result, fidelity=fidelity, arch=to_json(arch),

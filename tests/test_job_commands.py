@@ -71,8 +71,7 @@ def test_the_command_line_runs_shows_reports_and_trains_longer(tmp_path, capsys)
     assert f"damaged   {own} is not what its final training" in capsys.readouterr().out
     assert main(["train", str(out), best, "--epochs", "2"]) == 0
     assert "epoch 2/2: loss " in capsys.readouterr().out
-    assert files_below(added).keys() == before.keys()
-    assert own.read_bytes() == before[str(own.relative_to(added))]
+    assert files_below(added) == before
     assert main(["train", str(out), best, "--epochs", "3", "--out", str(added)]) == 2
     assert "holds another training" in capsys.readouterr().err
     assert main(["train", str(out), "0" * 12]) == 2
