@@ -43,7 +43,7 @@ from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.feasible import Feasible, make  # noqa: E402
 from deepmaker_jax.machine import num_cores  # noqa: E402
 from deepmaker_jax.spaces import SPACES  # noqa: E402
-from deepmaker_jax.train import Split, train  # noqa: E402
+from deepmaker_jax.train import Split, runner, train  # noqa: E402
 
 MINUTES, SEEDS = 15.0, (0, 1, 2)
 COMPARED = (
@@ -123,7 +123,9 @@ def part(shape: tuple[int, int, int], num_classes: int) -> Feasible:
 def do_job(path: str, work: pathlib.Path, name: str, seed: int, minutes: float) -> dict[str, Any]:
     """Runs one method with one seed until its time is over; returns the row."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        jax.config.update("jax_compilation_cache_dir", folder)  # nobody finds another's programs
+        jax.config.update("jax_enable_compilation_cache", False)  # nobody finds another's programs
+        runner._own.clear()
+        jax.clear_caches()
         trainer = Trainer(path, pathlib.Path(folder), seed=seed, seconds=60 * minutes)
         with contextlib.suppress(SpentError):
             METHODS[name](trainer, seed)
