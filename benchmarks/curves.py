@@ -8,7 +8,8 @@ images of CIFAR-10 with the learning rate restarting at each rung, 1, 3 and 9 ep
 there on the same 5,000 images. The first 20 are trained with three seeds. `--also` adds networks
 that a search proposed, as a JSON list of genomes. Six core-hours; run again, it goes on where it
 was, and the file holds as much as there has been time for. Each line is a network with a seed at a
-rung: accuracy, loss, and the seconds since the rung before.
+rung: accuracy, loss, and the seconds since the rung before (beside other work; the first 120 lines
+were trained by size classes' programs, which equal networks' own to rounding).
 """
 
 import argparse
@@ -37,10 +38,10 @@ PATIENCE_SECONDS = 7200.0
 LIMITS = LimitConfig(params=200_000, macs=24_000_000)
 
 
-def feasible() -> Feasible:
+def feasible(shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10) -> Feasible:
     """Returns the part of the space that the networks come from."""
     genes = dict(text.split("=") for text in cifar10.DEPLOYABLE)
-    space = SPACES["deepmaker"]((32, 32, 3), 10)
+    space = SPACES["deepmaker"](shape, num_classes)
     space = space.narrow({gene: choices.split("|") for gene, choices in genes.items()})
     return make(space, LIMITS, spread="params")
 

@@ -25,7 +25,7 @@ runtime.one_thread()
 import jax  # noqa: E402 - after the thread count
 import numpy as np  # noqa: E402
 
-from benchmarks.curves import RUNGS  # noqa: E402
+from benchmarks.curves import RUNGS, feasible  # noqa: E402
 from benchmarks.record import publish, train_missing  # noqa: E402
 from benchmarks.search_methods import (  # noqa: E402
     LIMITS,
@@ -34,15 +34,12 @@ from benchmarks.search_methods import (  # noqa: E402
     summary,
     volumes_by_cost,
 )
-from configs import cifar10  # noqa: E402
 from deepmaker_jax import data as data_module  # noqa: E402
 from deepmaker_jax import task as task_module  # noqa: E402
 from deepmaker_jax.arch import ArchSpec  # noqa: E402
 from deepmaker_jax.config import Config, SearchConfig, TrainConfig  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
-from deepmaker_jax.feasible import Feasible, make  # noqa: E402
 from deepmaker_jax.machine import num_cores  # noqa: E402
-from deepmaker_jax.spaces import SPACES  # noqa: E402
 from deepmaker_jax.train import Split, runner, train  # noqa: E402
 
 MINUTES, SEEDS = 15.0, (0, 1, 2)
@@ -74,7 +71,7 @@ class Trainer:
         data = data_module.load("fashion_mnist", path=path)
         self._task = task_module.make_task(task_module.resolve(config, data), data)
         self._data = Split(self._task.images, self._task.labels)
-        self.feasible = part(data.train_images.shape[1:], len(data.class_names))
+        self.feasible = feasible(data.train_images.shape[1:], len(data.class_names))
         self._folder, self._known = folder, dict[tuple[ArchSpec, int], float]()
         self._places: dict[ArchSpec, int] = {}
         self.full: list[tuple[float, float, float, int]] = []
@@ -110,14 +107,6 @@ class Trainer:
     def _check(self) -> None:
         if self._share() > 1:
             raise SpentError
-
-
-def part(shape: tuple[int, int, int], num_classes: int) -> Feasible:
-    """Returns the part of the space that is searched, as preset `small` of CIFAR-10 narrows it."""
-    genes = dict(text.split("=") for text in cifar10.DEPLOYABLE)
-    space = SPACES["deepmaker"](shape, num_classes)
-    space = space.narrow({gene: choices.split("|") for gene, choices in genes.items()})
-    return make(space, LIMITS, spread="params")
 
 
 def do_job(path: str, work: pathlib.Path, name: str, seed: int, minutes: float) -> dict[str, Any]:

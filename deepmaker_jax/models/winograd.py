@@ -22,8 +22,8 @@ _POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # and infinity
 def pays(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> bool:
     """Whether training by this form is faster (benchmarks/results/winograd.json).
 
-    For 3x3 kernels on 16x16 pixels that depends on the processor: 0.9 to 1.2 times as fast on that
-    file's, 1.1 to 1.6 times on the one of the file's first form.
+    For 3x3 kernels that depends on the processor: 0.8 to 1.3 times as fast on that file's, 1.1 to
+    1.7 times on the one of the file's first form.
 
     Args:
       x_shape: (b, h, w, c).
