@@ -14,7 +14,7 @@ from deepmaker_jax.lanes.scratch import Work, make_work
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import STATISTICS, Counts, Lane, Wiring, empty, put, take, valid
 from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
-from deepmaker_jax.train.optimizer import Cycle, direction
+from deepmaker_jax.train.optimizer import Cycle, direction, rule_state
 from deepmaker_jax.train.step import Feed, Rule, TrainState, ValueAndGrad, init_state, make_step
 from deepmaker_jax.types import Array
 
@@ -100,8 +100,8 @@ def lane_state(lane: Lane, size_class: SizeClass, variables: Tree, settings: Tra
     """Returns a lane's state before the first step, from the plain network's variables."""
     arrays = put(lane, size_class, variables)
     params = {name: value for name, value in arrays.items() if name not in STATISTICS}
-    opt_state = {name: direction(name, settings).init(params) for name in size_class.optimizers}
-    return init_state(params, {name: arrays[name] for name in STATISTICS}, opt_state, settings)
+    starts = {name: rule_state(direction(name, settings), params) for name in size_class.optimizers}
+    return init_state(params, {name: arrays[name] for name in STATISTICS}, starts, settings)
 
 
 def variables_of(lane: Lane, state: TrainState) -> Tree:

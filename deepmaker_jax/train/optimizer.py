@@ -5,10 +5,11 @@ for a learning rate of 1 and the step multiplies it. So one compiled program
 serves every learning rate and every length of training.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from deepmaker_jax.arch import ArchSpec
@@ -74,6 +75,21 @@ def direction(optimizer: str, settings: TrainConfig) -> optax.GradientTransforma
     clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
     rule = rules[optimizer]
     return optax.chain(clip, rule, decay) if decoupled else optax.chain(clip, decay, rule)
+
+
+def rule_state(rule: optax.GradientTransformation, params: Any) -> Any:
+    """Returns `rule.init(params)` as NumPy arrays, for a rule that fills each leaf with one value.
+
+    optax fills the leaves by JAX, which compiles a program for each shape of each network. Here it
+    fills leaves of one number, whose shapes all networks share.
+
+    Args:
+      rule: of `direction`.
+      params: arrays, of any device.
+    """
+    like = jax.eval_shape(rule.init, params)
+    small = rule.init(jax.tree.map(lambda leaf: np.zeros((1,) * leaf.ndim, leaf.dtype), params))
+    return jax.tree.map(lambda value, to: np.broadcast_to(value, to.shape).copy(), small, like)
 
 
 def _kernels(params):

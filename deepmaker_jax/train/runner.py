@@ -21,7 +21,7 @@ from deepmaker_jax.train.lane import (
     scratch,
     variables_of,
 )
-from deepmaker_jax.train.optimizer import Cycle, direction
+from deepmaker_jax.train.optimizer import Cycle, direction, rule_state
 from deepmaker_jax.train.step import (
     Feed,
     TrainState,
@@ -128,8 +128,9 @@ class Plain:
         measured: bool,
     ):
         self.network, self.feed = Network(layers(arch), compute=settings.compute), feed
-        opt_state = direction(arch.optimizer, settings).init(variables["params"])
-        state = init_state(variables["params"], variables["batch_stats"], opt_state, settings)
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        start = rule_state(direction(arch.optimizer, settings), params)
+        state = init_state(params, batch_stats, start, settings)
         rows = np.zeros((STEPS_A_CALL, settings.batch_size), np.int32)
 
         def compile():
@@ -142,7 +143,7 @@ class Plain:
         key = (self.network, arch.optimizer, settings, shapes_of(feed), measured)
         self._steps, self._prediction = compiled_once(key, compile)
         # A call gives its input buffers back: hand it copies that nobody else holds.
-        self.state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+        self.state = jax.device_put(state, may_alias=False)
 
     def run(self, rows: np.ndarray, cycle: Cycle) -> None:
         """See `Runner`."""

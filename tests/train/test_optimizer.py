@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from deepmaker_jax.arch import OPTIMIZERS
 from deepmaker_jax.config import TrainConfig
-from deepmaker_jax.train.optimizer import base_learning_rate, direction, schedule
+from deepmaker_jax.train.optimizer import base_learning_rate, direction, rule_state, schedule
 from tests.examples import ARCH
 
 PLAIN = TrainConfig(weight_decay=0.0)
@@ -59,6 +60,15 @@ def test_adamws_decay_is_not_divided_by_the_gradients_size():
     decayed = updates("adamw", TrainConfig(weight_decay=0.01), steps=1)
     plain = updates("adamw", PLAIN, steps=1)
     np.testing.assert_allclose(decayed["kernel"] - plain["kernel"], 0.1 * 2.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("strength", [0.0, 0.1])
+def test_the_first_state_is_optaxs(name, strength):
+    rule = direction(name, TrainConfig(weight_decay=strength, clip_norm=1.0))
+    expected, found = rule.init(PARAMS), rule_state(rule, PARAMS)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
+    chex.assert_trees_all_equal(found, jax.device_get(expected))
 
 
 def test_clipping_bounds_the_whole_gradients_norm():

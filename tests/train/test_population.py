@@ -225,6 +225,16 @@ def test_in_turn_the_first_candidate_compiles_for_all(digits, compilations):
     assert compilations == []
 
 
+def test_a_network_of_its_own_compiles_its_training_and_its_prediction_alone(digits, compilations):
+    """No program for each of its shapes, to copy it or to start its optimizer."""
+    rest = {"settings": SETTINGS, "num_epochs": 1, "seed": 0, "input_scale": SCALE,
+        "rows": ROWS, "held_out": HELD_OUT}  # fmt: skip
+    train(SMALL, digits, **rest)
+    compilations.clear()
+    train(WIDER, digits, **rest)
+    assert len(compilations) == 2
+
+
 def test_leaving_is_prompt(digits):
     class StopError(Exception):
         pass
