@@ -36,7 +36,7 @@ from deepmaker_jax.data import load
 from deepmaker_jax.execute import Processes, Task
 from deepmaker_jax.files import load_json
 from deepmaker_jax.job import make_task, resolve
-from deepmaker_jax.models import Network, ops
+from deepmaker_jax.models import Network, network, ops
 from deepmaker_jax.report import read_run
 from deepmaker_jax.train.course import epoch_order
 from deepmaker_jax.train.init import init
@@ -59,6 +59,7 @@ def textbook():
         mock.patch.object(ops, "conv", ops._by_xla),
         mock.patch.object(ops, "norm_activate", _norm_activate),
         mock.patch.object(ops, "max_pool", lambda x: nn.max_pool(x, (2, 2), strides=(2, 2))),
+        mock.patch.object(network, "dense_stages", return_value={}),
     ):
         yield
 
@@ -70,7 +71,7 @@ def one_at_a_time(archs: list[ArchSpec], task: Task, num_epochs: int) -> tuple[f
     num_steps = len(rows) // size
     images, labels = jax.device_put(task.images), jax.device_put(task.labels)
     for arch in archs:
-        network = Network(layers(arch))
+        plain = Network(layers(arch))
         variables = init(arch, seed=task.seed, input_scale=task.input_scale)
         rule = direction(arch.optimizer, task.settings)
         feed = Feed(
@@ -82,18 +83,18 @@ def one_at_a_time(archs: list[ArchSpec], task: Task, num_epochs: int) -> tuple[f
             variables["params"], variables["batch_stats"], rule.init(variables["params"]),
             task.settings,
         )  # fmt: skip
-        step = make_step(of_network(network), rule.update, task.settings)
+        step = make_step(of_network(plain), rule.update, task.settings)
         with textbook():
             one = jax.jit(lambda s, f, r, step=step: step(s, (), f, r)[0], donate_argnums=0)
             state = jax.tree.map(jnp.array, state)
             for epoch in range(num_epochs):
                 for some in rows[epoch_order(task.seed, epoch, len(rows), num_steps, size)]:
                     state = one(state, feed, some.astype(np.int32))
-            losses.append(_validate(network, state, task))
+            losses.append(_validate(plain, state, task))
     return time.perf_counter() - began, losses
 
 
-def _validate(network: Network, state: Any, task: Task) -> float:
+def _validate(plain: Network, state: Any, task: Task) -> float:
     """Returns the mean cross-entropy over the validation images."""
     variables = {
         "params": state.params,
@@ -101,7 +102,7 @@ def _validate(network: Network, state: Any, task: Task) -> float:
         "constants": {"input_scale": jnp.asarray(task.input_scale)},
     }
     rows = np.asarray(task.validation_rows)
-    logits = predict(network, variables, task.images[rows])
+    logits = predict(plain, variables, task.images[rows])
     return float(optax.softmax_cross_entropy_with_integer_labels(logits, task.labels[rows]).mean())
 
 
