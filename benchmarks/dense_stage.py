@@ -9,10 +9,7 @@ quarter of an hour on one core.
 
 import argparse
 import itertools
-import os
 import pathlib
-import subprocess
-import sys
 
 from deepmaker_jax.execute import runtime
 
@@ -21,7 +18,7 @@ runtime.one_thread()
 import jax  # noqa: E402 - after the thread count
 
 from benchmarks.lane_program import PlainProgram, timed  # noqa: E402
-from benchmarks.record import publish  # noqa: E402
+from benchmarks.record import in_workers_environment, publish  # noqa: E402
 from deepmaker_jax.arch import ArchSpec, Stage  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.models import network  # noqa: E402
@@ -58,10 +55,7 @@ def measure(side: int, kernel: int, layers: int, growth: int) -> dict[str, float
 
 def main() -> None:
     """Times every point of the grid and publishes."""
-    if os.environ.get(runtime.TUNABLES) is None:  # read once, when a process begins
-        environment = os.environ | runtime.worker_environment()
-        words = [sys.executable, "-m", "benchmarks.dense_stage", *sys.argv[1:]]
-        raise SystemExit(subprocess.run(words, env=environment, check=False).returncode)
+    in_workers_environment()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()

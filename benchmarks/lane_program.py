@@ -90,10 +90,9 @@ class LaneProgram:
         strategy: str,
         steps: int = 4,
         devices: Sequence[Any] | None = None,
-        compute: Any = "float32",
     ):
         """Compiles; `archs` are the lanes' networks, `strategy` is "map" or "vmap"."""
-        settings = TrainConfig(batch_size=batch_size, crop=1, flip=True, compute=compute)
+        settings = TrainConfig(batch_size=batch_size, crop=1, flip=True)
         rng = np.random.default_rng(0)
         shape = size_class.input_shape
         self._class, self._settings = size_class, settings

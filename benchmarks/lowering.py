@@ -5,13 +5,11 @@
 Nothing is compiled or run for those platforms here: the times are a PROJECTION. `lowered` is XLA's
 cost analysis of the lowered program, which counts the body of a loop once, however often it runs.
 So `flops`, `bytes` and `kernels` are counted instead over the loops of real networks of 32x32x3,
-batch 64, one training step of one lane: `own` is the mean of a network's own loops, `shared` what
-each of them does with as many lanes side by side as memory has room for, whose loops are each as
-long as the longest among them. The times take the shares of an H100's peaks below; with many lanes
-side by side the kernels' launches are shared by all of them.
-
-`padded_work` is `shared` over `own` for groups of 2, 8, 16 and 64 networks, as `execute.lanes`
-takes them: the longest first. `of_small` are networks that preset `small` of CIFAR-10 draws, the
+batch 64, one training step of one lane: `own` is the mean of a network's own loops. Side by side
+each loop is as long as the longest among the lanes: `padded_work` is what each of 2 to 64 lanes
+does then over its own, in groups as `execute.lanes` takes them, the longest first. The times take
+the shares of an H100's peaks below; lanes side by side share the launches of kernels. `lanes` is
+how many memory has room for. `of_small` are networks that preset `small` of CIFAR-10 draws, the
 others random ones up to a million parameters. With `--no-lowering` only this is counted, in a
 minute. About 2 minutes on one core.
 """
@@ -31,12 +29,12 @@ from benchmarks.record import publish
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.lanes.size_class import BLOCK, WHOLE_BATCH, SizeClass, table
 from deepmaker_jax.lanes.wiring import Lane, choose, fit, lane_macs, turns
-from deepmaker_jax.train.lane import Call, idle, run_side_by_side, scratch
-from deepmaker_jax.train.memory import MAX_LANES, SHARE, lane_bytes
+from deepmaker_jax.train.lane import Call, idle, run_on_devices, run_side_by_side, scratch
+from deepmaker_jax.train.memory import SHARE, lane_bytes
 from deepmaker_jax.train.step import Feed
 
 BATCH, NUM_NETWORKS, LANES = 64, 300, 2
-NUM_OF_SMALL, TOGETHER = 128, (2, 8, 16, 64)
+NUM_OF_SMALL, TOGETHER = 128, (1, 2, 4, 8, 16, 64)
 PLATFORMS = ("cuda", "tpu")
 # NVIDIA's data sheet of the H100 SXM: dense TF32, which is what XLA's default precision makes of
 # float32 products there; memory, capacity.
@@ -71,8 +69,9 @@ def arguments(size_class: SizeClass, settings: TrainConfig, num_lanes: int) -> t
 
 
 def lower(size_class: SizeClass, settings: TrainConfig) -> jax.export.Exported:
-    """Returns a class's program, LANES side by side, lowered for the accelerators."""
-    run = jax.jit(run_side_by_side(size_class, settings))
+    """Returns the program that a class's lanes train by, LANES of them on a device, lowered."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("lanes",))
+    run = jax.jit(run_on_devices(size_class, settings, mesh))
     args = arguments(size_class, settings, LANES)
     return jax.export.export(run, platforms=PLATFORMS)(*args)
 
@@ -137,41 +136,36 @@ def in_groups(lanes: Sequence[Lane], num: int) -> list[Lane]:
     return [shared for part in parts for shared in [side_by_side(part)] * len(part)]
 
 
-def padded_work(size_class: SizeClass, lanes: Sequence[Lane]) -> dict[str, Any]:
-    """Returns how much more lanes do side by side than each by itself, by their number."""
-    own = work_of(size_class, lanes)
-    found = {}
-    for num in (num for num in TOGETHER if num <= len(lanes)):
-        shared = work_of(size_class, in_groups(lanes, num))
-        found[str(num)] = {
-            name: round(more / less, 2)
-            for name, more, less in zip(Work._fields, shared, own, strict=True)
-        }
-    return found
-
-
 def projection(size_class: SizeClass, lanes: Sequence[Lane], room: int) -> dict[str, Any]:
-    """Returns the mean work of a step of `room` of these lanes, and the time that it implies."""
-    own, shared = work_of(size_class, lanes), work_of(size_class, in_groups(lanes, room))
+    """Returns the mean work of a step of these lanes, and the time that it implies.
 
-    def seconds(work: Work, num_lanes: int) -> dict[str, float]:
+    Args:
+      size_class: their class.
+      lanes: networks.
+      room: most lanes side by side.
+    """
+    own = work_of(size_class, lanes)
+    padded, seconds = {}, {}
+    for num in (num for num in TOGETHER if num <= min(room, len(lanes))):
+        work = work_of(size_class, in_groups(lanes, num))
+        ratios = {
+            name: round(more / less, 2)
+            for name, more, less in zip(Work._fields, work, own, strict=True)
+        }
+        padded |= {str(num): ratios} if num > 1 else {}
         arithmetic = work.flops / (EFFICIENCY * PEAK_FLOPS)
         memory = work.bytes / (MEMORY_EFFICIENCY * PEAK_BYTES)
-        launches = work.kernels * LAUNCH_SECONDS / num_lanes
+        launches = work.kernels * LAUNCH_SECONDS / num
         whole = max(arithmetic + memory, launches)
-        parts = {"arithmetic": arithmetic, "memory": memory, "launches": launches}
-        return {name: round(1e3 * value, 3) for name, value in (parts | {"step": whole}).items()}
-
+        parts = {"arithmetic": arithmetic, "memory": memory, "launches": launches, "step": whole}
+        seconds[str(num)] = {name: round(1e3 * value, 3) for name, value in parts.items()}
     return {
         "networks": len(lanes),
         "lanes": room,
         "own": {name: round(value) for name, value in own._asdict().items()},
-        "shared": {name: round(value) for name, value in shared._asdict().items()},
-        "projected_ms_a_lane_step": {
-            "one_lane": seconds(own, 1), "all_lanes": seconds(shared, min(room, len(lanes))),
-        },
-        "padded_work": padded_work(size_class, lanes),
-    }  # fmt: skip
+        "padded_work": padded,
+        "projected_ms_a_lane_step": seconds,
+    }
 
 
 def by_class(archs: Iterable[Any], classes: tuple[SizeClass, ...]) -> dict[str, list[Lane]]:
@@ -195,11 +189,11 @@ def main() -> None:
     lanes = by_class(itertools.islice(draws(most=1_000_000), NUM_NETWORKS * 4), classes)
     small = by_class(of_small(NUM_OF_SMALL), classes)
     for of in classes:
-        room = min(MAX_LANES, int(SHARE * MEMORY / lane_bytes(of, settings)))
+        room = int(SHARE * MEMORY / lane_bytes(of, settings))
         row: dict[str, Any] = {"size_class": of.name}
         row |= projection(of, lanes[of.name][:NUM_NETWORKS], room)
         if small[of.name]:
-            row["of_small"] = projection(of, small[of.name], min(room, len(small[of.name])))
+            row["of_small"] = projection(of, small[of.name], room)
         if not args.no_lowering:
             exported = lower(of, settings)
             run = jax.jit(run_side_by_side(of, settings))

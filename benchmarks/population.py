@@ -9,7 +9,7 @@ from configs import cifar10
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.cost import cost
 from deepmaker_jax.execute import Outcome, Processes, Unit
-from deepmaker_jax.feasible import make
+from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.spaces import SPACES
 
 INPUT_SHAPE, NUM_CLASSES = (32, 32, 3), 10
@@ -33,14 +33,19 @@ def population(num: int) -> list[ArchSpec]:
     return [next(found) for _ in range(num)]
 
 
-def of_small(num: int) -> list[ArchSpec]:
-    """Returns the first `num` networks of seed 0 that preset `small` of CIFAR-10 would draw."""
+def part_of_small() -> Feasible:
+    """Returns the part of the space that preset `small` of CIFAR-10 searches."""
     config = cifar10.small()
     genes = dict(text.split("=") for text in config.space.only)
     space = SPACES["deepmaker"](INPUT_SHAPE, NUM_CLASSES)
     space = space.narrow({gene: choices.split("|") for gene, choices in genes.items()})
-    feasible = make(space, config.limits, spread="flash_bytes")
-    return [space.decode(g) for g in feasible.sample(np.random.default_rng(0), num=num)]
+    return make(space, config.limits, spread="flash_bytes")
+
+
+def of_small(num: int) -> list[ArchSpec]:
+    """Returns the first `num` networks of seed 0 that preset `small` of CIFAR-10 would draw."""
+    part = part_of_small()
+    return [part.space.decode(g) for g in part.sample(np.random.default_rng(0), num=num)]
 
 
 def train_all(

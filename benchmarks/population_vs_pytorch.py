@@ -12,8 +12,8 @@ quarters of the population, so that drift hits both alike.
 
 The full form trains on all 50,000 examples, from a cold cache of programs (an hour on 2 cores; the
 2,000 are among them: their accuracy only shows that both train alike); `--quick` on 12,288 others,
-after an untimed pass that fills the cache (a quarter of an hour, most of it PyTorch's). The last
-line is JSON; above 1 means that ours is faster.
+after an untimed pass that fills the cache (11 minutes). The last line is JSON; above 1 means that
+ours is faster.
 """
 
 import argparse

@@ -4,11 +4,13 @@ import datetime
 import json
 import os
 import pathlib
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from deepmaker_jax import program
+from deepmaker_jax.execute import runtime
 from deepmaker_jax.execute.pool import pooled
 from deepmaker_jax.files import dump_json, write_json
 
@@ -25,6 +27,18 @@ def conditions() -> dict[str, Any]:
         "versions": program.versions(),
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *map(portable, sys.argv[1:])]),
     }
+
+
+def in_workers_environment() -> None:
+    """Runs this program again with the environment that a worker has, unless it has it.
+
+    The C library reads it once, when a process begins.
+    """
+    if os.environ.get(runtime.TUNABLES) is None:
+        name = f"benchmarks.{pathlib.Path(sys.argv[0]).stem}"
+        environment = os.environ | runtime.worker_environment()
+        words = [sys.executable, "-m", name, *sys.argv[1:]]
+        raise SystemExit(subprocess.run(words, env=environment, check=False).returncode)
 
 
 def portable(word: str) -> str:

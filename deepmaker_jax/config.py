@@ -189,7 +189,7 @@ class TrainConfig:
     compute: Literal["float32", "bfloat16"] = "float32"
     """Type that convolutions take their operands in, in training and validation; weights and batch
     statistics are float32, sums too in a size class's program, while a plain program rounds each
-    convolution's result. bfloat16 pays on accelerators. There float32 is what XLA makes of it by
+    convolution's result. bfloat16 is for accelerators. There float32 is what XLA makes of it by
     default: products of TF32 on recent GPUs, of bfloat16 on TPUs."""
 
     pixel_scale: Literal["deviation", "unit"] = "deviation"

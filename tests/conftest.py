@@ -49,7 +49,7 @@ jax.config.update("jax_debug_key_reuse", True)
 LONGEST = (
     "test_damage", "test_side_by_side", "test_job", "test_backends", "test_executors",
     "test_job_commands", "test_devices", "test_ray", "test_job_settings", "test_documents",
-    "test_extension", "test_archives",
+    "test_extension", "test_cifar_archives",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Gradients are right as users' programs are compiled, too."""
+"""Gradients are right and lanes independent as users' programs are compiled, too."""
 
 import os
 import subprocess
@@ -9,6 +9,9 @@ from tests.conftest import COMPILED_FAST
 AS_USERS = "--xla_cpu_use_fusion_emitters=true"  # XLA's default; the last word holds
 TESTS = (
     "tests/lanes/test_network.py::test_padded_equals_plain_in_every_class[small-3x3]",
+    "tests/lanes/test_network.py::test_padded_equals_plain_in_every_class[small-5x5]",
+    "tests/lanes/test_lane.py::test_a_lane_is_the_same_in_every_place_and_with_every_neighbour[map]",
+    "tests/lanes/test_lane.py::test_a_lane_that_is_refilled_trains_as_if_it_had_been_first[map]",
     "tests/models/test_dense.py::test_a_stage_as_one_operation_is_its_layers_one_by_one[arch0]",
 )
 

@@ -202,7 +202,7 @@ def standing_still(size_class, settings):
     """Stands where a size class's program does; nothing is learned, and nothing measured right."""
 
     def run(common, states, work, feeds, calls):
-        return states, work, jnp.zeros((*calls.num_steps.shape, 2))
+        return states, work, jnp.zeros((*calls.num_valid.shape, 2))
 
     return run
 
@@ -319,7 +319,7 @@ class Device:
 
 @pytest.mark.parametrize(
     ("gigabytes", "devices", "wanted", "expected"),
-    [(80, 1, 16, 16), (80, 1, 1000, 64), (80, 4, 16, 16), (80, 4, 5, 8), (1, 1, 16, 1)],
+    [(80, 1, 3, 3), (80, 1, 1000, 4), (80, 4, 64, 16), (80, 4, 5, 8), (3, 1, 16, 2), (1, 1, 16, 1)],
 )
 def test_lanes_fill_a_device_and_no_more(gigabytes, devices, wanted, expected, monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(gigabytes)] * devices)

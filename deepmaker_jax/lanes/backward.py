@@ -7,7 +7,7 @@ from jax import lax
 from deepmaker_jax.lanes.forward import forward, head_logits, stem_images
 from deepmaker_jax.lanes.level import Level, joined, levels, patches, stem_patches
 from deepmaker_jax.lanes.pooling import unpool_windows
-from deepmaker_jax.lanes.running import Params, Running, affine, column, multiply, over_pixels
+from deepmaker_jax.lanes.running import LaneRun, Params, affine, column, multiply, over_pixels
 from deepmaker_jax.lanes.scratch import (
     Work,
     add_to,
@@ -20,7 +20,7 @@ from deepmaker_jax.lanes.scratch import (
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import Counts, Wiring
 from deepmaker_jax.models.activation import slope
-from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
+from deepmaker_jax.models.ops import BATCH_NORM_EPSILON, norm_slope
 
 
 def value_and_grad(
@@ -43,7 +43,7 @@ def value_and_grad(
       gradient of entries that the plain network lacks is not zero everywhere:
       mask it.
     """
-    lane, all_levels = Running(size_class, params, wiring, trips), levels(size_class, len(images))
+    lane, all_levels = LaneRun(size_class, params, wiring, trips), levels(size_class, len(images))
     chunks = stem_images(images, all_levels, work.a[0].dtype)
     work, statistics = forward(lane, all_levels, work, chunks, None)
 
@@ -87,7 +87,7 @@ def value_and_grad(
     return value, grads, {name: flat(parts) for name, parts in found}, work
 
 
-def _outputs(lane: Running, level: Level, below: Level | None, work: Work, dfeatures) -> Work:
+def _outputs(lane: LaneRun, level: Level, below: Level | None, work: Work, dfeatures) -> Work:
     """Writes the gradients that leave a level's maps with: the head's, or the level's below."""
     wiring, s = lane.wiring, level.index
     shape = (level.num_chunks, lane.of.group, level.pixels)
@@ -122,7 +122,7 @@ def _outputs(lane: Running, level: Level, below: Level | None, work: Work, dfeat
     return work._replace(d=(*work.d[:s], d, *work.d[s + 1 :]))
 
 
-def _backward_level(lane: Running, level: Level, work: Work, statistics, turned, kernels, images):
+def _backward_level(lane: LaneRun, level: Level, work: Work, statistics, turned, kernels, images):
     """Goes through a level's groups in reverse; returns (work, kernels, (dscale, dbias)).
 
     Args:
@@ -160,18 +160,16 @@ def _backward_level(lane: Running, level: Level, work: Work, statistics, turned,
             return sums[0] + found[0], sums[1] + found[1]
 
         none = jnp.zeros(mean.shape, mean.dtype)
-        dbias, dscale = lax.fori_loop(0, level.num_chunks, sum_up, (none, none))
-        dscale = dscale * inverse
-        of_norms = (put(of_norms[0], dscale, g), put(of_norms[1], dbias, g))
-        slant = -gain * inverse * dscale / count
-        offset = -gain * dbias / count - slant * mean
+        sums = lax.fori_loop(0, level.num_chunks, sum_up, (none, none))
+        norm = norm_slope(gain, inverse, mean, sums, count)
+        of_norms = (put(of_norms[0], norm.dscale, g), put(of_norms[1], norm.dbias, g))
 
         def pull(chunk, carry):
             d, kernels = carry
 
             def behind(name, z, d):
                 dy = d * slope(name, z * column(gain) + column(shift))
-                return dy * column(gain) + z * column(slant) + column(offset)
+                return dy * column(gain) + z * column(norm.slant) + column(norm.level)
 
             operands = get(z, chunk, g), get(d, chunk, g)
             dz = lane.by_activation(normed, lambda z, d: d, behind, *operands)

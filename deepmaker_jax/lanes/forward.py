@@ -13,7 +13,7 @@ from jax import lax
 
 from deepmaker_jax.lanes.level import Level, in_chunks, joined, levels, patches, stem_patches
 from deepmaker_jax.lanes.pooling import pool_windows
-from deepmaker_jax.lanes.running import Params, Running, affine, column, moments, multiply
+from deepmaker_jax.lanes.running import LaneRun, Params, affine, column, moments, multiply
 from deepmaker_jax.lanes.scratch import Work, add_to, get, get_group, put, put_group, window
 from deepmaker_jax.lanes.size_class import BLOCK, SizeClass
 from deepmaker_jax.lanes.wiring import Counts, Wiring
@@ -25,7 +25,7 @@ def predict(
     work: Work, images: jax.Array,
 ) -> tuple[jax.Array, Work]:  # fmt: skip
     """Returns (logits of scaled images, Float[b, classes], work), by the running statistics."""
-    lane, all_levels = Running(size_class, params, wiring, trips), levels(size_class, len(images))
+    lane, all_levels = LaneRun(size_class, params, wiring, trips), levels(size_class, len(images))
     of = lane._replace(params=statistics)
     running = tuple([of.by_group(name, level) for level in all_levels] for name in ("mean", "var"))
     chunks = stem_images(images, all_levels, work.a[0].dtype)
@@ -33,7 +33,7 @@ def predict(
     return head_logits(params["head"], params["head_bias"], work.features), work
 
 
-def forward(lane: Running, all_levels, work: Work, images, running):
+def forward(lane: LaneRun, all_levels, work: Work, images, running):
     # Rows of `features` that nobody writes must be finite: the head's weights for them are zero.
     work = work._replace(features=jnp.zeros_like(work.features))
     found, above = [], None
@@ -46,7 +46,7 @@ def forward(lane: Running, all_levels, work: Work, images, running):
     return work, found
 
 
-def _inputs(lane: Running, level: Level, above: Level | None, work: Work, images) -> Work:
+def _inputs(lane: LaneRun, level: Level, above: Level | None, work: Work, images) -> Work:
     """Writes what enters a level: the stem's convolution, or the level above, pooled."""
     wiring, s = lane.wiring, level.index
     z, a = work.z[s], work.a[s]
@@ -90,7 +90,7 @@ def _inputs(lane: Running, level: Level, above: Level | None, work: Work, images
     return work._replace(z=(*work.z[:s], z, *work.z[s + 1 :]), a=(*work.a[:s], a, *work.a[s + 1 :]))
 
 
-def _forward_level(lane: Running, level: Level, work: Work, running):
+def _forward_level(lane: LaneRun, level: Level, work: Work, running):
     """Computes a level's maps, group by group; returns (work, its groups' mean and variance).
 
     Args:

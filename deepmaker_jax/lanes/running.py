@@ -13,7 +13,7 @@ from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
 Params = dict[str, Any]
 
 
-class Running(NamedTuple):
+class LaneRun(NamedTuple):
     """What both passes over a lane read: static shapes, weights, wiring and loop counts."""
 
     of: SizeClass

@@ -21,23 +21,21 @@ from jax import lax
 
 from deepmaker_jax.arch import Layer
 from deepmaker_jax.models.activation import activate, slope
-from deepmaker_jax.models.ops import BATCH_NORM_EPSILON
+from deepmaker_jax.models.ops import BATCH_NORM_EPSILON, NormSlope, norm_slope
 from deepmaker_jax.models.tiles import (
     doubled,
     from_tiles,
     halved,
     input_adjoint,
     input_tiles,
-    kernel_adjoint,
-    kernel_tiles,
     output,
     output_adjoint,
     to_tiles,
 )
-from deepmaker_jax.models.winograd import TILE, product, written
+from deepmaker_jax.models.winograd import TILE, kernel_adjoint, kernel_tiles, product, written
 
 
-class Wiring(NamedTuple):
+class StageWiring(NamedTuple):
     """How a stage's layers are joined. Map 0 is the stage's input, map l layer l's output.
 
     Attributes:
@@ -68,7 +66,7 @@ class DenseStage(NamedTuple):
       growth: channels of each layer.
     """
 
-    wiring: Wiring
+    wiring: StageWiring
     convs: tuple[str, ...]
     source: str
     output: str
@@ -103,7 +101,7 @@ def dense_stages(layers: tuple[Layer, ...]) -> dict[str, DenseStage]:
         (end,) = readers[last]
         transition = end.op == "conv"
         (pool,) = readers[end.name] if transition else (end,)
-        wiring = Wiring(
+        wiring = StageWiring(
             side=sides.pop(),
             reads=tuple(tuple(place[n] for n in maps(layer.inputs[0])) for layer in convs),
             leaves=tuple(place[n] for n in maps(last)),
@@ -121,7 +119,8 @@ def dense_stages(layers: tuple[Layer, ...]) -> dict[str, DenseStage]:
 def pays(shape: tuple[int, ...], stage: DenseStage) -> bool:
     """Whether training a stage by this form is faster (benchmarks/results/dense_stage.json).
 
-    Narrow stages gain less than their program takes longer to compile, unless they are large.
+    Narrow stages gain less than their program takes longer to compile, unless they are large. With
+    5x5 kernels large stages gain a tenth, and deep ones up to a third.
 
     Args:
       shape: (b, h, w, c) of the stage's input.
@@ -131,8 +130,10 @@ def pays(shape: tuple[int, ...], stage: DenseStage) -> bool:
     whole = all(size % TILE == 0 and size >= 2 * TILE for size in (height, width))
     if stage.wiring.side == 3 and stage.growth >= 16:
         return whole
-    is_large = height * width >= 32 * 32 and len(stage.wiring.reads) * stage.growth >= 16
-    return whole and is_large and stage.wiring.side <= 5
+    num_layers = len(stage.wiring.reads)
+    is_large = height * width >= 32 * 32 and num_layers * stage.growth >= 16
+    is_deep = height * width >= 16 * 16 and num_layers >= 4 and stage.growth >= 8
+    return whole and (is_large or (is_deep and stage.wiring.side == 5)) and stage.wiring.side <= 5
 
 
 def _row(vector: jax.Array, x: jax.Array) -> jax.Array:
@@ -229,24 +230,13 @@ def _in_front(norm: _Norm, z, da, activation: str):
     return dy, (_sum(dy), _sum(dy * (z - _row(norm.mean, z))))
 
 
-class _Slope(NamedTuple):
-    """How a norm's gradient goes on: dz = dy * gain + z * slant + level; and its parameters'."""
-
-    gain: jax.Array
-    slant: jax.Array
-    level: jax.Array
-    dscale: jax.Array
-    dbias: jax.Array
-
-    def through(self, dy, z):
-        gain, slant, level = (_row(v, z) for v in (self.gain, self.slant, self.level))
-        return dy * gain + z * slant + level
+def _through(of: NormSlope, dy, z):
+    gain, slant, level = (_row(v, z) for v in (of.gain, of.slant, of.level))
+    return dy * gain + z * slant + level
 
 
-def _slope_of(norm: _Norm, sums, count: int) -> _Slope:
-    dbias, dscale = sums[0], sums[1] * norm.inverse
-    slant = -norm.gain * norm.inverse * dscale / count
-    return _Slope(norm.gain, slant, -norm.gain * dbias / count - slant * norm.mean, dscale, dbias)
+def _slope_of(norm: _Norm, sums, count: int) -> NormSlope:
+    return norm_slope(norm.gain, norm.inverse, norm.mean, sums, count)
 
 
 def _backward(wiring, saved, gradients):
@@ -257,7 +247,7 @@ def _backward(wiring, saved, gradients):
     images = maps[0].shape[3]
     offsets = dict(zip(wiring.leaves, np.cumsum([0, *(widths[j] for j in wiring.leaves)])[:-1],
                        strict=True))  # fmt: skip
-    slopes: dict[int, _Slope] = {}
+    slopes: dict[int, NormSlope] = {}
 
     def zeros(i):
         return (jnp.zeros(widths[i], dtype),) * 2
@@ -294,7 +284,7 @@ def _backward(wiring, saved, gradients):
             x = written(_activated(z, norms[i], activation))
             das = []
             if readers:
-                made["dz"] = written(slopes[i + 1].through(parts["dy"], parts["z_next"]))
+                made["dz"] = written(_through(slopes[i + 1], parts["dy"], parts["z_next"]))
                 g = jnp.concatenate([made["dz"], *parts["dz_others"]], -1)
                 g = output_adjoint(written(g), side)
                 x_tiles = written(input_tiles(x, side).transpose(0, 2, 1))
@@ -304,7 +294,7 @@ def _backward(wiring, saved, gradients):
                 if i == last:
                     z_end = parts["z_end"]
                     behind, _ = _in_front(norms[-1], z_end, doubled(parts["end"]), activation)
-                    made["end"] = written(slopes[last + 1].through(behind, z_end))
+                    made["end"] = written(_through(slopes[last + 1], behind, z_end))
                 g = made["end"] if i == last else parts["end"]
                 g = g.reshape(-1, g.shape[-1])
                 carry["point"] += x.reshape(-1, x.shape[-1]).T @ g

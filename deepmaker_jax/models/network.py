@@ -63,12 +63,13 @@ class BatchNorm(nn.Module):
             return ops.normalise(x, scale, bias, mean.value, var.value, self.activation)
         x, batch_mean, batch_var = ops.norm_activate(x, scale, bias, self.activation)
         if not self.is_initializing():
-            mean.value = _running(mean.value, batch_mean)
-            var.value = _running(var.value, batch_var)
+            mean.value = running_average(mean.value, batch_mean)
+            var.value = running_average(var.value, batch_var)
         return x
 
 
-def _running(average: Array, now: Array) -> Array:
+def running_average(average: Array, now: Array) -> Array:
+    """Returns what a step leaves of a batch norm's statistics, Float[c]."""
     return BATCH_NORM_MOMENTUM * average + (1 - BATCH_NORM_MOMENTUM) * now
 
 
@@ -134,7 +135,10 @@ class Network(nn.Module):
         )
         for norm, (mean, variance) in zip(norms, statistics, strict=True):
             old = self.variables["batch_stats"][norm]
-            new = {"mean": _running(old["mean"], mean), "var": _running(old["var"], variance)}
+            new = {
+                "mean": running_average(old["mean"], mean),
+                "var": running_average(old["var"], variance),
+            }
             self.put_variable("batch_stats", norm, new)
         return y
 

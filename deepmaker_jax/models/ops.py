@@ -2,10 +2,11 @@
 
 The functions are the textbook ones; only the order of the arithmetic differs.
 XLA's own gradients of a convolution's weights, of a max pool and of batch norm
-took most of a training step (benchmarks/results/plain_step.json).
+took longer (benchmarks/results/plain_step_xla_gradients.json).
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -207,6 +208,34 @@ def _norm_activate(
     return normalise(z, scale, bias, mean, variance, activation), mean, variance
 
 
+class NormSlope(NamedTuple):
+    """How a gradient goes back through batch norm: dz = dy * gain + z * slant + level.
+
+    Float[c] each; `dscale` and `dbias` are the gradients of its parameters.
+    """
+
+    gain: jax.Array
+    slant: jax.Array
+    level: jax.Array
+    dscale: jax.Array
+    dbias: jax.Array
+
+
+def norm_slope(gain, inverse, mean, sums, count: int) -> NormSlope:
+    """Returns batch norm's slope.
+
+    Args:
+      gain: scale * inverse, Float[c].
+      inverse: of the deviation.
+      mean: of z over the batch.
+      sums: of dy, and of dy * (z - mean), over the batch.
+      count: pixels of a channel in the batch.
+    """
+    dbias, dscale = sums[0], sums[1] * inverse
+    slant = -gain * inverse * dscale / count
+    return NormSlope(gain, slant, -gain * dbias / count - slant * mean, dscale, dbias)
+
+
 def _norm_activate_forward(z, scale, bias, activation):
     y, mean, variance = _norm_activate(z, scale, bias, activation)
     return (y, mean, variance), (z, scale, bias, mean, variance)
@@ -220,11 +249,9 @@ def _norm_activate_backward(activation, saved, gradients):
     gain = scale * inverse
     shift = bias - mean * gain
     dy = lax.optimization_barrier(g * slope(activation, z * _row(gain) + _row(shift)))
-    dbias = dy.sum(axes)
-    dscale = (dy * (z - _row(mean))).sum(axes) * inverse
-    slant = -gain * inverse * dscale / count
-    level = -gain * dbias / count - slant * mean
-    return dy * _row(gain) + z * _row(slant) + _row(level), dscale, dbias
+    sums = dy.sum(axes), (dy * (z - _row(mean))).sum(axes)
+    of = norm_slope(gain, inverse, mean, sums, count)
+    return dy * _row(gain) + z * _row(of.slant) + _row(of.level), of.dscale, of.dbias
 
 
 norm_activate = jax.custom_vjp(_norm_activate, nondiff_argnums=(3,))

@@ -6,14 +6,12 @@ which gradients go back.
 """
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from deepmaker_jax.models.winograd import NUM_TILES, TILE, transforms, written
+from deepmaker_jax.models.winograd import NUM_TILES, TILE, combined, transforms, written
 
 
 def to_tiles(x: jax.Array) -> jax.Array:
@@ -57,15 +55,6 @@ def _shifted(x: jax.Array, by: int, axis: int) -> jax.Array:
     return jnp.concatenate(parts, axis)
 
 
-def _combined(row: np.ndarray, planes: Sequence[jax.Array]) -> jax.Array:
-    """Returns the sum of planes times a row of a transform, zeros left out."""
-    terms = []
-    for j in np.flatnonzero(row):
-        factor, plane = float(row[j]), planes[int(j)]
-        terms.append(plane if factor == 1 else -plane if factor == -1 else plane * factor)
-    return functools.reduce(jnp.add, terms)
-
-
 def _places(side: int) -> list[tuple[int, int]]:
     """Returns (tile, place in it) of each row that an output tile reads."""
     return [divmod(row, TILE) for row in range(-(side // 2), TILE + side // 2)]
@@ -75,14 +64,14 @@ def input_tiles(x: jax.Array, side: int) -> jax.Array:
     """Transforms a chunk, Float[4, 4, q, h, w, c], to Float[n * n, q * h * w, c]."""
     matrix = transforms(side)[2]
     rows = [_shifted(x[place], tile, 2) for tile, place in _places(side)]
-    r = written(jnp.stack([_combined(row, rows) for row in matrix]))  # [n, 4, q, h, w, c]
+    r = written(jnp.stack([combined(row, rows) for row in matrix]))  # [n, 4, q, h, w, c]
     columns = [_shifted(r[:, place], tile, 3) for tile, place in _places(side)]
-    tiles = jnp.stack([_combined(row, columns) for row in matrix], 1)
+    tiles = jnp.stack([combined(row, columns) for row in matrix], 1)
     return written(tiles.reshape(len(matrix) ** 2, -1, x.shape[-1]))
 
 
 def input_adjoint(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Array:
-    """Transforms Float[n * n, q * h * w, c] by `_input`'s adjoint, to a chunk of this shape."""
+    """Transforms Float[n * n, q * h * w, c] by `input_tiles`' adjoint, to a chunk of this shape."""
     matrix = transforms(side)[2]
     n = len(matrix)
     m = tiles.reshape(n, n, *shape[2:-1], tiles.shape[-1])
@@ -90,7 +79,7 @@ def input_adjoint(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Ar
     def fold(planes, axis):
         terms: list[list[jax.Array]] = [[] for _ in range(TILE)]
         for j, (tile, place) in enumerate(_places(side)):
-            terms[place].append(_shifted(_combined(matrix[:, j], planes), -tile, axis))
+            terms[place].append(_shifted(combined(matrix[:, j], planes), -tile, axis))
         return [functools.reduce(jnp.add, some) for some in terms]
 
     r = written(jnp.stack(fold([m[:, b] for b in range(n)], 3), 1))  # [n, 4, q, h, w, c]
@@ -102,30 +91,16 @@ def output(tiles: jax.Array, side: int, shape: tuple[int, ...]) -> jax.Array:
     matrix = transforms(side)[0]
     n, c = matrix.shape[1], tiles.shape[-1]
     m = tiles.reshape(n, n, -1)
-    r = written(jnp.stack([_combined(row, list(m)) for row in matrix]))
-    y = jnp.stack([_combined(row, [r[:, j] for j in range(n)]) for row in matrix], 1)
+    r = written(jnp.stack([combined(row, list(m)) for row in matrix]))
+    y = jnp.stack([combined(row, [r[:, j] for j in range(n)]) for row in matrix], 1)
     return written(y.reshape(TILE, TILE, *shape[2:-1], c))
 
 
 def output_adjoint(g: jax.Array, side: int) -> jax.Array:
-    """Transforms an output chunk's gradient, Float[4, 4, q, h, w, c], by `_output`'s adjoint."""
+    """Transforms an output chunk's gradient, Float[4, 4, q, h, w, c], by `output`'s adjoint."""
     matrix = transforms(side)[0].T
     c = g.shape[-1]
     g = g.reshape(TILE, TILE, -1)
-    r = written(jnp.stack([_combined(row, list(g)) for row in matrix]))
-    m = jnp.stack([_combined(row, [r[:, j] for j in range(TILE)]) for row in matrix], 1)
+    r = written(jnp.stack([combined(row, list(g)) for row in matrix]))
+    m = jnp.stack([combined(row, [r[:, j] for j in range(TILE)]) for row in matrix], 1)
     return written(m.reshape(len(matrix) ** 2, -1, c))
-
-
-def kernel_tiles(w: jax.Array) -> jax.Array:
-    """Transforms Float[k, k, c, o] to Float[n * n, c, o]."""
-    matrix = transforms(len(w))[1].astype(w.dtype)
-    both = np.kron(matrix, matrix)
-    return written((both @ w.reshape(w.shape[0] ** 2, -1)).reshape(len(both), *w.shape[2:]))
-
-
-def kernel_adjoint(d: jax.Array, side: int) -> jax.Array:
-    matrix = transforms(side)[1].astype(d.dtype)
-    both = np.kron(matrix, matrix)
-    found = jnp.asarray(both.T) @ d.reshape(len(both), -1)
-    return found.reshape(side, side, *d.shape[1:])

@@ -8,6 +8,7 @@ core's second-level cache.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -56,16 +57,36 @@ def transforms(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return output, kernel, of_input
 
 
-def _rows(matrix: np.ndarray, planes: list[jax.Array]) -> list[jax.Array]:
-    """Returns `matrix @ planes`, zeros left out."""
-    return [
-        sum(planes[j] * np.asarray(row[j], planes[j].dtype) for j in np.flatnonzero(row))
-        for row in matrix
-    ]  # type: ignore[return-value]
-
-
 # Without a barrier XLA computes a stage anew for each entry that the next one reads.
 written = lax.optimization_barrier
+
+
+def combined(row: np.ndarray, planes: Sequence[jax.Array]) -> jax.Array:
+    """Returns the sum of planes times a row of a transform, zeros left out."""
+    terms = []
+    for j in np.flatnonzero(row):
+        factor, plane = float(row[j]), planes[int(j)]
+        terms.append(plane if factor == 1 else -plane if factor == -1 else plane * factor)
+    return functools.reduce(jnp.add, terms)
+
+
+def _rows(matrix: np.ndarray, planes: Sequence[jax.Array]) -> list[jax.Array]:
+    return [combined(row, planes) for row in matrix]
+
+
+def kernel_tiles(w: jax.Array) -> jax.Array:
+    """Transforms Float[k, k, c, o] to Float[n * n, c, o]."""
+    matrix = transforms(len(w))[1].astype(w.dtype)
+    both = np.kron(matrix, matrix)
+    return written((both @ w.reshape(w.shape[0] ** 2, -1)).reshape(len(both), *w.shape[2:]))
+
+
+def kernel_adjoint(d: jax.Array, side: int) -> jax.Array:
+    """Transforms Float[n * n, c, o] by `kernel_tiles`' adjoint, to Float[k, k, c, o]."""
+    matrix = transforms(side)[1].astype(d.dtype)
+    both = np.kron(matrix, matrix)
+    found = jnp.asarray(both.T) @ d.reshape(len(both), -1)
+    return found.reshape(side, side, *d.shape[1:])
 
 
 def _input_tiles(x: jax.Array, side: int) -> jax.Array:
@@ -124,16 +145,12 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
       x: h and w multiples of 4.
       kernel: k is 3 or 5.
     """
-    side, _, c, o = kernel.shape
-    matrix = transforms(side)[1].astype(kernel.dtype)
-    n = len(matrix)
-    kernels = jnp.einsum("ai,bj,ijco->abco", matrix, matrix, kernel).reshape(n * n, c, o)
-    kernels = written(kernels)
+    side, kernels = len(kernel), kernel_tiles(kernel)
 
     def chunk(x):
         return _output(written(product(_input_tiles(x, side), kernels)), side, *x.shape[:3])
 
-    return lax.map(chunk, _chunks(x)).reshape(*x.shape[:3], o)
+    return lax.map(chunk, _chunks(x)).reshape(*x.shape[:3], -1)
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array, *, side: int) -> jax.Array:
@@ -144,13 +161,12 @@ def kernel_gradient(x: jax.Array, g: jax.Array, *, side: int) -> jax.Array:
       g: Float[b, h, w, o], the output's gradient.
       side: k, of the kernel.
     """
-    matrix = transforms(side)[1].astype(x.dtype)
-    n, c, o = len(matrix), x.shape[-1], g.shape[-1]
+    num, c, o = (side + TILE - 1) ** 2, x.shape[-1], g.shape[-1]
 
     def add(total, chunk):
         x, g = chunk
         tiles = written(_gradient_tiles(g, side).transpose(0, 2, 1))
         return total + product(tiles, _input_tiles(x, side)), None
 
-    total, _ = lax.scan(add, jnp.zeros((n * n, o, c), x.dtype), (_chunks(x), _chunks(g)))
-    return jnp.einsum("ai,bj,aboc->ijco", matrix, matrix, total.reshape(n, n, o, c))
+    total, _ = lax.scan(add, jnp.zeros((num, o, c), x.dtype), (_chunks(x), _chunks(g)))
+    return kernel_adjoint(total.swapaxes(1, 2), side)

@@ -16,7 +16,7 @@ from deepmaker_jax.models import Network
 from deepmaker_jax.train.course import Course, Job
 from deepmaker_jax.train.init import init
 from deepmaker_jax.train.optimizer import base_learning_rate
-from deepmaker_jax.train.runner import STEPS_A_CALL, InClass, Plain, Runner
+from deepmaker_jax.train.runner import InClass, Pace, Plain, Runner
 from deepmaker_jax.train.step import Feed, predict
 
 
@@ -91,7 +91,7 @@ def train(
       start: see `Job`.
       checkpoint: see `Job`.
       on_epoch: see `Job`.
-      on_steps: called after every few steps; raises to leave the training.
+      on_steps: called after every few steps and predictions; raises to leave the training.
       rungs: see `Job`.
 
     Raises:
@@ -132,13 +132,14 @@ def train_alone(
     else:
         runner = InClass(job.arch, size_class, settings, feed, variables)
     compiled = time.perf_counter()
-    runner.state = course.resume(runner.state)
+    runner.state, pace = course.resume(runner.state), Pace()
     while not course.is_over:
         if course.begins_epoch:
             runner.state = runner.state._replace(loss_sum=np.float32(0))
-        some = course.rows(STEPS_A_CALL)
+        some, called = course.rows(pace.most), time.perf_counter()
         runner.run(some, course.cycle)
         jax.block_until_ready(runner.state)  # calls run ahead else: `on_steps` could stop none
+        pace.took(len(some), time.perf_counter() - called)
         on_steps()
         course.advance(len(some), float(runner.state.loss_sum), lambda: runner.state)
     result = runner.variables() | {"constants": variables["constants"]}
@@ -146,7 +147,9 @@ def train_alone(
     trained = time.perf_counter()
 
     def score_on(rows: np.ndarray | None) -> Score | None:
-        return None if rows is None or diverged else Score(*runner.score(np.asarray(rows)))
+        if rows is None or diverged:
+            return None
+        return Score(*runner.score(np.asarray(rows), pace.most, on_steps))
 
     score, robust = score_on(job.held_out), score_on(job.corrupted)
     return Trained(

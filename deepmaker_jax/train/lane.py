@@ -13,7 +13,7 @@ from deepmaker_jax.lanes.forward import predict
 from deepmaker_jax.lanes.scratch import Work, make_work
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.lanes.wiring import STATISTICS, Counts, Lane, Wiring, empty, put, take, valid
-from deepmaker_jax.models.network import BATCH_NORM_MOMENTUM
+from deepmaker_jax.models.network import running_average
 from deepmaker_jax.train.optimizer import Cycle, direction, rule_state
 from deepmaker_jax.train.step import Feed, Rule, TrainState, ValueAndGrad, init_state, make_step
 from deepmaker_jax.types import Array
@@ -64,9 +64,7 @@ def of_lane(size_class: SizeClass, feed: LaneFeed, trips: Counts) -> ValueAndGra
             x * common.input_scale[None, None, None, :], loss,
         )  # fmt: skip
         gradient = jax.tree.map(lambda g, real: jnp.where(real, g, 0), gradient, feed.valid)
-        keep = BATCH_NORM_MOMENTUM
-        running = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, batch_stats, found)
-        return value, gradient, running, work
+        return value, gradient, jax.tree.map(running_average, batch_stats, found), work
 
     return value_and_grad
 
@@ -160,8 +158,8 @@ def run_lane(
       call: what it does now.
 
     Returns:
-      (state, work, Float[2]: correct answers and the sum of the losses of what
-      was evaluated).
+      (state, work, Float[k, 2]: correct answers and the sum of the losses in each
+      batch of the call that was evaluated).
     """
     turns = trips or Trips(feed.wiring.counts, call.num_steps, call.num_batches)
     common = common._replace(learning_rate=feed.learning_rate, cycle=feed.cycle)
@@ -193,9 +191,11 @@ def run_lane(
         counts = (jnp.arange(len(rows)) < call.num_valid[i]) & (i < call.num_batches)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         right = jnp.where(counts & (logits.argmax(-1) == labels), 1.0, 0.0)
-        return work, sums + jnp.stack([right.sum(), jnp.where(counts, losses, 0.0).sum()])
+        found = jnp.stack([right.sum(), jnp.where(counts, losses, 0.0).sum()])
+        return work, sums.at[i].set(found)
 
-    work, sums = jax.lax.fori_loop(0, turns.num_batches, evaluate, (work, jnp.zeros(2)))
+    sums = jnp.zeros((len(call.rows), 2))
+    work, sums = jax.lax.fori_loop(0, turns.num_batches, evaluate, (work, sums))
     return state, work, sums
 
 

@@ -12,8 +12,9 @@ from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.train.lane import idle, scratch
 from deepmaker_jax.train.runner import STEPS_A_CALL
 
-CPU_LANES = 4  # a CPU runs lanes side by side no faster: as many as show that it works
-MAX_LANES = 64
+# Of a device. Each loop is as long as the longest lane's: more lanes lose more by that than they
+# share launches, as benchmarks/results/lowering.json projects for a GPU. A CPU gains by none.
+MAX_LANES = 4
 SHARE = 0.8  # of a device's memory that programs may count on
 
 
@@ -50,11 +51,10 @@ def num_lanes(size_class: SizeClass, settings: TrainConfig, *, data_bytes: int, 
     devices = jax.local_devices()
     a_device = math.ceil(min(wanted, MAX_LANES * len(devices)) / len(devices))
     memory = (devices[0].memory_stats() or {}).get("bytes_limit")
-    if devices[0].platform == "cpu" or not memory:
-        room = CPU_LANES
-    else:
+    if memory:
         room = int((SHARE * memory - data_bytes) / lane_bytes(size_class, settings))
-    return len(devices) * max(1, min(a_device, room))
+        a_device = max(1, min(a_device, room))
+    return len(devices) * a_device
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -26,11 +26,17 @@ from deepmaker_jax.train.lane import (
     variables_of,
 )
 from deepmaker_jax.train.optimizer import base_learning_rate
-from deepmaker_jax.train.runner import STEPS_A_CALL, compiled, in_batches, padded, shapes_of
+from deepmaker_jax.train.runner import (
+    STEPS_A_CALL,
+    Pace,
+    compiled,
+    in_batches,
+    padded,
+    shapes_of,
+    total,
+)
 from deepmaker_jax.train.step import Feed, TrainState, options
 
-CALL_SECONDS = 1.0  # of a call, about: nobody waits longer for a Ctrl-C
-FIRST_STEPS = 4  # of the first call, whose speed is not known
 Tree = Any
 
 
@@ -83,7 +89,7 @@ class Population:
         self._states, self._work, self._feeds = cleared()
         self._slots: list[_Slot | None] = [None] * num_lanes
         self._spoilt = [False] * num_lanes  # scratch memory that may hold NaN
-        self._most = FIRST_STEPS
+        self._pace = Pace()
 
     def _shapes(self) -> tuple[Tree, Tree, Tree]:
         """Returns the shapes of the lanes' states, scratch memory and feeds."""
@@ -191,10 +197,10 @@ class Population:
             if slot is None:
                 continue
             if slot.variables is None:
-                rows = slot.course.rows(self._most)
+                rows = slot.course.rows(self._pace.most)
                 call.rows[i], call.num_steps[i] = padded(rows), len(rows)
             else:
-                some = slot.take(self._most * size)
+                some = slot.take(self._pace.most * size)
                 call.rows[i], call.num_batches[i], call.num_valid[i] = in_batches(some, size)
         return jax.device_put(call, self._split)
 
@@ -214,10 +220,9 @@ class Population:
         )
         sums, measured = np.asarray(self._states.loss_sum), np.asarray(measured)
         seconds = time.perf_counter() - began
-        num_steps = np.asarray(call.num_steps)
+        num_steps, num_batches = np.asarray(call.num_steps), np.asarray(call.num_batches)
         busy = [slot for slot in self._slots if slot is not None]
-        turns = max(int(num_steps.max()), int(np.asarray(call.num_batches).max()))
-        self._most = int(np.clip(CALL_SECONDS * turns / seconds, 1, STEPS_A_CALL))
+        self._pace.took(max(int(num_steps.max()), int(num_batches.max())), seconds)
         for i, slot in enumerate(self._slots):
             if slot is None:
                 continue
@@ -229,7 +234,7 @@ class Population:
                 except (OSError, StorageError, TimeLimitError) as error:  # its own, not the others'
                     slot.error = error
             else:
-                slot.sums[slot.measuring] += measured[i]
+                slot.sums[slot.measuring].append(measured[i, : num_batches[i]])
 
     def _state(self, i: int) -> TrainState:
         """Returns a lane's state as NumPy arrays."""
@@ -246,7 +251,7 @@ class Population:
             slot.variables, slot.diverged = variables, slot.course.diverged(variables)
         ended = slot.variables is not None and (slot.diverged or not any(map(len, slot.left)))
         if ended:  # finite weights may overflow on the images that they are measured on
-            self._spoilt[i] = slot.diverged or not np.isfinite(slot.sums).all()
+            self._spoilt[i] = slot.diverged or not np.isfinite(slot.totals()).all()
         return ended
 
 
@@ -258,7 +263,8 @@ class _Slot:
         # Rows to measure on, held out and corrupted; which of the two the next call is for.
         self.left = [np.asarray(rows, np.int32) for rows in self._measured_rows()]
         self.measuring = 0
-        self.sums = np.zeros((2, 2))  # of each: correct answers, and the sum of the losses
+        # Of each, by batch: correct answers, and the sum of the losses.
+        self.sums: tuple[list[np.ndarray], ...] = ([], [])
         self.variables: Tree | None = None
         self.diverged = False
         self.error: Exception | None = None
@@ -273,6 +279,10 @@ class _Slot:
         some, self.left[self.measuring] = np.split(self.left[self.measuring], [most])
         return some
 
+    def totals(self) -> list[np.ndarray]:
+        """Returns correct answers and the sum of the losses, held out and corrupted."""
+        return [total(sums) for sums in self.sums]
+
     def took(self, seconds: float) -> None:
         self.seconds[1 if self.variables is None else 2] += seconds
 
@@ -280,10 +290,8 @@ class _Slot:
         if self.error is not None:
             return self.error
         score, robust = (
-            Score(*(float(total / len(rows)) for total in sums))
-            if len(rows) and not self.diverged
-            else None
-            for sums, rows in zip(self.sums, self._measured_rows(), strict=True)
+            Score(*(found / len(rows)).tolist()) if len(rows) and not self.diverged else None
+            for found, rows in zip(self.totals(), self._measured_rows(), strict=True)
         )
         assert self.variables is not None
         loss = self.course.loss

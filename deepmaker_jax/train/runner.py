@@ -1,6 +1,6 @@
 """How one candidate trains: by its own program, or as a lane of a size class's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -23,6 +23,7 @@ from deepmaker_jax.train.lane import (
 )
 from deepmaker_jax.train.optimizer import Cycle, direction, rule_state
 from deepmaker_jax.train.step import (
+    PREDICTED,
     Feed,
     TrainState,
     compile_prediction,
@@ -33,6 +34,8 @@ from deepmaker_jax.train.step import (
 )
 
 STEPS_A_CALL = 64
+CALL_SECONDS = 1.0  # of a call, about
+FIRST_STEPS = 4  # of the first call, whose speed is not known
 MAX_KEPT = 16  # programs of size classes: every candidate that fits needs them again
 MAX_OWN = 2  # of one architecture each, not needed again once its training is over: 50 MB each
 CLEARED_AFTER = 8  # of those
@@ -51,9 +54,32 @@ class Runner(Protocol):
         """Returns the plain network's `params` and `batch_stats` that training has led to."""
         ...
 
-    def score(self, rows: np.ndarray) -> tuple[float, float]:
-        """Returns (accuracy, mean cross-entropy) of `variables` over these rows of the data."""
+    def score(
+        self, rows: np.ndarray, num_batches: int, on_call: Callable[[], None]
+    ) -> tuple[float, float]:
+        """Measures `variables` over rows of the data, about `num_batches` batches a call.
+
+        Returns:
+          (accuracy, mean cross-entropy), whose bits do not depend on `num_batches`.
+        """
         ...
+
+
+class Pace:
+    """How many steps a call does: about a second's, up to STEPS_A_CALL.
+
+    Nobody waits longer than a call for a Ctrl-C, a time limit, a checkpoint or a sign of life.
+
+    Attributes:
+      most: steps of the next call.
+    """
+
+    def __init__(self):
+        self.most = FIRST_STEPS
+
+    def took(self, num_steps: int, seconds: float) -> None:
+        """Takes note of what a call took."""
+        self.most = int(np.clip(CALL_SECONDS * num_steps / seconds, 1, STEPS_A_CALL))
 
 
 _programs: dict[Any, Any] = {}
@@ -115,6 +141,15 @@ def in_batches(rows: np.ndarray, size: int) -> tuple[np.ndarray, int, np.ndarray
     return filled.reshape(STEPS_A_CALL, size), -(-len(rows) // size), num_valid.astype(np.int32)
 
 
+def total(sums: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the sum over all batches, Float64[2], whatever calls they came in.
+
+    Args:
+      sums: of each call, Float[batches, 2].
+    """
+    return np.concatenate([np.zeros((0, 2)), *sums]).sum(0)
+
+
 class Plain:
     """Two programs of the candidate's own: for its training, and to measure it if it will be."""
 
@@ -128,6 +163,7 @@ class Plain:
         measured: bool,
     ):
         self.network, self.feed = Network(layers(arch), compute=settings.compute), feed
+        self._size = settings.batch_size
         params, batch_stats = variables["params"], variables["batch_stats"]
         start = rule_state(direction(arch.optimizer, settings), params)
         state = init_state(params, batch_stats, start, settings)
@@ -154,12 +190,20 @@ class Plain:
         """See `Runner`."""
         return jax.tree.map(np.asarray, self.state.chosen)
 
-    def score(self, rows: np.ndarray) -> tuple[float, float]:
+    def score(
+        self, rows: np.ndarray, num_batches: int, on_call: Callable[[], None]
+    ) -> tuple[float, float]:
         """See `Runner`."""
-        labels = np.asarray(self.feed.labels)[rows]
-        images = np.asarray(self.feed.images)[rows]
+        labels, images = np.asarray(self.feed.labels)[rows], np.asarray(self.feed.images)
         variables = self.variables() | {"constants": {"input_scale": self.feed.input_scale}}
-        logits = predict(self.network, variables, images, program=self._prediction)
+        variables, parts = jax.device_put(variables), []
+        # Whole predictions, so that each image is always among the same ones.
+        a_call = max(1, num_batches * self._size // PREDICTED) * PREDICTED
+        for start in range(0, len(rows), a_call):
+            some = images[rows[start : start + a_call]]
+            parts.append(predict(self.network, variables, some, program=self._prediction))
+            on_call()
+        logits = np.concatenate(parts)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return float(np.mean(logits.argmax(-1) == labels)), float(np.mean(losses))
 
@@ -230,11 +274,15 @@ class InClass:
         """See `Runner`."""
         return variables_of(self._lane, self.state)
 
-    def score(self, rows: np.ndarray) -> tuple[float, float]:
+    def score(
+        self, rows: np.ndarray, num_batches: int, on_call: Callable[[], None]
+    ) -> tuple[float, float]:
         """See `Runner`."""
-        total = np.zeros(2)
-        a_call = STEPS_A_CALL * self._size
+        sums, a_call = [], num_batches * self._size
         for start in range(0, len(rows), a_call):
             some, num, num_valid = in_batches(rows[start : start + a_call], self._size)
-            total += self._run(self._call(some, num_batches=num, num_valid=num_valid))
-        return float(total[0] / len(rows)), float(total[1] / len(rows))
+            call = self._call(some, num_batches=num, num_valid=num_valid)
+            sums.append(self._run(call)[:num])
+            on_call()
+        accuracy, loss = (total(sums) / len(rows)).tolist()
+        return accuracy, loss

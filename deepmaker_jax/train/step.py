@@ -164,9 +164,8 @@ def _predict(network: Network, variables: Tree, images: Array) -> Array:
 def options() -> dict[str, Any]:
     """Returns XLA's options for programs that train.
 
-    On a CPU LLVM's first level: what it makes of networks' own programs is as fast as its usual
-    third's or faster, and sooner made. Size classes' programs are sooner made too, and up to a
-    fifth slower on some processors; they are for short trainings.
+    On a CPU LLVM's first level: it is done sooner than its usual third one, and what it makes is
+    about as fast (benchmarks/results/programs.json).
     """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
 

@@ -8,13 +8,13 @@ import jax
 import pytest
 
 from deepmaker_jax.execute import Inline, inline
-from deepmaker_jax.train import candidate, runner
+from deepmaker_jax.train import runner
 from deepmaker_jax.train.runner import Plain
 from tests.execute.doing import executor, units
 
 
 def test_closing_inline_leaves_an_epoch_in_its_middle(task, tmp_path, monkeypatch):
-    monkeypatch.setattr(candidate, "STEPS_A_CALL", 1)
+    monkeypatch.setattr(runner, "CALL_SECONDS", 0.0)  # a step a call
     began, calls, whole = threading.Event(), [], Plain.run
 
     def run(self, *steps):

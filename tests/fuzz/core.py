@@ -48,6 +48,16 @@ DOORS = {
 }  # fmt: skip
 
 
+class Attack:
+    """Pickles into a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
 class HangError(BaseException):
     """An input took longer than any may."""
 

@@ -30,7 +30,7 @@ def main():
         work = one.stacked([one.make_work(one.CLASS, one.BATCH)] * len(lanes))
         inputs = [one.stacked([kind[i] for i in lanes]) for kind in (states, feeds, calls)]
         found, _, sums = program(num)(one.data(), inputs[0], work, *inputs[1:])
-        return [one.of(found, i) for i in range(len(lanes))], np.asarray(sums)
+        return [one.of(found, i) for i in range(len(lanes))], np.asarray(sums).sum(1)
 
     eight, sums = split(8, range(8))
     # One lane a device: each as if it were alone, whichever device it is on.

@@ -10,8 +10,9 @@ import pytest
 
 from deepmaker_jax.arch import layers
 from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.lanes import pooling
 from deepmaker_jax.lanes.scratch import make_work
-from deepmaker_jax.lanes.size_class import table
+from deepmaker_jax.lanes.size_class import WHOLE_BATCH, table
 from deepmaker_jax.lanes.wiring import fit, take, valid
 from deepmaker_jax.models import Network
 from deepmaker_jax.train.lane import (
@@ -106,7 +107,7 @@ def run_on(work, form, states, feeds, calls, dtype=np.float32, size_class=CLASS)
     go = program(form, dtype == np.float64, size_class)
     common = data(dtype, size_class.input_shape)
     found, work, sums = go(common, stacked(states), work, stacked(feeds), stacked(calls))
-    return [of(found, i) for i in range(len(feeds))], np.asarray(sums), work
+    return [of(found, i) for i in range(len(feeds))], np.asarray(sums).sum(1), work
 
 
 def same_bits(a, b):
@@ -127,10 +128,15 @@ def four(form):
 
 
 @pytest.mark.parametrize("how", ["map", "vmap"])
-def test_ten_steps_equal_the_plain_networks(float64, how):
+def test_ten_steps_equal_the_plain_networks(float64, how, monkeypatch):
+    """One after the other as a CPU runs them, and side by side as an accelerator does."""
+    size_class = CLASS
+    if how == "vmap":
+        monkeypatch.setattr(pooling, "WIDE", BATCH)
+        size_class = CLASS._replace(num_pixels=WHOLE_BATCH)
     archs = [*ARCHS[:3], dataclasses.replace(ARCHS[3], optimizer="adamw")]
     assert {arch.optimizer for arch in archs} == {"sgd", "adam", "adamw"}
-    check_steps(how, archs, CLASS)
+    check_steps(how, archs, size_class)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -240,12 +246,14 @@ def test_both_forms_agree(four, form):
 
 
 def test_a_lane_that_is_refilled_trains_as_if_it_had_been_first(form, four):
-    """Slot 1 does 5 steps of one network, then the whole of another's, in the same memory."""
+    """Slot 1 does 37 steps of one network, then the whole of another's, in the same memory."""
     archs, calls, states, _ = four
-    feeds = [feed(a) for a in archs]
-    work = cleared(form, 4)
+    feeds, work = [feed(a) for a in archs], cleared(form, 4)
     begun, _, work = run_on(work, form, [start(a) for a in archs], feeds, calls)
     same_bits(begun[1], states[1])
+    for num in (12, 12, 8):
+        begun, _, work = run_on(work, form, begun, feeds, [call(1, num_steps=num)] * 4)
+    assert begun[1].step == 37
     assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(work))
     feeds[1], begun[1] = feed(archs[0]), start(archs[0])
     refilled, _, _ = run_on(work, form, begun, feeds, [calls[0]] * 4)

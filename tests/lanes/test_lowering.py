@@ -10,7 +10,6 @@ from benchmarks.lowering import (
     in_groups,
     kernels,
     lower,
-    padded_work,
     projection,
     traffic,
 )
@@ -58,19 +57,22 @@ def test_side_by_side_each_does_what_the_longest_of_each_loop_does():
             pairs[i].wiring.counts, *(lane.wiring.counts for lane in alone[i : i + 2]), strict=True
         ):
             np.testing.assert_array_equal(shared, np.max(own, axis=0))
-    found = padded_work(of, lanes)
-    assert list(found) == ["2", "8"]
-    assert 1 < found["2"]["flops"] < found["8"]["flops"]
-    assert padded_work(of, lanes[:1] * 8)["8"] == {"flops": 1, "bytes": 1, "kernels": 1}
+    found = projection(of, lanes, 8)["padded_work"]
+    assert list(found) == ["2", "4", "8"]
+    assert 1 < found["2"]["flops"] < found["4"]["flops"] < found["8"]["flops"]
+    alike = projection(of, lanes[:1] * 8, 8)["padded_work"]
+    assert alike["8"] == {"flops": 1, "bytes": 1, "kernels": 1}
 
 
 def test_the_projection_is_of_what_lanes_do_side_by_side():
     of = CLASSES[0]
     lanes = [fit(arch, of) for arch in draw(SHAPE, num=4, size_class=of, kernel=3, most=60_000)]
     found = projection(of, lanes, 4)
-    longest = in_groups(lanes, 4)[0]
-    assert found["shared"]["kernels"] == kernels(longest) > found["own"]["kernels"]
-    assert found["shared"]["bytes"] == traffic(of, longest)
+    own, longest = found["own"], in_groups(lanes, 4)[0]
     ms = found["projected_ms_a_lane_step"]
-    assert ms["all_lanes"]["memory"] > ms["one_lane"]["memory"]
-    assert projection(of, lanes[:1], 1)["own"] == projection(of, lanes[:1], 1)["shared"]
+    assert list(ms) == ["1", "2", "4"]
+    assert kernels(longest) > own["kernels"] > 0
+    for name, work in (("launches", kernels(longest) / 4 / own["kernels"]),
+                       ("memory", traffic(of, longest) / own["bytes"])):  # fmt: skip
+        assert ms["4"][name] / ms["1"][name] == pytest.approx(work, rel=0.05)
+    assert list(projection(of, lanes, 3)["projected_ms_a_lane_step"]) == ["1", "2"]

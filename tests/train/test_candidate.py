@@ -13,7 +13,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.models import Network
-from deepmaker_jax.train import Split, candidate, course, evaluate, predict, runner, train
+from deepmaker_jax.train import Split, course, evaluate, predict, runner, train
 from deepmaker_jax.train.course import Job, epoch_order
 from deepmaker_jax.train.init import init
 from tests.examples import SMALL
@@ -148,7 +148,8 @@ def test_a_training_of_another_length_needs_no_other_program(run):
 def test_a_training_that_stopped_within_an_epoch_goes_on_to_the_same_bits(
     run, whole, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(candidate, "STEPS_A_CALL", 8)  # of 22 an epoch: the shape stays
+    monkeypatch.setattr(runner, "FIRST_STEPS", 8)  # of 22 an epoch
+    monkeypatch.setattr(runner.Pace, "took", lambda *_: None)
     monkeypatch.setattr(course, "CHECKPOINT_SECONDS", 0.0)
     path, saves, save = tmp_path / "state.msgpack", [], course.save
 
@@ -175,6 +176,17 @@ def test_the_score_is_that_of_the_plain_network(run, digits, size_class):
     plain = evaluate(SMALL, trained.variables, some)
     assert trained.score.accuracy == pytest.approx(plain.accuracy, abs=1e-7)
     assert trained.score.loss == pytest.approx(plain.loss, rel=1e-5)
+
+
+def test_the_score_does_not_depend_on_the_pace(run, monkeypatch):
+    rows, found, calls = np.arange(0, 1400, 2), [], []
+    for seconds in (1.0, 0.0):  # 0: a step a call, and as few images as go
+        monkeypatch.setattr(runner, "CALL_SECONDS", seconds)
+        before = len(calls)
+        trained, _ = run(num_epochs=1, held_out=rows, on_steps=lambda: calls.append(True))
+        found.append((trained.score, len(calls) - before))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] < found[1][1]
 
 
 def test_bfloat16_learns_as_well_with_float32_weights(digits, size_class):
