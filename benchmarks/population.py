@@ -9,6 +9,7 @@ from configs import cifar10
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.cost import cost
 from deepmaker_jax.execute import Outcome, Processes, Unit
+from deepmaker_jax.execute.unit import longest_first
 from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.spaces import SPACES
 
@@ -53,26 +54,21 @@ def train_all(
     archs: Sequence[ArchSpec],
     *,
     num_epochs: int = 1,
-    longest_first: bool = False,
 ) -> tuple[float, list[Outcome]]:
     """Trains and evaluates networks as a search does; returns (seconds, their outcomes in order).
 
     Args:
       executor: its workers are there already.
-      archs: submitted in this order, as a search submits its candidates.
+      archs: submitted as a search submits its candidates, the longest first.
       num_epochs: that each is trained.
-      longest_first: submit by MACs instead, so that no worker is left alone with
-        a long one at the end.
 
     Raises:
       RuntimeError: one failed or diverged.
     """
-    order = list(range(len(archs)))
-    if longest_first:
-        order.sort(key=lambda i: -cost(archs[i]).macs)
+    units = [Unit(str(i), arch, "search", num_epochs) for i, arch in enumerate(archs)]
     began = time.perf_counter()
-    for i in order:
-        executor.submit(Unit(str(i), archs[i], "search", num_epochs))
+    for unit in longest_first(units):
+        executor.submit(unit)
     done = {r.id: r for r in executor.results() if isinstance(r, Outcome)}
     seconds = time.perf_counter() - began
     bad = [f"network {r.id} {r.status}: {r.reason}" for r in done.values() if r.status != "ok"]

@@ -5,9 +5,9 @@
 Trains networks that preset `small` of CIFAR-10 draws, as its search does, compiling and validation
 included, from an empty cache of programs: by the executor, a process per core; and as one would
 write it first (`lax.conv`, XLA's own gradients, one jitted step a call, one network after the other
-in this process with as many threads as XLA likes). The two take turns over quarters of the
-networks, so that drift hits both alike; validation losses are compared. A quarter of an hour on 2
-cores.
+in this process with as many threads as XLA likes). The two take turns over as many networks as a
+generation has, so that drift hits both alike; validation losses are compared. A quarter of an hour
+on 2 cores.
 """
 
 import argparse
@@ -39,8 +39,6 @@ from deepmaker_jax.train.course import epoch_order
 from deepmaker_jax.train.init import init
 from deepmaker_jax.train.optimizer import base_learning_rate, direction
 from deepmaker_jax.train.step import Feed, init_state, make_step, of_network, predict
-
-TURNS = 4
 
 
 def _norm_activate(z, scale, bias, activation):
@@ -107,7 +105,7 @@ def main() -> None:
     """Trains both ways in turn and publishes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="the CIFAR-10 folder")
-    parser.add_argument("--networks", type=int, default=24)
+    parser.add_argument("--networks", type=int, default=32)
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     if args.networks < 1:
@@ -119,7 +117,7 @@ def main() -> None:
     way = choose_program(config, part, task, "processes")
     task = with_size_classes(task, part.space, data, way)
     spent, rows = [0.0, 0.0], []
-    size = -(-len(chosen) // TURNS)
+    size = config.search.population
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache  # the workers', empty
         shared = pathlib.Path(folder) / "shared"

@@ -46,10 +46,10 @@ def main() -> None:
         executors = {n: Processes(task, num_workers=n, folder=shared / str(n)) for n in spent}
         try:
             for executor in executors.values():
-                train_all(executor, archs, longest_first=True)  # compiles, loads, starts
+                train_all(executor, archs)  # compiles, loads, starts
             for _ in range(TURNS):
                 for n, executor in executors.items():
-                    spent[n].append(train_all(executor, archs, longest_first=True)[0])
+                    spent[n].append(train_all(executor, archs)[0])
                     print(f"{n} workers: {spent[n][-1]:.1f} s", flush=True)
         finally:
             for executor in executors.values():

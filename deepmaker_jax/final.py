@@ -21,6 +21,7 @@ from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
 from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.execute.pool import pooled
+from deepmaker_jax.execute.unit import longest_first
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.export.worker import Made, do_export
 from deepmaker_jax.files import remove_leftovers, save_arrays, sha256
@@ -102,8 +103,7 @@ def train_members(
         )
     ids = [record["id"] for record in members]
     yield FinalStarted(ids, num_epochs, 1 + len(further), num_known=len(done))
-    # The longest first, so that no worker is left alone with it at the end.
-    for unit in sorted(waiting, key=lambda unit: -cost(unit.arch).macs):
+    for unit in longest_first(waiting):
         s.executor.submit(unit)
     for result in s.executor.results():
         if not isinstance(result, Outcome):

@@ -14,6 +14,7 @@ from deepmaker_jax.documents import CHECKPOINTS
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, GenerationStarted, Measured, Note
 from deepmaker_jax.execute import Outcome, Unit
+from deepmaker_jax.execute.unit import longest_first
 from deepmaker_jax.ladder import Ladder
 from deepmaker_jax.ledger import Record, lost
 from deepmaker_jax.measurement import Candidate, Search, check_known, new_record
@@ -219,7 +220,7 @@ def _measure_at(
     yield GenerationStarted(generation, len(candidates), len(new), rung, len(ladder.rungs))
     if s.timer is not None:
         yield from _time(s, new, generation)
-    num_done = len(candidates) - len(new)
+    num_done, units = len(candidates) - len(new), list[Unit]()
     for candidate in new.values():
         timed = s.ledger.find(candidate.id, latency.FIDELITY) if s.timer else None
         if timed is not None and timed["status"] != "ok":
@@ -229,7 +230,9 @@ def _measure_at(
             num_done += 1
             yield Measured("search", record, num_done, len(candidates))
             continue
-        s.executor.submit(as_unit(s, candidate, ladder.rungs[rung]))
+        units.append(as_unit(s, candidate, ladder.rungs[rung]))
+    for unit in longest_first(units):
+        s.executor.submit(unit)
     for result in s.executor.results():
         if isinstance(result, Outcome):
             record = new_record(s, new[result.id], generation, result, fidelity)

@@ -2,13 +2,14 @@
 
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import TrainConfig
+from deepmaker_jax.cost import cost
 from deepmaker_jax.events import Epoch, Note, ProgramChanged
 from deepmaker_jax.lanes.size_class import SizeClass
 from deepmaker_jax.ledger import OUT_OF_MEMORY
@@ -95,6 +96,11 @@ class Outcome(NamedTuple):
     reason: str | None
     measured: dict[str, float]
     seconds: dict[str, float]
+
+
+def longest_first(units: Iterable[Unit]) -> list[Unit]:
+    """Returns units of equally many epochs so that no worker is left alone with a long one."""
+    return sorted(units, key=lambda unit: -cost(unit.arch).macs)
 
 
 class Beat:

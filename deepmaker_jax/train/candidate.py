@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.config import TrainConfig
@@ -17,7 +16,7 @@ from deepmaker_jax.train.course import Course, Job
 from deepmaker_jax.train.init import init
 from deepmaker_jax.train.optimizer import base_learning_rate
 from deepmaker_jax.train.runner import InClass, Pace, Plain, Runner
-from deepmaker_jax.train.step import Feed, predict
+from deepmaker_jax.train.step import Feed, predict, score
 
 
 class Split(NamedTuple):
@@ -167,5 +166,4 @@ def train_alone(
 def evaluate(arch: ArchSpec, variables: dict[str, Any], data: Split) -> Score:
     """Returns the score of a plain network over every image of `data`."""
     logits = predict(Network(layers(arch)), variables, data.images)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.labels)
-    return Score(float(np.mean(logits.argmax(-1) == data.labels)), float(np.mean(losses)))
+    return Score(*score(logits, np.asarray(data.labels)))

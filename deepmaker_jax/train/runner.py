@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.config import TrainConfig
@@ -31,6 +30,7 @@ from deepmaker_jax.train.step import (
     options,
     plain_steps,
     predict,
+    score,
 )
 
 STEPS_A_CALL = 64
@@ -203,9 +203,7 @@ class Plain:
             some = images[rows[start : start + a_call]]
             parts.append(predict(self.network, variables, some, program=self._prediction))
             on_call()
-        logits = np.concatenate(parts)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return float(np.mean(logits.argmax(-1) == labels)), float(np.mean(losses))
+        return score(np.concatenate(parts), labels)
 
 
 class _Program(NamedTuple):
