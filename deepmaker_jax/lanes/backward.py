@@ -148,7 +148,6 @@ def _backward_level(lane: LaneRun, level: Level, work: Work, statistics, turned,
         normed = g >= wiring.num_inputs[s]
         mean, variance = (get(x, g) for x in statistics)
         gain, shift = affine(get(scale, g), get(bias, g), mean, variance)
-        inverse = lax.rsqrt(variance + BATCH_NORM_EPSILON)
 
         def sum_up(chunk, sums):
             def behind(name, z, d):
@@ -161,11 +160,12 @@ def _backward_level(lane: LaneRun, level: Level, work: Work, statistics, turned,
 
         none = jnp.zeros(mean.shape, mean.dtype)
         sums = lax.fori_loop(0, level.num_chunks, sum_up, (none, none))
+        inverse = lax.rsqrt(variance + BATCH_NORM_EPSILON)
         norm = norm_slope(gain, inverse, mean, sums, count)
         of_norms = (put(of_norms[0], norm.dscale, g), put(of_norms[1], norm.dbias, g))
 
         def pull(chunk, carry):
-            d, kernels = carry
+            d, dconv = carry
 
             def behind(name, z, d):
                 dy = d * slope(name, z * column(gain) + column(shift))
@@ -173,68 +173,82 @@ def _backward_level(lane: LaneRun, level: Level, work: Work, statistics, turned,
 
             operands = get(z, chunk, g), get(d, chunk, g)
             dz = lane.by_activation(normed, lambda z, d: d, behind, *operands)
-
-            def convolve(zero, carry):
-                around = patches(jnp.where(zero == 0, dz, 0).astype(a.dtype), level, lane.of.kernel)
-
-                def edge(j, live, carry):
-                    d, dconv = carry
-                    e = get(wiring.conv_in, lane.edge(live, get(wiring.first_conv_in, s, i) + j))
-                    source = lane.group(live, get(wiring.conv_source, e), level)
-                    d = add_to(d, multiply(get(turned["conv"], e), around, d.dtype), chunk, source)
-                    product = over_pixels(around, get(a, chunk, source), d.dtype)
-                    return d, add_to(dconv, product, jnp.where(live, e, lane.of.num_convs))
-
-                return lane.repeat("num_conv_in", edge, carry, s, i)
-
-            d, dconv = lane.when("num_conv_in", convolve, (d, kernels["conv"]), s, i)
-
+            d, dconv = _pull_conv(lane, level, turned["conv"], dz, a, (d, dconv), chunk, i)
             # The stem's and the 1x1 edges' gradients are taken later, from what stands here.
-            return put(d, dz, chunk, g), kernels | {"conv": dconv}
+            return put(d, dz, chunk, g), dconv
 
-        def pointwise_chunk(chunk, carry):
-            d, dpointwise = carry
-            dz = lane.block(d, chunk, g).astype(a.dtype)
-
-            def pointwise(j, live, carry):
-                d, dpointwise = carry
-                edge = lane.edge(live, get(wiring.first_pointwise, s, i) + j)
-                source = lane.group(live, get(wiring.pointwise_source, edge), level)
-                back = jnp.where(live, multiply(get(turned["pointwise"], edge), dz, d.dtype), 0)
-                product = over_pixels(lane.block(a, chunk, source), dz, d.dtype)
-                at = jnp.where(live, edge, lane.of.num_pointwise)
-                dpointwise = add_to(dpointwise, product, at)
-                return lane.add_block(d, back, chunk, source), dpointwise
-
-            return lane.repeat("num_pointwise", pointwise, (d, dpointwise), s, i)
-
-        d, kernels = lax.fori_loop(0, level.num_chunks, pull, (d, kernels))
-        d, dpointwise = lane.when(
-            "num_pointwise",
-            lambda _, carry: lax.fori_loop(0, level.num_chunks, pointwise_chunk, carry),
-            (d, kernels["pointwise"]), s, i,
-        )  # fmt: skip
-        return d, kernels | {"pointwise": dpointwise}, of_norms
+        d, dconv = lax.fori_loop(0, level.num_chunks, pull, (d, kernels["conv"]))
+        carry = d, kernels["pointwise"]
+        d, dpointwise = _pull_pointwise(lane, level, turned["pointwise"], a, carry, i, g)
+        return d, kernels | {"conv": dconv, "pointwise": dpointwise}, of_norms
 
     none = jnp.zeros((level.num_groups, lane.of.group), z.dtype)
     carry = work.d[s], kernels, (none, none)
     d, kernels, of_norms = lane.repeat("num_groups", group, carry, s)
     if images is not None:
-
-        def of_stem(c, dstem):
-            around = stem_patches(get(images, c), level)
-
-            def one(i, live, dstem):
-                at = jnp.where(live, i, lane.of.num_stem)
-                dz = get(d, c, lane.group(live, i, level)).astype(around.dtype)
-                return add_to(dstem, over_pixels(around, dz, d.dtype), at)
-
-            return lane.repeat("num_stem", one, dstem, s)
-
-        dstem = lane.when(
-            "num_stem",
-            lambda _, dstem: lax.fori_loop(0, level.num_chunks, of_stem, dstem),
-            kernels["stem"], s,
-        )  # fmt: skip
-        kernels = kernels | {"stem": dstem}
+        kernels = kernels | {"stem": _stem_gradient(lane, level, d, kernels["stem"], images)}
     return work._replace(d=(*work.d[:s], d, *work.d[s + 1 :])), kernels, of_norms
+
+
+def _pull_conv(lane: LaneRun, level: Level, turned, dz, a, carry, chunk, i):
+    """Takes a chunk's gradient of group i through its k x k edges; `carry` is (d, dconv)."""
+    wiring, s = lane.wiring, level.index
+
+    def convolve(zero, carry):
+        around = patches(jnp.where(zero == 0, dz, 0).astype(a.dtype), level, lane.of.kernel)
+
+        def edge(j, live, carry):
+            d, dconv = carry
+            e = get(wiring.conv_in, lane.edge(live, get(wiring.first_conv_in, s, i) + j))
+            source = lane.group(live, get(wiring.conv_source, e), level)
+            d = add_to(d, multiply(get(turned, e), around, d.dtype), chunk, source)
+            product = over_pixels(around, get(a, chunk, source), d.dtype)
+            return d, add_to(dconv, product, jnp.where(live, e, lane.of.num_convs))
+
+        return lane.repeat("num_conv_in", edge, carry, s, i)
+
+    return lane.when("num_conv_in", convolve, carry, s, i)
+
+
+def _pull_pointwise(lane: LaneRun, level: Level, turned, a, carry, i, g):
+    """Takes the gradient of the block from group i on, at g, through its 1x1 edges."""
+    wiring, s = lane.wiring, level.index
+
+    def chunk(chunk, carry):
+        dz = lane.block(carry[0], chunk, g).astype(a.dtype)
+
+        def edge(j, live, carry):
+            d, dpointwise = carry
+            e = lane.edge(live, get(wiring.first_pointwise, s, i) + j)
+            source = lane.group(live, get(wiring.pointwise_source, e), level)
+            back = jnp.where(live, multiply(get(turned, e), dz, d.dtype), 0)
+            product = over_pixels(lane.block(a, chunk, source), dz, d.dtype)
+            at = jnp.where(live, e, lane.of.num_pointwise)
+            return lane.add_block(d, back, chunk, source), add_to(dpointwise, product, at)
+
+        return lane.repeat("num_pointwise", edge, carry, s, i)
+
+    def chunks(_, carry):
+        return lax.fori_loop(0, level.num_chunks, chunk, carry)
+
+    return lane.when("num_pointwise", chunks, carry, s, i)
+
+
+def _stem_gradient(lane: LaneRun, level: Level, d, dstem, images):
+    """Adds the gradient of the stem's kernels, from the gradients of its groups."""
+    s = level.index
+
+    def chunk(c, dstem):
+        around = stem_patches(get(images, c), level)
+
+        def group(i, live, dstem):
+            at = jnp.where(live, i, lane.of.num_stem)
+            dz = get(d, c, lane.group(live, i, level)).astype(around.dtype)
+            return add_to(dstem, over_pixels(around, dz, d.dtype), at)
+
+        return lane.repeat("num_stem", group, dstem, s)
+
+    def chunks(_, dstem):
+        return lax.fori_loop(0, level.num_chunks, chunk, dstem)
+
+    return lane.when("num_stem", chunks, dstem, s)

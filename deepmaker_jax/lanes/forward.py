@@ -100,30 +100,14 @@ def _forward_level(lane: LaneRun, level: Level, work: Work, running):
       running: (mean, variance) to normalise by, Float[group, c] each, or None
         for the batch's own.
     """
-    wiring, s = lane.wiring, level.index
+    s = level.index
     scale, bias = lane.by_group("scale", level), lane.by_group("bias", level)
 
     def group(i, live, carry):
         z, a, statistics = carry
         g = lane.group(live, i, level)
-        normed = g >= wiring.num_inputs[s]
-
-        def pointwise_chunk(chunk, z):
-            def pointwise(j, live, sum):
-                edge = lane.edge(live, get(wiring.first_pointwise, s, i) + j)
-                source = lane.group(live, get(wiring.pointwise_source, edge), level)
-                block = lane.block(a, chunk, source)
-                product = multiply(get(lane.params["pointwise"], edge), block, z.dtype)
-                return sum + jnp.where(live, product, 0)
-
-            none = jnp.zeros((BLOCK, level.pixels), z.dtype)
-            return lane.add_block(z, lane.repeat("num_pointwise", pointwise, none, s, i), chunk, g)
-
-        z = lane.when(
-            "num_pointwise",
-            lambda _, z: lax.fori_loop(0, level.num_chunks, pointwise_chunk, z),
-            z, s, i,
-        )  # fmt: skip
+        normed = g >= lane.wiring.num_inputs[s]
+        z = _push_pointwise(lane, level, a, z, i, g)
         if running is None:
             mean, variance = moments(get_group(z, g), level)
             statistics = tuple(
@@ -143,40 +127,71 @@ def _forward_level(lane: LaneRun, level: Level, work: Work, running):
             )  # fmt: skip
             x = x.astype(a.dtype)
             a = put(a, x, chunk, g)
-
-            def convolve(zero, z):
-                around = patches(jnp.where(zero == 0, x, 0), level, lane.of.kernel)
-
-                def edge(j, live, z):
-                    e = lane.edge(live, get(wiring.first_conv_out, s, i) + j)
-                    product = multiply(get(lane.params["conv"], e), around, z.dtype)
-                    target = lane.group(live, get(wiring.conv_target, e), level)
-                    return add_to(z, product, chunk, target)
-
-                return lane.repeat("num_conv_out", edge, z, s, i)
-
-            return lane.when("num_conv_out", convolve, z, s, i), a
+            return _push_conv(lane, level, x, z, chunk, i), a
 
         z, a = lax.fori_loop(0, level.num_chunks, push, (z, a))
         return z, a, statistics
 
     statistics = (jnp.zeros((level.num_groups, lane.of.group), work.z[s].dtype),) * 2
     z, a, statistics = lane.repeat("num_groups", group, (work.z[s], work.a[s], statistics), s)
+    work = Work(
+        (*work.z[:s], z, *work.z[s + 1 :]), (*work.a[:s], a, *work.a[s + 1 :]), work.d,
+        _read(lane, level, a, work.features),
+    )  # fmt: skip
+    return work, statistics
 
-    unread = len(work.features) - BLOCK // lane.of.group  # behind what the head reads of any level
 
-    def read(i, live, features):
+def _push_pointwise(lane: LaneRun, level: Level, a, z, i, g):
+    """Adds what the 1x1 edges bring to the block from group i on, at g."""
+    wiring, s = lane.wiring, level.index
+
+    def chunk(chunk, z):
+        def edge(j, live, sum):
+            e = lane.edge(live, get(wiring.first_pointwise, s, i) + j)
+            source = lane.group(live, get(wiring.pointwise_source, e), level)
+            block = lane.block(a, chunk, source)
+            product = multiply(get(lane.params["pointwise"], e), block, z.dtype)
+            return sum + jnp.where(live, product, 0)
+
+        none = jnp.zeros((BLOCK, level.pixels), z.dtype)
+        return lane.add_block(z, lane.repeat("num_pointwise", edge, none, s, i), chunk, g)
+
+    def chunks(_, z):
+        return lax.fori_loop(0, level.num_chunks, chunk, z)
+
+    return lane.when("num_pointwise", chunks, z, s, i)
+
+
+def _push_conv(lane: LaneRun, level: Level, x, z, chunk, i):
+    """Adds what the k x k edges of group i, whose chunk is x, bring to others."""
+    wiring, s = lane.wiring, level.index
+
+    def convolve(zero, z):
+        around = patches(jnp.where(zero == 0, x, 0), level, lane.of.kernel)
+
+        def edge(j, live, z):
+            e = lane.edge(live, get(wiring.first_conv_out, s, i) + j)
+            product = multiply(get(lane.params["conv"], e), around, z.dtype)
+            target = lane.group(live, get(wiring.conv_target, e), level)
+            return add_to(z, product, chunk, target)
+
+        return lane.repeat("num_conv_out", edge, z, s, i)
+
+    return lane.when("num_conv_out", convolve, z, s, i)
+
+
+def _read(lane: LaneRun, level: Level, a, features):
+    """Writes the means of the groups that the head reads."""
+    unread = len(features) - BLOCK // lane.of.group  # behind what the head reads of any level
+
+    def group(i, live, features):
         x = get_group(a, lane.group(live, i, level))
         x = x.reshape(level.num_chunks, -1, level.h * level.w, level.num_images)
         x = x.mean(2, dtype=features.dtype)
         x = x.swapaxes(0, 1).reshape(-1, level.num_chunks * level.num_images)
         return put(features, x, jnp.where(live, i, unread))
 
-    features = lane.repeat("num_read", read, work.features, s)
-    work = Work(
-        (*work.z[:s], z, *work.z[s + 1 :]), (*work.a[:s], a, *work.a[s + 1 :]), work.d, features
-    )
-    return work, statistics
+    return lane.repeat("num_read", group, features, level.index)
 
 
 def stem_images(images, all_levels, dtype):
