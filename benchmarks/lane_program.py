@@ -129,7 +129,7 @@ class LaneProgram:
         self.lowered = jax.jit(run, donate_argnums=(1, 2)).lower(
             self._common, self._states, self._work, self._feeds, self._calls
         )
-        self._run = self.lowered.compile(options())
+        self._run = self.lowered.compile(options(in_class=True))
         self.compile_seconds = time.perf_counter() - began
 
     def _stacked(self, trees: Sequence[Any]) -> Any:

@@ -9,6 +9,7 @@ core's second-level cache.
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,17 +77,20 @@ def _rows(matrix: np.ndarray, planes: Sequence[jax.Array]) -> list[jax.Array]:
 
 def kernel_tiles(w: jax.Array) -> jax.Array:
     """Transforms Float[k, k, c, o] to Float[n * n, c, o]."""
-    matrix = transforms(len(w))[1].astype(w.dtype)
-    both = np.kron(matrix, matrix)
+    both = _both_axes(len(w), w.dtype)
     return written((both @ w.reshape(w.shape[0] ** 2, -1)).reshape(len(both), *w.shape[2:]))
 
 
 def kernel_adjoint(d: jax.Array, side: int) -> jax.Array:
     """Transforms Float[n * n, c, o] by `kernel_tiles`' adjoint, to Float[k, k, c, o]."""
-    matrix = transforms(side)[1].astype(d.dtype)
-    both = np.kron(matrix, matrix)
-    found = jnp.asarray(both.T) @ d.reshape(len(both), -1)
-    return found.reshape(side, side, *d.shape[1:])
+    both = _both_axes(side, d.dtype)
+    return (both.T @ d.reshape(len(both), -1)).reshape(side, side, *d.shape[1:])
+
+
+def _both_axes(side: int, dtype: Any) -> jax.Array:
+    """Returns the kernel's transform along rows and columns at once, Float[n * n, k * k]."""
+    matrix = transforms(side)[1]
+    return jnp.asarray(np.kron(matrix, matrix), dtype)
 
 
 def _input_tiles(x: jax.Array, side: int) -> jax.Array:

@@ -115,10 +115,9 @@ class Population:
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         run = jax.jit(run_on_devices(self._class, self._settings, mesh), donate_argnums=(1, 2))
-        return (
-            run.lower(self._common, states, work, feeds, self._call([])).compile(options()),
-            jax.jit(zeros, out_shardings=self._split).lower().compile(),
-        )
+        lowered = run.lower(self._common, states, work, feeds, self._call([]))
+        cleared = jax.jit(zeros, out_shardings=self._split).lower()
+        return lowered.compile(options(in_class=True)), cleared.compile()
 
     def memory(self) -> int:
         """Returns what the program needs of a device's memory by XLA's analysis, in bytes."""

@@ -239,7 +239,7 @@ class InClass:
             run = jax.jit(run_in_turn(size_class, settings), donate_argnums=(1, 2))
             work = scratch(size_class, settings)
             lowered = run.lower(self._common, self._stacked(), work, self._feed, call)
-            return _Program(lowered.compile(options()), [work])
+            return _Program(lowered.compile(options(in_class=True)), [work])
 
         self._program = compiled((size_class, settings, shapes_of(self._common)), compile)
 

@@ -162,13 +162,14 @@ def _predict(network: Network, variables: Tree, images: Array) -> Array:
     return network.apply(variables, images.astype(np.float32))
 
 
-def options() -> dict[str, Any]:
+def options(*, in_class: bool = False) -> dict[str, Any]:
     """Returns XLA's options for programs that train.
 
-    On a CPU LLVM's first level: it is done sooner than its usual third one, and what it makes is
-    about as fast (benchmarks/results/programs.json).
+    On a CPU LLVM's first level for a network's own program, and its usual third one for a size
+    class's: so both train fastest, and are made about as soon (benchmarks/results/programs.json).
     """
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+    own = jax.default_backend() == "cpu" and not in_class
+    return {"xla_backend_optimization_level": 1} if own else {}
 
 
 def compile_prediction(
