@@ -1,15 +1,16 @@
 """Learning curves of many networks: the measurements that a surrogate of the search is fitted to.
 
-    python -m benchmarks.curves --data DIR --work DIR --out benchmarks/results/curves.jsonl
+    python -m benchmarks.curves --data DIR --work DIR --also benchmarks/results/proposed.json \\
+        --out benchmarks/results/curves.jsonl
 
 Networks of space `deepmaker` as preset `small` narrows it, up to 200,000 parameters and 24 million
 multiply-accumulates, spread over sizes as a search's first generation is, each trained on 9,000
 images of CIFAR-10 with the learning rate restarting at each rung, 1, 3 and 9 epochs, and measured
 there on the same 5,000 images. The first 20 are trained with three seeds. `--also` adds networks
-that a search proposed, as a JSON list of genomes. Six core-hours; run again, it goes on where it
-was, and the file holds as much as there has been time for. Each line is a network with a seed at a
-rung: accuracy, loss, and the seconds since the rung before (beside other work; the first 120 lines
-were trained by size classes' programs, which equal networks' own to rounding).
+that a search proposed (benchmarks/results/proposed.json). Six core-hours; run again, it goes on
+where it was, and the file holds as much as there has been time for. Each line is a network with a
+seed at a rung: accuracy, loss, and the seconds since the rung before (beside other work; the first
+120 lines were trained by size classes' programs, which equal networks' own to rounding).
 """
 
 import argparse
@@ -27,7 +28,7 @@ from deepmaker_jax import task as task_module
 from deepmaker_jax.config import LimitConfig
 from deepmaker_jax.execute import Outcome, Processes, Task, Unit
 from deepmaker_jax.feasible import Feasible, make
-from deepmaker_jax.files import dump_json
+from deepmaker_jax.files import dump_json, load_json
 from deepmaker_jax.machine import num_cores
 from deepmaker_jax.spaces import SPACES
 from deepmaker_jax.task import choose_program, resolve, with_size_classes
@@ -57,7 +58,7 @@ def main() -> None:
     part = feasible()
     genomes = part.sample(np.random.default_rng(0), num=NUM)
     if args.also is not None:
-        genomes += [np.array(g, np.int32) for g in json.loads(args.also.read_text())]
+        genomes += [np.array(g, np.int32) for g in load_json(args.also)["genomes"]]
     done = {}
     if args.out.exists():
         for line in map(json.loads, args.out.read_text().splitlines()):
