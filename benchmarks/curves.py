@@ -7,7 +7,7 @@ Networks of space `deepmaker` as preset `small` narrows it, up to 200,000 parame
 multiply-accumulates, spread over sizes as a search's first generation is, each trained on 9,000
 images of CIFAR-10 with the learning rate restarting at each rung, 1, 3 and 9 epochs, and measured
 there on the same 5,000 images. The first 20 are trained with three seeds. `--also` adds networks
-that a search proposed (benchmarks/results/proposed.json). Six core-hours; run again, it goes on
+that a search proposed (benchmarks/results/proposed.json). Seven core-hours; run again, it goes on
 where it was, and the file holds as much as there has been time for. Each line is a network with a
 seed at a rung: accuracy, loss, and the seconds since the rung before (beside other work; the first
 120 lines were trained by size classes' programs, which equal networks' own to rounding).

@@ -34,10 +34,11 @@ def choose(
     "vmap" many of them side by side in it, "plain" each in a program of its own.
     "auto" takes "vmap" on an accelerator, and on a CPU, for each stage, what is
     faster for a candidate of its length: compiling once is worth more the
-    shorter a training is. (That a class's own program takes three times a
-    candidate's to compile, in each worker, is not counted: a dozen candidates
-    repay it.) On a CPU a worker process has one XLA thread; this
-    process has as many as it started JAX with: see `runtime.one_thread`.
+    shorter a training is. That a class's own program takes three to five times
+    as long to compile as a candidate's, in each worker, is not counted: it is
+    for searches of dozens of candidates. On a CPU a worker process has one XLA
+    thread; this process has as many as it started JAX with: see
+    `runtime.one_thread`.
 
     Args:
       executor: "inline", "lanes", "processes" or "ray".

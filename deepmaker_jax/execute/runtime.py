@@ -14,8 +14,8 @@ from typing import Any
 
 ONE_THREAD = {"NPROC": "1", "PJRT_NPROC": "1"}  # XLA's CPU client sizes its thread pools by these
 # glibc's malloc asks for huge pages: a step allocates its maps anew, and first touches of small
-# pages took an eighth of it on the machine of benchmarks/results/plain_step_huge_pages.json. Other
-# C libraries ignore it.
+# pages took an eighth of it (benchmarks/results/plain_step_huge_pages.json, and the plain_step.json
+# of its commit, c17eb17). Other C libraries ignore it.
 TUNABLES, HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 
 

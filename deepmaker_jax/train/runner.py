@@ -178,7 +178,7 @@ class Plain:
 
         key = (self.network, arch.optimizer, settings, shapes_of(feed), measured)
         self._steps, self._prediction = compiled_once(key, compile)
-        # A call gives its input buffers back: hand it copies that nobody else holds.
+        # A call gives its input buffers back: hand it some that nobody else holds.
         self.state = jax.device_put(state, may_alias=False)
 
     def run(self, rows: np.ndarray, cycle: Cycle) -> None:

@@ -15,6 +15,7 @@ from tests.execute.doing import executor, units
 
 def test_closing_inline_leaves_an_epoch_in_its_middle(task, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "CALL_SECONDS", 0.0)  # a step a call
+    monkeypatch.setattr(runner, "FIRST_STEPS", 1)
     began, calls, whole = threading.Event(), [], Plain.run
 
     def run(self, *steps):

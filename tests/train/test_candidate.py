@@ -16,6 +16,7 @@ from deepmaker_jax.models import Network
 from deepmaker_jax.train import Split, course, evaluate, predict, runner, train
 from deepmaker_jax.train.course import Job, epoch_order
 from deepmaker_jax.train.init import init
+from deepmaker_jax.train.step import score
 from tests.examples import SMALL
 
 SETTINGS = TrainConfig(batch_size=64, crop=1, flip=False, average_decay=0.9)
@@ -176,6 +177,20 @@ def test_the_score_is_that_of_the_plain_network(run, digits, size_class):
     plain = evaluate(SMALL, trained.variables, some)
     assert trained.score.accuracy == pytest.approx(plain.accuracy, abs=1e-7)
     assert trained.score.loss == pytest.approx(plain.loss, rel=1e-5)
+
+
+def test_weights_that_a_training_starts_from_stay_as_they_are(run, whole):
+    start, _ = whole
+    before = jax.tree.map(np.copy, start.variables)
+    further, _ = run(num_epochs=1, start=start.variables)
+    assert same_bits(start.variables, before)
+    assert not same_bits(further.variables, before)
+
+
+@pytest.mark.parametrize("row", [[np.inf, 1e4, 0.0], [np.nan, 1e4, 0.0]])
+def test_logits_that_are_no_numbers_are_scored_without_a_word(row):
+    _, loss = score(np.array([row, [0.0, 1.0, 0.0]], np.float32), np.array([1, 1]))
+    assert not np.isfinite(loss)
 
 
 def test_the_score_does_not_depend_on_the_pace(run, monkeypatch):

@@ -226,8 +226,12 @@ def test_in_turn_the_first_candidate_compiles_for_all(digits, compilations):
     assert compilations == []
 
 
-def test_a_network_of_its_own_compiles_its_training_and_its_prediction_alone(digits, compilations):
+def test_a_network_of_its_own_compiles_its_training_and_its_prediction_alone(
+    digits, compilations, monkeypatch
+):
     """No program for each of its shapes, to copy it or to start its optimizer."""
+    monkeypatch.setattr(runner, "_own", {})
+    monkeypatch.setattr(runner, "_dropped", [])  # so that JAX is not told to forget in between
     rest = {"settings": SETTINGS, "num_epochs": 1, "seed": 0, "input_scale": SCALE,
         "rows": ROWS, "held_out": HELD_OUT}  # fmt: skip
     train(SMALL, digits, **rest)
