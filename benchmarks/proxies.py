@@ -112,14 +112,15 @@ def main() -> None:
     costs = np.column_stack([found["params"], found["macs"]])
     rows = []
     for name, values in found.items():
-        row = {"measure": name, "tau": _tau(np.array(values), truth)}
+        row = {"measure": name, "tau": tau(np.array(values), truth)}
         if name not in ("params", "macs"):
-            row["beyond_costs"] = _tau(rest(np.array(values), costs), rest(truth, costs))
+            row["beyond_costs"] = tau(rest(np.array(values), costs), rest(truth, costs))
         rows.append(row)
     publish({"networks": len(ids), "measures": rows}, args.out)
 
 
-def _tau(a: np.ndarray, b: np.ndarray) -> float:
+def tau(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns Kendall's tau, to three places."""
     return round(float(scipy.stats.kendalltau(a, b).statistic), 3)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from threadpoolctl import threadpool_limits
 
 from deepmaker_jax.config import COSTS
 from deepmaker_jax.cost import cost
@@ -84,10 +85,13 @@ class Preselection:
         table = np.stack([self._features(g, len(self._rungs) - 1) for g in genomes])
         seen = np.stack([row for row, _ in self._seen])
         measured = np.clip(np.stack([v for _, v in self._seen]), EDGE, 1 - EDGE)
-        for i in self._foreseen:
-            odds = np.log(measured[:, i] / (1 - measured[:, i]))
-            mean, deviation = map(np.asarray, _process(seen, odds).predict(table, return_std=True))
-            hoped[:, i] = 1 / (1 + np.exp(OPTIMISM * deviation - mean))
+        # One thread: sums as on every other machine, and none that waits for a core that trains.
+        with threadpool_limits(1):
+            for i in self._foreseen:
+                odds = np.log(measured[:, i] / (1 - measured[:, i]))
+                process = _process(seen, odds)
+                mean, deviation = map(np.asarray, process.predict(table, return_std=True))
+                hoped[:, i] = 1 / (1 + np.exp(OPTIMISM * deviation - mean))
         return hoped
 
     def _features(self, genome: Genome, rung: int) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from deepmaker_jax.cost import cost
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.objective import built_in, scaled
-from deepmaker_jax.preselection import LEAST, MOST, Preselection
+from deepmaker_jax.preselection import LEAST, MOST, Preselection, _process
 from deepmaker_jax.spaces import deepmaker
 from deepmaker_jax.types import Objective
 from tests.test_search import LIMITS, OBJECTIVES
@@ -78,6 +79,20 @@ def test_the_same_measurements_give_the_same_choice(genomes, taught):
     front = [record(g) for g in genomes[:7]]
     chosen = taught.choose(genomes[60:], num=5, front=front)
     assert again.choose(genomes[60:], num=5, front=front) == chosen
+
+
+def test_it_foresees_on_one_thread_whatever_the_process_was_given(genomes, taught, monkeypatch):
+    # Where products are cut into parts, by cores, decides how their sums round.
+    during = []
+
+    def process(*args):
+        during.extend(pool["num_threads"] for pool in threadpool_info())
+        return _process(*args)
+
+    monkeypatch.setattr("deepmaker_jax.preselection._process", process)
+    with threadpool_limits(2):
+        taught.choose(genomes[60:], num=8, front=[])
+    assert set(during) == {1}
 
 
 def test_with_too_little_to_go_by_the_first_children_are_taken(genomes):
