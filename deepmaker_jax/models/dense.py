@@ -235,105 +235,217 @@ def _through(of: NormSlope, dy, z):
     return dy * gain + z * slant + level
 
 
-def _slope_of(norm: _Norm, sums, count: int) -> NormSlope:
-    return norm_slope(norm.gain, norm.inverse, norm.mean, sums, count)
+class _Saved(NamedTuple):
+    """What the backward pass goes by.
+
+    Attributes:
+      wiring: how the layers are joined.
+      maps: in the order of tiles, in front of their norms: the input, then of each convolution.
+      norms: of each map; None for the input.
+      kernels: of the convolutions.
+    """
+
+    wiring: StageWiring
+    maps: list[jax.Array]
+    norms: list[_Norm | None]
+    kernels: Sequence[jax.Array]
+
+    @property
+    def last(self) -> int:
+        """The last layer's map."""
+        return len(self.wiring.reads)
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each map."""
+        return [z.shape[-1] for z in self.maps]
+
+    @property
+    def count(self) -> int:
+        """Pixels of a map, all images together."""
+        return self.maps[0].size // self.maps[0].shape[-1]
+
+    def channels(self, i: int) -> slice:
+        """Returns where a map that leaves stands among all that leave."""
+        before = self.wiring.leaves[: self.wiring.leaves.index(i)]
+        first = sum(self.widths[j] for j in before)
+        return slice(first, first + self.widths[i])
+
+    def readers(self, i: int) -> list[int]:
+        """Returns the layers that read map i; the one behind it is the first."""
+        return [j for j in range(i + 1, self.last + 1) if i in self.wiring.reads[j - 1]]
+
+    def norm(self, i: int) -> _Norm:
+        """Returns the norm of a map that is not the input."""
+        found = self.norms[i]
+        assert found is not None
+        return found
+
+    def zeros(self, i: int) -> tuple[jax.Array, jax.Array]:
+        """Returns where the sums of the norm of map i begin."""
+        zero = jnp.zeros(self.widths[i], self.maps[0].dtype)
+        return zero, zero
+
+    def slope(self, i: int, sums) -> NormSlope:
+        """Returns the gradient through the norm of map i."""
+        norm = self.norm(i)
+        return norm_slope(norm.gain, norm.inverse, norm.mean, sums, self.count)
+
+
+def _entering(saved: _Saved, gradient: jax.Array) -> tuple[jax.Array, dict[int, NormSlope]]:
+    """Returns the gradient behind the pool as loops read it, and the transition's slope, if any."""
+    images = saved.maps[0].shape[3]  # of a loop's step
+    if not saved.wiring.transition:
+        num_pixels = saved.count // len(gradient)
+        return gradient.reshape(len(saved.maps[0]), images, -1) / num_pixels, {}
+    b, rows, columns, _ = gradient.shape
+    g = gradient.reshape(b // images, images, rows // 2, 2, columns // 2, 2, -1)
+    entering = g.transpose(0, 3, 5, 1, 2, 4, 6)  # [chunk, 2, 2, image, row, column, c]
+    end, activation = saved.last + 1, saved.wiring.activation
+    norm = saved.norm(end)
+
+    def chunk(sums, parts):
+        more = _in_front(norm, parts[0], doubled(parts[1]), activation)[1]
+        return tuple(map(jnp.add, sums, more)), None
+
+    sums, _ = lax.scan(chunk, saved.zeros(end), (saved.maps[end], entering))
+    return entering, {end: saved.slope(end, sums)}
+
+
+def _from_readers(side: int, slope_behind: NormSlope, tiles, x, parts, kernels):
+    """Returns what the layers give that read a map, for a few images.
+
+    Args:
+      side: of the kernels.
+      slope_behind: through the norm of the layer behind the map.
+      tiles: those layers' kernels, turned, in Winograd's domain.
+      x: the map, activated.
+      parts: `dy` and `z_next`, in front of that norm; `dz_others`, of the other readers.
+      kernels: the sum so far of their kernels' gradient.
+
+    Returns:
+      (kernels, dz of the layer behind the map, gradient of x).
+    """
+    dz = written(_through(slope_behind, parts["dy"], parts["z_next"]))
+    g = output_adjoint(written(jnp.concatenate([dz, *parts["dz_others"]], -1)), side)
+    x_tiles = written(input_tiles(x, side).transpose(0, 2, 1))
+    kernels += product(x_tiles, g)
+    return kernels, dz, input_adjoint(written(product(g, tiles)), side, x.shape)
+
+
+def _from_transition(saved: _Saved, slopes, kernel, is_last: bool, x, parts, point):
+    """Returns what the 1x1 convolution gives to a map that leaves, for a few images.
+
+    Args:
+      saved: the forward pass.
+      slopes: through the norms that are known.
+      kernel: the part of it that reads the map.
+      is_last: it is the last map, which turns what enters into the gradient of the output.
+      x: it, activated.
+      parts: `end`, what enters or that gradient; `z_end`, the output, for the last.
+      point: the sum so far of the kernel's gradient.
+
+    Returns:
+      (point, gradient of the output, gradient of x).
+    """
+    end = parts["end"]
+    if is_last:
+        z = parts["z_end"]
+        behind, _ = _in_front(saved.norm(saved.last + 1), z, doubled(end), saved.wiring.activation)
+        end = written(_through(slopes[saved.last + 1], behind, z))
+    g = end.reshape(-1, end.shape[-1])
+    point += x.reshape(-1, x.shape[-1]).T @ g
+    return point, end, written(g @ kernel.T).reshape(x.shape)
+
+
+def _through_map(saved: _Saved, slopes, i: int, entering, dy, dz):
+    """Goes backward through map i, a few images at a time.
+
+    Args:
+      saved: the forward pass.
+      slopes: through the norms behind the map.
+      i: the map.
+      entering: what enters from behind the stage.
+      dy: the gradient of map i + 1 in front of its activation.
+      dz: of layers behind, in front of their norms.
+
+    Returns:
+      (sums, made): `kernels` of the layers that read the map, `point` of the transition, `sums` of
+      its norm; `dy` of the map in front of its activation, `dz` of layer i + 1, `end` of the
+      transition's output. Each only where there is such a thing.
+    """
+    wiring, activation = saved.wiring, saved.wiring.activation
+    readers, leaves, dtype = saved.readers(i), i in wiring.leaves, saved.maps[0].dtype
+    begin, parts, tiles, kernel = {}, {"z": saved.maps[i]}, None, None
+    if readers:
+        slices = [
+            _slice(saved.kernels[j - 1], wiring.reads[j - 1], i, saved.widths) for j in readers
+        ]
+        turned = [w.swapaxes(2, 3) for w in slices]
+        tiles = kernel_tiles(written(jnp.concatenate(turned, 2)))
+        width = sum(saved.widths[j] for j in readers)
+        begin["kernels"] = jnp.zeros((len(tiles), saved.widths[i], width), dtype)
+        others = [dz[j] for j in readers[1:]]
+        parts |= {"dy": dy, "z_next": saved.maps[i + 1], "dz_others": others}
+    if leaves:
+        parts["end"] = entering
+    if leaves and wiring.transition:
+        kernel = saved.kernels[-1][0, 0, saved.channels(i)]
+        begin["point"] = jnp.zeros(kernel.shape, dtype)
+        if i == saved.last:
+            parts["z_end"] = saved.maps[-1]
+    if i:
+        begin["sums"] = saved.zeros(i)
+
+    def chunk(carry, parts):
+        carry, made, das = dict(carry), {}, []
+        z = parts["z"]
+        x = written(_activated(z, saved.norms[i], activation))
+        if readers:
+            carry["kernels"], made["dz"], da = _from_readers(
+                wiring.side, slopes[i + 1], tiles, x, parts, carry["kernels"]
+            )
+            das.append(da)
+        if leaves and wiring.transition:
+            carry["point"], end, da = _from_transition(
+                saved, slopes, kernel, i == saved.last, x, parts, carry["point"]
+            )
+            das.append(da)
+            if i == saved.last:
+                made["end"] = end
+        elif leaves:
+            mean = parts["end"][:, saved.channels(i)]
+            das.append(jnp.broadcast_to(mean[None, None, :, None, None], x.shape))
+        da = functools.reduce(jnp.add, das)
+        if i:
+            da, more = _in_front(saved.norm(i), z, da, activation)
+            carry["sums"] = tuple(map(jnp.add, carry["sums"], more))
+        made["dy"] = written(da)
+        return carry, made
+
+    return lax.scan(chunk, begin, parts)
 
 
 def _backward(wiring, saved, gradients):
-    maps, norms, kernels = saved
-    side, activation, last = wiring.side, wiring.activation, len(wiring.reads)
-    widths, dtype = [z.shape[-1] for z in maps], maps[0].dtype
-    count = maps[0].size // widths[0]
-    images = maps[0].shape[3]
-    offsets = dict(zip(wiring.leaves, np.cumsum([0, *(widths[j] for j in wiring.leaves)])[:-1],
-                       strict=True))  # fmt: skip
-    slopes: dict[int, NormSlope] = {}
-
-    def zeros(i):
-        return (jnp.zeros(widths[i], dtype),) * 2
-
-    if wiring.transition:
-        b, rows, columns, _ = gradients[0].shape
-        g = gradients[0].reshape(b // images, images, rows // 2, 2, columns // 2, 2, -1)
-        entering = g.transpose(0, 3, 5, 1, 2, 4, 6)  # [chunk, 2, 2, image, row, column, c]
-        norm = norms[-1]
-
-        def sum_up(sums, parts):
-            more = _in_front(norm, parts[0], doubled(parts[1]), activation)[1]
-            return tuple(map(jnp.add, sums, more)), None
-
-        sums, _ = lax.scan(sum_up, zeros(last + 1), (maps[-1], entering))
-        slopes[last + 1] = _slope_of(norm, sums, count)
-    else:
-        size = count // len(gradients[0])  # pixels of a map
-        entering = gradients[0].reshape(len(maps[0]), images, -1) / size
-
-    point = {i: kernels[-1][0, 0, first : first + widths[i]] for i, first in offsets.items()}
+    saved = _Saved(wiring, *saved)
+    last, widths = saved.last, saved.widths
+    entering, slopes = _entering(saved, gradients[0])
     found: dict[tuple[int, int], jax.Array] = {}  # kernels' gradients, by (layer, map)
     dz: dict[int, jax.Array] = {}  # of layers, in front of their norms
-    dy = maps[0]  # of map i + 1, in the loop; the last has none above it
+    dy = saved.maps[0]  # the last map has none above it, and reads it not
     for i in range(last, -1, -1):
-        readers = [j for j in range(i + 1, last + 1) if i in wiring.reads[j - 1]]
-        slices = [_slice(kernels[j - 1], wiring.reads[j - 1], i, widths) for j in readers]
-        turned = [w.swapaxes(2, 3) for w in slices]
-        tiles = kernel_tiles(written(jnp.concatenate(turned, 2))) if readers else maps[0]
-
-        def chunk(carry, parts, i=i, readers=readers, tiles=tiles):
-            carry, made = dict(carry), {}
-            z = parts["z"]
-            x = written(_activated(z, norms[i], activation))
-            das = []
-            if readers:
-                made["dz"] = written(_through(slopes[i + 1], parts["dy"], parts["z_next"]))
-                g = jnp.concatenate([made["dz"], *parts["dz_others"]], -1)
-                g = output_adjoint(written(g), side)
-                x_tiles = written(input_tiles(x, side).transpose(0, 2, 1))
-                carry["kernels"] += product(x_tiles, g)
-                das.append(input_adjoint(written(product(g, tiles)), side, z.shape))
-            if i in offsets and wiring.transition:
-                if i == last:
-                    z_end = parts["z_end"]
-                    behind, _ = _in_front(norms[-1], z_end, doubled(parts["end"]), activation)
-                    made["end"] = written(_through(slopes[last + 1], behind, z_end))
-                g = made["end"] if i == last else parts["end"]
-                g = g.reshape(-1, g.shape[-1])
-                carry["point"] += x.reshape(-1, x.shape[-1]).T @ g
-                das.append(written(g @ point[i].T).reshape(x.shape))
-            elif i in offsets:
-                mean = parts["end"][:, offsets[i] : offsets[i] + widths[i]]
-                das.append(jnp.broadcast_to(mean[None, None, :, None, None], x.shape))
-            da = functools.reduce(jnp.add, das)
-            if i:
-                da, more = _in_front(norms[i], z, da, activation)
-                carry["sums"] = tuple(map(jnp.add, carry["sums"], more))
-            made["dy"] = written(da)
-            return carry, made
-
-        carry, parts = {}, {"z": maps[i]}
-        if readers:
-            width = sum(widths[j] for j in readers)
-            carry["kernels"] = jnp.zeros((len(tiles), widths[i], width), dtype)
-            parts |= {"dy": dy, "z_next": maps[i + 1], "dz_others": [dz[j] for j in readers[1:]]}
-        if i in offsets:
-            parts["end"] = entering
-            if wiring.transition:
-                carry["point"] = jnp.zeros(point[i].shape, dtype)
-            if wiring.transition and i == last:
-                parts["z_end"] = maps[-1]
-        if i:
-            carry["sums"] = zeros(i)
-        carry, made = lax.scan(chunk, carry, parts)
+        sums, made = _through_map(saved, slopes, i, entering, dy, dz)
         dy = made["dy"]
-        if readers:
+        if readers := saved.readers(i):
             dz[i + 1] = made["dz"]
-            parts = kernel_adjoint(carry["kernels"], side)
+            parts = kernel_adjoint(sums["kernels"], wiring.side)
             parts = jnp.split(parts, np.cumsum([widths[j] for j in readers])[:-1], axis=-1)
             found |= {(j, i): part for j, part in zip(readers, parts, strict=True)}
-        if i in offsets and wiring.transition:
-            found[last + 1, i] = carry["point"][None, None]
+        if "point" in sums:
+            found[last + 1, i] = sums["point"][None, None]
             entering = made.get("end", entering)
         if i:
-            slopes[i] = _slope_of(norms[i], carry["sums"], count)
+            slopes[i] = saved.slope(i, sums["sums"])
     reads = (*wiring.reads, wiring.leaves) if wiring.transition else wiring.reads
     dkernels = [jnp.concatenate([found[j, i] for i in read], 2) for j, read in enumerate(reads, 1)]
     each = [slopes[j] for j in range(1, len(reads) + 1)]
