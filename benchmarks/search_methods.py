@@ -218,8 +218,20 @@ def aging(trainer: Trainer, seed: int, *, population: int = 25, sample: int = 5)
             alive.pop(0)
 
 
-def optuna(trainer: Trainer, seed: int, *, sampler: str) -> None:
-    """Optuna's multi-objective samplers; networks beyond the limits are constraints, for free."""
+def first_draws(part: Feasible, seed: int) -> list[Genome]:
+    """Returns a first population whose sizes are spread, as ours begins with."""
+    return part.sample(np.random.default_rng(seed), num=16)
+
+
+def optuna(trainer: Trainer, seed: int, *, sampler: str, our_draws: bool = False) -> None:
+    """Optuna's multi-objective samplers; networks beyond the limits are constraints, for free.
+
+    Args:
+      trainer: of the networks.
+      seed: of the draws.
+      sampler: "nsga2" or "tpe".
+      our_draws: begins with as many networks as our sampler begins with.
+    """
     import optuna as package
 
     part = trainer.feasible
@@ -231,6 +243,11 @@ def optuna(trainer: Trainer, seed: int, *, sampler: str) -> None:
         directions=["minimize", "minimize"],
         sampler=kind(seed=seed, **size),
     )
+    for genome in first_draws(part, seed) if our_draws else ():
+        values = map(int, genome)
+        study.enqueue_trial(
+            dict(zip([gene.name for gene in part.space.genes], values, strict=True))
+        )
 
     def objective(trial: Any) -> tuple[float, float]:
         genome = np.array(
@@ -250,8 +267,15 @@ def optuna(trainer: Trainer, seed: int, *, sampler: str) -> None:
     study.optimize(objective, n_trials=None)
 
 
-def pymoo(trainer: Trainer, seed: int, *, kind: str) -> None:
-    """pymoo's NSGA-II and NSGA-III on integer genes, with its own operators and constraints."""
+def pymoo(trainer: Trainer, seed: int, *, kind: str, our_draws: bool = False) -> None:
+    """pymoo's NSGA-II and NSGA-III on integer genes, with its own operators and constraints.
+
+    Args:
+      trainer: of the networks.
+      seed: of the draws.
+      kind: "nsga2" or "nsga3".
+      our_draws: begins with a population of our sampler's.
+    """
     from pymoo.algorithms.moo import nsga2, nsga3
     from pymoo.core.problem import ElementwiseProblem
     from pymoo.operators.crossover.sbx import SBX
@@ -277,7 +301,7 @@ def pymoo(trainer: Trainer, seed: int, *, kind: str) -> None:
 
     how = {
         "pop_size": 16,
-        "sampling": IntegerRandomSampling(),
+        "sampling": np.array(first_draws(part, seed)) if our_draws else IntegerRandomSampling(),
         "crossover": SBX(prob=0.9, eta=3.0, vtype=float, repair=RoundingRepair()),
         "mutation": PM(eta=3.0, vtype=float, repair=RoundingRepair()),
         "eliminate_duplicates": True,
@@ -352,7 +376,9 @@ METHODS: dict[str, Callable[[Trainer, int], None]] = {
     "regularised evolution": aging,
     "Optuna NSGA-II": functools.partial(optuna, sampler="nsga2"),
     "Optuna TPE": functools.partial(optuna, sampler="tpe"),
+    "Optuna TPE, our first draws": functools.partial(optuna, sampler="tpe", our_draws=True),
     "pymoo NSGA-II": functools.partial(pymoo, kind="nsga2"),
+    "pymoo NSGA-II, our first draws": functools.partial(pymoo, kind="nsga2", our_draws=True),
     "pymoo NSGA-III": functools.partial(pymoo, kind="nsga3"),
 }
 

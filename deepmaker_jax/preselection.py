@@ -20,6 +20,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from threadpoolctl import threadpool_limits
 
+from deepmaker_jax.arch import INPUT, ArchSpec, layers
 from deepmaker_jax.config import COSTS
 from deepmaker_jax.cost import cost
 from deepmaker_jax.evolve.hypervolume import greedy_subset
@@ -33,7 +34,8 @@ MOST = 400  # latest measurements that the process is fitted to: a second, and g
 LEAST = 8  # below which nothing is foreseen
 OPTIMISM = 1.0  # standard deviations
 EDGE = 1e-3  # scaled values are kept that far from 0 and 1, where their log odds are infinite
-OCTAVES = 4.0  # of a cost, and doublings of training, that count like a gene's whole range
+# Distances: so many doublings of a size or of the training count like eight genes' whole ranges.
+OCTAVES, GENE = 4.0, 1 / 8
 
 
 class Preselection:
@@ -96,10 +98,34 @@ class Preselection:
 
     def _features(self, genome: Genome, rung: int) -> np.ndarray:
         """Returns where a training lies: its genes, costs and length, Float[k]."""
-        most = np.maximum(1, np.array(self._space.num_choices) - 1)
-        costs = cost(self._space.decode(genome))
-        sizes = [costs.params, costs.macs, costs.peak_activation_bytes, self._rungs[rung]]
-        return np.concatenate([genome / most, np.log2(sizes) / OCTAVES])
+        genes: list[float] = []
+        for gene, choice in zip(self._space.genes, genome, strict=True):
+            num = len(gene.choices)
+            genes += [choice / max(1, num - 1)] if gene.ordered else np.eye(num)[choice].tolist()
+        sizes = [*_sizes(self._space.decode(genome)), self._rungs[rung]]
+        return np.concatenate([np.array(genes) * GENE, np.log2(sizes) / OCTAVES])
+
+
+def _sizes(arch: ArchSpec) -> list[float]:
+    """Returns what of an architecture says how it trains: costs, depth, widths; each above 0."""
+    costs, found = cost(arch), layers(arch)
+    convs = [layer for layer in found if layer.op == "conv"]
+    ways = {INPUT: (0, 0)}  # convolutions on the shortest and the longest way to a layer
+    for layer in found:
+        shortest, longest = zip(*(ways[name] for name in layer.inputs), strict=True)
+        step = layer.op == "conv"
+        ways[layer.name] = min(shortest) + step, max(longest) + step
+    shortest, longest = ways[found[-1].name]
+    return [
+        costs.params,
+        costs.macs,
+        costs.peak_activation_bytes,
+        *(shortest, longest, len(convs)),
+        float(np.mean([conv.shape[-1] for conv in convs])),
+        float(np.exp(np.mean(np.log([conv.in_channels for conv in convs])))),
+        found[-1].in_channels,  # that the classifier reads
+        convs[-1].shape[0],
+    ]
 
 
 def _process(table: np.ndarray, values: np.ndarray) -> GaussianProcessRegressor:
