@@ -8,7 +8,10 @@ rung): Kendall's tau of each measure with the accuracy after the last rung. synf
 NASWOT (Mellor et al. 2021): the log determinant of how alike the images of a batch are in the signs
 behind each norm. Beside them what costs nothing at all: parameters, multiply-accumulates, and the
 first rung's training. `beyond_costs` is the tau of what a linear fit of logarithms of parameters
-and multiply-accumulates leaves of both: what a measure knows that the costs do not say.
+and multiply-accumulates leaves of both: what a measure knows that the costs do not say. The last
+rows are of `deepmaker_jax.preselection`, taught with as many of the networks as the row says, all
+measured at the first rung, a third at the second, a ninth at the last: the mean over networks that
+it has not seen, of 20 draws.
 """
 
 import argparse
@@ -26,16 +29,20 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import scipy.stats  # noqa: E402
 
-from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
+from benchmarks.curves import LIMITS, RUNGS, feasible, make_task  # noqa: E402
 from benchmarks.record import publish  # noqa: E402
 from deepmaker_jax.arch import ArchSpec, layers  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.models import Network, fold  # noqa: E402
 from deepmaker_jax.models.network import BatchNorm  # noqa: E402
+from deepmaker_jax.objective import built_in  # noqa: E402
+from deepmaker_jax.preselection import Preselection  # noqa: E402
+from deepmaker_jax.spaces import Space  # noqa: E402
 from deepmaker_jax.train.init import init  # noqa: E402
 
+OBJECTIVES = (built_in("error", LIMITS), built_in("params", LIMITS))
 CURVES = pathlib.Path(__file__).parent / "results" / "curves.jsonl"
-BATCH = 64
+BATCH, DRAWS, TAUGHT = 64, 20, (36, 72)
 
 
 def synflow(arch: ArchSpec, variables: dict[str, Any]) -> float:
@@ -116,7 +123,48 @@ def main() -> None:
         if name not in ("params", "macs"):
             row["beyond_costs"] = tau(rest(np.array(values), costs), rest(truth, costs))
         rows.append(row)
+    for num in TAUGHT:
+        rows.append(
+            {"measure": f"preselection, taught with {num}"}
+            | taught(
+                part.space,
+                [genomes[id] for id in ids],
+                [accuracies[id] for id in ids],
+                costs,
+                num=num,
+            )
+        )
     publish({"networks": len(ids), "measures": rows}, args.out)
+
+
+def taught(
+    space: Space,
+    genomes: list[list[int]],
+    accuracies: list[dict[int, float]],
+    costs: np.ndarray,
+    *,
+    num: int,
+) -> dict[str, float]:
+    """Returns how well a process that was taught with `num` networks tells the others apart."""
+    truth, found = np.array([each[RUNGS[-1]] for each in accuracies]), []
+    for draw in range(DRAWS):
+        order = np.random.default_rng(draw).permutation(len(genomes))
+        preselection = Preselection(space, OBJECTIVES, RUNGS)
+        for rung, epochs in enumerate(RUNGS):
+            preselection.add(
+                rung,
+                [
+                    {"status": "ok", "genome": genomes[i],
+                     "objectives": {"error": 1 - accuracies[i][epochs], "params": 1}}
+                    for i in order[: num // 3**rung]
+                ],
+            )  # fmt: skip
+        rest_of = order[num:]
+        hoped = preselection.hoped([np.array(genomes[i], np.int32) for i in rest_of])[:, 0]
+        left = [rest(values, costs[rest_of]) for values in (-hoped, truth[rest_of])]
+        found.append((tau(-hoped, truth[rest_of]), tau(*left)))
+    values = np.mean(found, axis=0)
+    return {"tau": round(float(values[0]), 3), "beyond_costs": round(float(values[1]), 3)}
 
 
 def tau(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,9 +1,10 @@
 """Judging children before they are trained: more are proposed than there is time to train.
 
 A Gaussian process over everything that the search has measured so far, at whatever
-rung, foresees what training in full would come to. Costs are known exactly. Of the
-proposed children those are trained that would add the most hypervolume to the front, if
-they turned out as well as the process holds possible.
+rung, foresees what training in full would come to. It goes by the genes and, far more,
+by what they make: costs, depth and widths (benchmarks/proxies.py measures how well).
+Costs are known exactly. Of the proposed children those are trained that would add the
+most hypervolume to the front, if they turned out as well as the process holds possible.
 
 Source: Emmerich, Giannakoglou and Naujoks 2006, "Single- and multiobjective evolutionary
 optimization assisted by Gaussian random field metamodels", for evolution with such a
@@ -71,13 +72,13 @@ class Preselection:
             return list(range(min(num, len(genomes))))
         values = np.array([objective_values(record, self._objectives) for record in front])
         known = scaled(values.reshape(-1, len(self._objectives)), self._objectives)
-        hoped = self._hoped(genomes)
+        hoped = self.hoped(genomes)
         table = np.concatenate([known, hoped])
         first = list(range(len(known)))
         order = greedy_subset(table, num=len(known) + num, first=first)
         return [int(i) - len(known) for i in order[len(known) :]]
 
-    def _hoped(self, genomes: Sequence[Genome]) -> np.ndarray:
+    def hoped(self, genomes: Sequence[Genome]) -> np.ndarray:
         """Returns scaled objectives of trainings in full, if they go well, Float[n, m]."""
         costs = [cost(self._space.decode(g))._asdict() for g in genomes]
         values = np.array(

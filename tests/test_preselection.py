@@ -1,5 +1,7 @@
 """Children judged before they are trained, by a process over what was measured."""
 
+import itertools
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -65,12 +67,31 @@ def test_what_it_chooses_adds_nearly_as_much_as_hindsight_and_more_than_chance(g
 
 
 def test_it_foresees_training_in_full_from_shorter_ones(genomes, taught):
-    hoped = taught._hoped(genomes[60:])
+    hoped = taught.hoped(genomes[60:])
     truth = points(genomes[60:])
     np.testing.assert_array_equal(hoped[:, 1], truth[:, 1])  # a cost is known
     assert np.abs(hoped[:, 0] - truth[:, 0]).mean() < 0.03  # a deviation below what is expected
     assert (hoped[:, 0] - truth[:, 0]).mean() < 0
     assert np.corrcoef(hoped[:, 0], truth[:, 0])[0, 1] > 0.95
+
+
+def test_choices_in_no_order_are_equally_far_from_each_other(taught):
+    """Whatever sizes they lead to."""
+    names = [gene.name for gene in SPACE.genes]
+    num_columns = sum(1 if g.ordered else len(g.choices) for g in SPACE.genes)
+
+    def distances(name):
+        place = names.index(name)
+        rows = []
+        for choice in range(SPACE.num_choices[place]):
+            genome = np.zeros(len(names), np.int32)
+            genome[place] = choice
+            rows.append(taught._features(genome, 0)[:num_columns])
+        return [np.linalg.norm(a - b) for a, b in itertools.combinations(rows, 2)]
+
+    unordered = distances("activation")
+    assert np.ptp(unordered) == 0
+    assert np.ptp(distances("growth_1")) > 0
 
 
 def test_the_same_measurements_give_the_same_choice(genomes, taught):
@@ -124,6 +145,6 @@ def test_an_objective_of_ones_own_is_foreseen_like_the_error(genomes):
         return record(g) | {"objectives": {"error": error(g), "energy": value}}
 
     preselection.add(0, [measured(g) for g in genomes[:60]])
-    hoped = preselection._hoped(genomes[60:])
+    hoped = preselection.hoped(genomes[60:])
     truth = [energy.scaled(0.005 * cost(SPACE.decode(g)).macs) for g in genomes[60:]]
     assert np.corrcoef(hoped[:, 1], truth)[0, 1] > 0.95
