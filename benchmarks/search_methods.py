@@ -1,6 +1,8 @@
 """Searches at equal cost on a surrogate of training: ours, its parts left out, and its peers.
 
-    python -m benchmarks.search_methods --curves benchmarks/results/curves.jsonl --out FILE
+    pip install -e '.[benchmark]'
+    python -m benchmarks.search_methods --curves benchmarks/results/curves.jsonl --work WORK \\
+        --out FILE
 
 Every method looks for networks of the part of space `deepmaker` that `benchmarks.curves` sampled,
 minimises error and parameters, and spends the same: cost is multiply-accumulates times the epochs
@@ -18,8 +20,6 @@ import hashlib
 import pathlib
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 from unittest import mock
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks import surrogate
 from benchmarks.curves import RUNGS, feasible
-from benchmarks.record import publish
+from benchmarks.record import publish, train_missing
 from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import Config, LimitConfig, SearchConfig
 from deepmaker_jax.cost import cost
@@ -390,20 +390,18 @@ def budget() -> float:
     return float(sum(cost(part.space.decode(g)).macs for g in genomes) * RUNGS[-1])
 
 
-_table: list[Table] = []
+@functools.cache
+def _table(curves: pathlib.Path) -> Table:
+    return Table(curves)
 
 
-def _begin(curves: pathlib.Path) -> None:
-    _table[:] = [Table(curves)]
-
-
-def volumes(job: tuple[str, int, float]) -> np.ndarray:
-    """Returns the hypervolume by share of the cost of one method with one seed."""
-    name, seed, whole = job
-    trainer = Trainer(_table[0], whole, seed)
+def do_job(curves: pathlib.Path, name: str, seed: int, whole: float) -> dict[str, Any]:
+    """Returns the row of one method with one seed: the hypervolume by share of the cost."""
+    trainer = Trainer(_table(curves), whole, seed)
     with contextlib.suppress(SpentError):
         METHODS[name](trainer, seed)
-    return volumes_by_cost(trainer.full)
+    found = [round(float(volume), 4) for volume in volumes_by_cost(trainer.full)]
+    return {"method": name, "seed": seed, "volumes": found}
 
 
 def summary(found: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -433,19 +431,24 @@ def main() -> None:
     """Runs every method with every seed and publishes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--curves", type=pathlib.Path, required=True)
+    parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=NUM_SEEDS)
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    whole, found = budget(), dict[str, np.ndarray]()
-    pool = ProcessPoolExecutor(
-        num_cores(), get_context("spawn"), initializer=_begin, initargs=(args.curves,)
-    )
-    with pool:
-        for name in args.methods:
-            jobs = [(name, seed, whole) for seed in range(args.seeds)]
-            found[name] = np.array(list(pool.map(volumes, jobs)))
-            print(name, np.round(np.median(found[name], axis=0)[[4, 9, 24, -1]], 4), flush=True)
+    whole = budget()
+    digest = hashlib.sha256(args.curves.read_bytes()).hexdigest()[:8]
+    jobs = {
+        f"{name}, seed {seed}, curves {digest}": (args.curves, name, seed, whole)
+        for name in args.methods
+        for seed in range(args.seeds)
+    }
+    lines = train_missing(do_job, jobs, args.work / "rows.jsonl", num_workers=num_cores())
+    rows = [line for line in lines if line["job"] in jobs]
+    found = {
+        name: np.array([row["volumes"] for row in rows if row["method"] == name])
+        for name in args.methods
+    }
     publish({"seeds": args.seeds} | summary(found), args.out)
 
 
