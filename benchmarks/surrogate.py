@@ -3,14 +3,15 @@
     python -m benchmarks.surrogate --curves benchmarks/results/curves.jsonl --out FILE
 
 Fitted to the trainings that `benchmarks.curves` made, as NAS-Bench-301 does (Zela et al. 2022):
-costs are exact, accuracy at each rung is predicted by a linear fit and trees on what it leaves,
-from genes and costs, and the spread between seeds is drawn around it. Printed: Kendall's tau on
+costs are exact, accuracy at each rung is predicted by a linear fit and trees, from genes, costs,
+widths and paths, and the spread between seeds is drawn around it. Printed: Kendall's tau on
 networks that the fit has not seen, five folds, for each rung; and how far seeds are apart. A
 minute.
 """
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import pathlib
@@ -78,18 +79,21 @@ def features(arch: ArchSpec) -> np.ndarray:
     costs, found = cost(arch), layers(arch)
     convs = [layer for layer in found if layer.op == "conv"]
     stages = [*arch.stages, *[None] * (4 - len(arch.stages))]
-    rate, depth = arch.learning_rate_log2, np.log2(len(convs))
     shortest, longest = (_path(found, over) for over in (min, max))
     widths, reads = [c.shape[-1] for c in convs], [c.in_channels for c in convs]
-    row = [
+    sizes = [
         *(np.log2(getattr(costs, name)) for name in ("params", "macs", "peak_activation_bytes")),
-        len(convs),
-        depth,
-        *(rate, rate**2, rate * depth, rate * np.log2(costs.params)),
-        *(shortest, longest, np.log2(1 + shortest), shortest / longest),
-        *(np.mean(widths), np.log2(min(widths)), np.mean(np.log2(reads))),
-        np.log2(found[-1].in_channels),
-        convs[-1].shape[0],
+        *np.log2([shortest, longest, len(convs), np.mean(widths), min(widths)]),
+        np.mean(np.log2(reads)),
+        *np.log2([found[-1].in_channels, convs[-1].shape[0]]),
+    ]
+    rate = arch.learning_rate_log2
+    row = [
+        *sizes,
+        *(a * b for a, b in itertools.combinations_with_replacement(sizes, 2)),
+        *(rate, rate**2),
+        *(rate * size for size in sizes),
+        *(len(convs), shortest, longest, shortest / longest, np.mean(widths)),
         *(np.log2(1 + sum(_macs(c) for c in convs if c.shape[0] == side)) for side in SIDES),
         *(sum(c.shape[0] == side for c in convs) for side in SIDES),
         len(arch.stages),
@@ -123,8 +127,18 @@ def logit(error: np.ndarray) -> np.ndarray:
     return np.log(error / (1 - error))
 
 
+def _boosted() -> GradientBoostingRegressor:
+    return GradientBoostingRegressor(
+        n_estimators=600, learning_rate=0.03, max_depth=3, subsample=0.5, max_features=0.3,
+        random_state=0,
+    )  # fmt: skip
+
+
 class Surrogate:
-    """Mean log odds of the error at each rung: a linear fit, and trees for what it leaves."""
+    """Mean log odds of the error at each rung.
+
+    Half is a linear fit with trees for what it leaves, half boosted trees alone.
+    """
 
     def __init__(self, archs: Sequence[ArchSpec], odds: np.ndarray):
         """Fits to log odds of the error, Float[n, rungs], one row a network."""
@@ -133,12 +147,9 @@ class Surrogate:
         for rung in odds.T:
             line = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 3, 20)))
             rest = rung - line.fit(table, rung).predict(table)
-            boosted = GradientBoostingRegressor(
-                n_estimators=300, learning_rate=0.05, max_depth=2, subsample=0.5, random_state=0
-            )
             forest = ExtraTreesRegressor(n_estimators=300, min_samples_leaf=2, random_state=0)
             self._lines.append(line)
-            self._boosted.append(boosted.fit(table, rest))
+            self._boosted.append([_boosted().fit(table, goal) for goal in (rest, rung)])
             self._forests.append(forest.fit(table, rest))
 
     def odds(self, archs: Sequence[ArchSpec]) -> np.ndarray:
@@ -148,10 +159,10 @@ class Surrogate:
         rows = table.astype(np.float32)
         found = []
         parts = zip(self._lines, self._boosted, self._forests, strict=True)
-        for line, boosted, forest in parts:
+        for line, (on_rest, alone), forest in parts:
             trees = [tree.tree_.predict(rows)[:, 0] for tree in forest.estimators_]
-            rest = np.mean([boosted.predict(table), np.mean(trees, axis=0)], axis=0)
-            found.append(line.predict(table) + rest)
+            rest = np.mean([on_rest.predict(table), np.mean(trees, axis=0)], axis=0)
+            found.append(np.mean([line.predict(table) + rest, alone.predict(table)], axis=0))
         return np.stack(found, axis=1)
 
 
