@@ -1,6 +1,7 @@
 """From a genome to a learning curve: a benchmark that a search can run on in seconds.
 
-    python -m benchmarks.surrogate --curves benchmarks/results/curves.jsonl --out FILE
+    python -m benchmarks.surrogate --curves benchmarks/results/curves.jsonl \\
+        --out benchmarks/results/surrogate.json
 
 Fitted to the trainings that `benchmarks.curves` made, as NAS-Bench-301 does (Zela et al. 2022):
 costs are exact, accuracy at each rung is predicted by a linear fit and trees, from genes, costs,
