@@ -3,7 +3,7 @@
     python -m benchmarks.dense_stage --out benchmarks/results/dense_stage.json
 
 Networks of two equal stages, batch 64 of random pixels, one thread, huge pages as in workers: the
-best of some calls of 8 training steps, the two forms in turn. `models.dense.pays` follows it. A
+best of some calls of 8 training steps, the two forms in turn. `models.stages.pays` follows it. A
 quarter of an hour on one core.
 """
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from deepmaker_jax.arch import INPUT, Layer
 from deepmaker_jax.models import ops
 from deepmaker_jax.models.activation import activate
-from deepmaker_jax.models.dense import DenseStage, dense, dense_stages, pays
+from deepmaker_jax.models.dense import dense
+from deepmaker_jax.models.stages import DenseStage, dense_stages, pays
 from deepmaker_jax.types import Array
 
 BATCH_NORM_MOMENTUM = 0.9

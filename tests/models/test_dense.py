@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deepmaker_jax.arch import ArchSpec, Stage, layers
-from deepmaker_jax.models import Network, dense, network
+from deepmaker_jax.models import Network, network, stages
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_a_stage_as_one_operation_is_its_layers_one_by_one(arch, monkeypatch):
     ],
 )
 def test_other_stages_are_done_layer_by_layer(arch):
-    assert dense.dense_stages(layers(arch)) == {}
+    assert stages.dense_stages(layers(arch)) == {}
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_other_stages_are_done_layer_by_layer(arch):
     ],
 )
 def test_it_is_done_where_it_pays(side, num_layers, growth, pays):
-    (found,) = dense.dense_stages(layers(make(side, stage(num_layers, growth)))).values()
-    assert dense.pays((64, side, side, 6), found) == pays
+    (found,) = stages.dense_stages(layers(make(side, stage(num_layers, growth)))).values()
+    assert stages.pays((64, side, side, 6), found) == pays
 
 
 def test_what_is_not_trained_in_float32_on_a_cpu_is_done_layer_by_layer(monkeypatch):
