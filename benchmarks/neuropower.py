@@ -35,8 +35,8 @@ runtime.one_thread()
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
+from benchmarks.on_paper import OnPaper  # noqa: E402
 from benchmarks.record import publish, train_missing  # noqa: E402
-from benchmarks.search_methods import OnPaper  # noqa: E402
 from configs import cifar10  # noqa: E402
 from deepmaker_jax import data as data_module  # noqa: E402
 from deepmaker_jax.arch import layers  # noqa: E402

@@ -25,15 +25,10 @@ runtime.one_thread()
 import jax  # noqa: E402 - after the thread count
 import numpy as np  # noqa: E402
 
-from benchmarks.curves import RUNGS, feasible  # noqa: E402
+from benchmarks.curves import LIMITS, RUNGS, feasible  # noqa: E402
+from benchmarks.on_paper import SpentError, volumes_by_cost  # noqa: E402
 from benchmarks.record import publish, train_missing  # noqa: E402
-from benchmarks.search_methods import (  # noqa: E402
-    LIMITS,
-    METHODS,
-    SpentError,
-    summary,
-    volumes_by_cost,
-)
+from benchmarks.search_methods import METHODS, summary  # noqa: E402
 from deepmaker_jax import data as data_module  # noqa: E402
 from deepmaker_jax import task as task_module  # noqa: E402
 from deepmaker_jax.arch import ArchSpec  # noqa: E402
@@ -49,7 +44,7 @@ COMPARED = (
 
 
 class Trainer:
-    """Trains networks until its time is over; see `search_methods.Trainer`.
+    """Trains networks until its time is over; see `on_paper.Trainer`.
 
     Attributes:
       feasible: the networks that may be asked for.
