@@ -26,8 +26,9 @@ import numpy as np  # noqa: E402
 
 from benchmarks import surrogate  # noqa: E402
 from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
-from benchmarks.proxies import CURVES, rest, tau  # noqa: E402
+from benchmarks.proxies import CURVES, rest  # noqa: E402
 from benchmarks.record import publish, train_missing  # noqa: E402
+from benchmarks.surrogate import tau  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.data import split  # noqa: E402
 from deepmaker_jax.execute import Task  # noqa: E402

@@ -11,6 +11,8 @@ trained, as much as 96 networks of the sampler cost when each is trained in full
 noise) of the front that a method believes in, of trainings in full, by cost: median and quartiles
 over 30 seeds; and the share of the cost at which each reaches the final value of a random search:
 of `RANDOM`, one that draws genes uniformly, as others do, and one that draws sizes, as ours does.
+The surrogate is of another family than our preselection's process, but goes by like features, which
+were chosen on the same curves: that may favour ours. `benchmarks.real_search` has no such bias.
 """
 
 import argparse

@@ -88,7 +88,8 @@ class Preselection:
         table = np.stack([self._features(g, len(self._rungs) - 1) for g in genomes])
         seen = np.stack([row for row, _ in self._seen])
         measured = np.clip(np.stack([v for _, v in self._seen]), EDGE, 1 - EDGE)
-        # One thread: sums as on every other machine, and none that waits for a core that trains.
+        # One thread: sums whose parts the number of cores does not decide, and no thread that waits
+        # for a core that trains.
         with threadpool_limits(1):
             for i in self._foreseen:
                 odds = np.log(measured[:, i] / (1 - measured[:, i]))
