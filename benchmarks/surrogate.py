@@ -18,7 +18,7 @@ import itertools
 import json
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.curves import RUNGS, feasible
 from benchmarks.record import publish
-from deepmaker_jax.arch import INPUT, ArchSpec, Layer, layers
+from deepmaker_jax.arch import ArchSpec, Layer, conv_paths, layers
 from deepmaker_jax.cost import cost
 from deepmaker_jax.files import load_json
 
@@ -84,7 +84,7 @@ def features(arch: ArchSpec) -> np.ndarray:
     costs, found = cost(arch), layers(arch)
     convs = [layer for layer in found if layer.op == "conv"]
     stages = [*arch.stages, *[None] * (4 - len(arch.stages))]
-    shortest, longest = (_path(found, over) for over in (min, max))
+    shortest, longest = conv_paths(found)
     widths, reads = [c.shape[-1] for c in convs], [c.in_channels for c in convs]
     sizes = [
         *(np.log2(getattr(costs, name)) for name in ("params", "macs", "peak_activation_bytes")),
@@ -117,14 +117,6 @@ def features(arch: ArchSpec) -> np.ndarray:
 
 def _macs(conv: Layer) -> int:
     return math.prod(conv.shape) * conv.kernel**2 * conv.in_channels
-
-
-def _path(found: tuple[Layer, ...], over: Callable[..., int]) -> int:
-    """Returns how many convolutions lie on the shortest or the longest way through."""
-    lengths = {INPUT: 0}
-    for layer in found:
-        lengths[layer.name] = over(lengths[name] for name in layer.inputs) + (layer.op == "conv")
-    return lengths[found[-1].name]
 
 
 def logit(error: np.ndarray) -> np.ndarray:

@@ -244,6 +244,16 @@ def layers(arch: ArchSpec) -> tuple[Layer, ...]:
     return tuple(build.layers)
 
 
+def conv_paths(found: tuple[Layer, ...]) -> tuple[int, int]:
+    """Returns how many convolutions lie on the shortest and on the longest way through."""
+    ways = {INPUT: (0, 0)}
+    for layer in found:
+        shortest, longest = zip(*(ways[name] for name in layer.inputs), strict=True)
+        step = layer.op == "conv"
+        ways[layer.name] = min(shortest) + step, max(longest) + step
+    return ways[found[-1].name]
+
+
 def smallest_side(arch: ArchSpec) -> int:
     """Returns the shorter side, in pixels, of the last feature map; 0 if it vanished."""
     return min(next(layer.shape[:2] for layer in reversed(layers(arch)) if len(layer.shape) == 3))

@@ -21,7 +21,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from threadpoolctl import threadpool_limits
 
-from deepmaker_jax.arch import INPUT, ArchSpec, layers
+from deepmaker_jax.arch import ArchSpec, conv_paths, layers
 from deepmaker_jax.config import COSTS
 from deepmaker_jax.cost import cost
 from deepmaker_jax.evolve.hypervolume import greedy_subset
@@ -112,17 +112,11 @@ def _sizes(arch: ArchSpec) -> list[float]:
     """Returns what of an architecture says how it trains: costs, depth, widths; each above 0."""
     costs, found = cost(arch), layers(arch)
     convs = [layer for layer in found if layer.op == "conv"]
-    ways = {INPUT: (0, 0)}  # convolutions on the shortest and the longest way to a layer
-    for layer in found:
-        shortest, longest = zip(*(ways[name] for name in layer.inputs), strict=True)
-        step = layer.op == "conv"
-        ways[layer.name] = min(shortest) + step, max(longest) + step
-    shortest, longest = ways[found[-1].name]
     return [
         costs.params,
         costs.macs,
         costs.peak_activation_bytes,
-        *(shortest, longest, len(convs)),
+        *(*conv_paths(found), len(convs)),
         float(np.mean([conv.shape[-1] for conv in convs])),
         float(np.exp(np.mean(np.log([conv.in_channels for conv in convs])))),
         found[-1].in_channels,  # that the classifier reads

@@ -6,6 +6,7 @@ import pytest
 
 from deepmaker_jax.arch import (
     check,
+    conv_paths,
     from_json,
     layers,
     outputs,
@@ -57,6 +58,13 @@ def test_odd_sides_lose_their_rim_in_a_pool_and_round_up_in_a_stride():
 )
 def test_transitions_keep_multiples_of_four(channels, percent, kept):
     assert transition_channels(channels, percent) == kept
+
+
+def test_the_shortest_way_skips_every_layer_that_the_connectivity_lets_it():
+    assert conv_paths(layers(ARCH)) == (2, 8)  # stem, transition; and all
+    window = dataclasses.replace(LAST, connectivity="window", num_layers=6)
+    # Only layers 4 to 6 are handed on; the fourth reads the first, which reads the stem.
+    assert conv_paths(layers(dataclasses.replace(ARCH, stages=(window,)))) == (3, 7)
 
 
 def test_a_bottleneck_puts_a_1x1_before_each_layer():
