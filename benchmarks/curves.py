@@ -34,6 +34,7 @@ from deepmaker_jax.spaces import SPACES
 from deepmaker_jax.task import choose_program, resolve, with_size_classes
 
 RUNGS = (1, 3, 9)  # epochs
+NUM_BY_CLASS = 120  # lines at the file's begin, trained by size classes' programs
 NUM, NUM_REPEATED, SEEDS = 200, 20, (0, 1, 2)
 PATIENCE_SECONDS = 7200.0
 LIMITS = LimitConfig(params=200_000, macs=24_000_000)

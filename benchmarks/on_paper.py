@@ -1,14 +1,21 @@
-"""Trainings on paper: what a search asks for, answered by a surrogate, for its cost."""
+"""Trainings on paper: what a search asks for, answered by a surrogate, for its cost.
 
+The cost of a measurement is the seconds that one core takes for it, compiling and validating
+included, as fitted to those that stand in benchmarks/results/curves.jsonl.
+"""
+
+import functools
 import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from benchmarks import surrogate
-from benchmarks.curves import LIMITS, RUNGS, feasible
-from deepmaker_jax.arch import ArchSpec
+from benchmarks.curves import LIMITS, NUM_BY_CLASS, RUNGS, feasible
+from deepmaker_jax.arch import ArchSpec, layers
 from deepmaker_jax.cost import cost
 from deepmaker_jax.evolve import front
 from deepmaker_jax.evolve.hypervolume import hypervolume
@@ -44,15 +51,16 @@ class Trainer:
         Raises:
           SpentError: the budget does not suffice.
         """
-        costs, begun = cost(arch), self._epochs.get(arch, 0)
-        self.spent += costs.macs * max(0, RUNGS[rung] - begun) / self._budget
-        if self.spent > 1:
-            raise SpentError
-        self._epochs[arch] = max(begun, RUNGS[rung])
+        begun = self._epochs.get(arch, 0)
+        if RUNGS[rung] > begun:
+            self.spent += self._table.prices.seconds(arch, begun, RUNGS[rung]) / self._budget
+            if self.spent > 1:
+                raise SpentError
+            self._epochs[arch] = RUNGS[rung]
         odds = self._table.odds(arch)
         error = _error(odds + self._table.luck(arch, self._seed))[rung]
         if rung == len(RUNGS) - 1:
-            self.full.append((self.spent, error, _error(odds)[rung], costs.params))
+            self.full.append((self.spent, error, _error(odds)[rung], cost(arch).params))
         return float(error)
 
 
@@ -75,14 +83,58 @@ def _error(odds: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-odds))
 
 
+class Prices:
+    """What a measurement costs, in seconds of a core.
+
+    The first of a network has a price and one for each convolution, those that go on from there
+    have others, and so many multiply-accumulates times epochs cost the same everywhere.
+
+    Attributes:
+      figures: Float[5], in this order.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        """Fits them to curves, by the ratio; outliers, beside other work, count less."""
+        rows = [json.loads(line) for line in path.read_text().splitlines()][NUM_BY_CLASS:]
+        before = dict(zip(RUNGS, (0, *RUNGS), strict=False))
+        decode = feasible().space.decode
+        table, seconds = [], []
+        for row in rows:
+            if row["status"] == "ok":
+                arch = decode(np.array(row["genome"], np.int32))
+                table.append(_work(arch, before[row["epochs"]], row["epochs"]))
+                seconds.append(row["seconds"])
+        asked, paid = np.array(table), np.log(seconds)
+        fit = least_squares(
+            lambda logs: np.log(asked @ np.exp(logs)) - paid, np.zeros(5), loss="soft_l1"
+        )
+        self.figures = np.exp(fit.x)
+
+    def seconds(self, arch: ArchSpec, begun: int, epochs: int) -> float:
+        """Returns what it costs to go on from some epochs to more."""
+        return float(_work(arch, begun, epochs) @ self.figures)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _work(arch: ArchSpec, begun: int, epochs: int) -> np.ndarray:
+    convs = sum(layer.op == "conv" for layer in layers(arch))
+    price = [1, convs, 0, 0] if begun == 0 else [0, 0, 1, convs]
+    return np.array([*price, cost(arch).macs / 1e6 * (epochs - begun)])
+
+
 class Table:
-    """The surrogate's answers, each computed once."""
+    """The surrogate's answers, each computed once.
+
+    Attributes:
+      prices: of trainings.
+    """
 
     def __init__(self, path: pathlib.Path):
         archs, odds, noise = surrogate.by_network(surrogate.load(path))
         self._model = surrogate.Surrogate(archs, odds)
         self._root = np.linalg.cholesky(noise + 1e-9 * np.eye(len(noise)))
         self._known: dict[ArchSpec, np.ndarray] = {}
+        self.prices = Prices(path)
 
     def odds(self, arch: ArchSpec) -> np.ndarray:
         """Returns the mean log odds of a network's error at each rung."""

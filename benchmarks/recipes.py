@@ -301,7 +301,7 @@ def main() -> None:
             f"{name} {id} {seed}": (args.data, args.work, name, members[id], seed)
             for name, id, seed in batch
         }
-        rows = train_missing(do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers)
+        rows += train_missing(do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers)
     publish(summary(rows), args.out)
 
 

@@ -1,6 +1,8 @@
 """What stands with every figure: when, where, with what and how it was measured."""
 
+import contextlib
 import datetime
+import hashlib
 import json
 import os
 import pathlib
@@ -49,6 +51,11 @@ def portable(word: str) -> str:
     return os.path.basename(below) if below.startswith("..") else below
 
 
+def digest(*paths: pathlib.Path) -> str:
+    """Returns eight hex digits of what some files hold: what a kept row was made of."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:8]
+
+
 def train_missing(
     function: Callable[..., Any],
     jobs: Mapping[str, tuple],
@@ -56,31 +63,35 @@ def train_missing(
     *,
     num_workers: int,
 ) -> list[dict[str, Any]]:
-    """Returns what is known of every job, one row each or several; does those that are not.
+    """Returns what is known of these jobs, one row each or several; does those that are not.
 
     Args:
       function: of a module; called in processes, returns a row or a list of rows.
       jobs: {name: its arguments}.
-      path: JSON lines, in which each row that is made stands with its job's name.
+      path: JSON lines, one for each job that was done here, of these or of others.
       num_workers: jobs at once.
 
     Raises:
       RuntimeError: a job failed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {row["job"] for row in rows}
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]  # a line that was cut off in writing is no line
+    if whole != text:
+        path.write_text(whole)
+    done = {line["job"]: line["rows"] for line in map(json.loads, whole.splitlines())}
     left = {name: arguments for name, arguments in jobs.items() if name not in done}
     made = pooled(function, left, num_workers=num_workers, patience_seconds=PATIENCE_SECONDS)
-    for name, found in made:
-        if isinstance(found, BaseException):
-            raise RuntimeError(f"{name} failed") from found
-        more = [{"job": name} | row for row in (found if isinstance(found, list) else [found])]
-        with open(path, "a") as file:
-            file.writelines(dump_json(row) + "\n" for row in more)
-        print(*more, sep="\n", flush=True)
-        rows += more
-    return rows
+    with contextlib.closing(made):
+        for name, found in made:
+            if isinstance(found, BaseException):
+                raise RuntimeError(f"{name} failed") from found
+            done[name] = found if isinstance(found, list) else [found]
+            line = dump_json({"job": name, "rows": done[name]})
+            with open(path, "a") as file:
+                file.write(line + "\n")
+            print(line, flush=True)
+    return [{"job": name} | row for name in jobs for row in done[name]]
 
 
 def publish(figures: dict[str, Any], out: pathlib.Path | None) -> None:

@@ -73,7 +73,7 @@ def first_candidates(s: Search, *, at_least: int = 0) -> list[Candidate]:
       InputError: no network within the limits was found.
     """
     num = max(s.config.search.population, at_least)
-    genomes = s.feasible.sample(_rng(s.config.seed, 0), num=num)
+    genomes = s.feasible.sample(stream(s.config.seed, 0), num=num)
     if not len(genomes):
         raise InputError(
             f"no network of space {s.feasible.space.name} within the limits was found by sampling: "
@@ -116,7 +116,8 @@ class Teller:
         self._state, _ = self._s.strategy.tell(key, population, fitness, self._state, self._params)
 
 
-def _rng(seed: int, turn: int) -> np.random.Generator:
+def stream(seed: int, turn: int) -> np.random.Generator:
+    """Returns the generator of what a turn of a search draws; turn 0 is the first population."""
     return np.random.Generator(np.random.Philox(key=[seed, SAMPLE_STREAM + turn]))
 
 
@@ -158,7 +159,7 @@ def _propose(
     The strategy is asked a bounded number of times; a child that breaks a limit
     is shrunk until it fits; what is still missing is sampled.
     """
-    space, rng = s.feasible.space, _rng(s.config.seed, turn)
+    space, rng = s.feasible.space, stream(s.config.seed, turn)
     if getattr(s.strategy, "samples_only", False):
         draws = _asked(s, state, params, key)
         genomes = s.feasible.sample(rng, num=num, known=known, draws=draws)
