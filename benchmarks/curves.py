@@ -40,12 +40,14 @@ PATIENCE_SECONDS = 7200.0
 LIMITS = LimitConfig(params=200_000, macs=24_000_000)
 
 
-def feasible(shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10) -> Feasible:
+def feasible(
+    shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10, limits: LimitConfig = LIMITS
+) -> Feasible:
     """Returns the part of the space that the networks come from."""
     genes = dict(text.split("=") for text in cifar10.DEPLOYABLE)
     space = SPACES["deepmaker"](shape, num_classes)
     space = space.narrow({gene: choices.split("|") for gene, choices in genes.items()})
-    return make(space, LIMITS, spread="params")
+    return make(space, limits, spread="params")
 
 
 def main() -> None:

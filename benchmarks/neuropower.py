@@ -11,10 +11,12 @@ these the networks that a search ends with are judged.
 
 The published search (Loni et al. 2019 and its code) sorts by fronts, but counts every network down
 for each that was sorted before, dominated by it or not, so that past the first front the order is
-by how many dominate a network; what the count jumps over is lost. The first fifth lives on, of the
-others one in ten as a mutant; pairs of them have children by one-point crossover, of which three in
-ten mutate; nothing that was trained comes again. There is no crowding, and who is not in the first
-fifth is forgotten. Ten core-hours at the most; goes on where it was.
+by how many dominate a network. The first fifth lives on, of the others one in ten as a mutant;
+pairs of them have children by one-point crossover, of which three in ten mutate; nothing that was
+trained comes again. There is no crowding, and who is not in the first fifth is forgotten: a search
+ends with its last population. As it trains fewer networks than there are places, every search is
+judged by as many as the one that trains fewest, the first of each; beside that, what the published
+search ends with. Five core-hours; goes on where it was.
 """
 
 import argparse
@@ -140,10 +142,10 @@ def table(data_path: str, work: pathlib.Path, num_workers: int) -> dict[Genome, 
 
 
 class Outcome(NamedTuple):
-    """What a search has trained, in order, and its last population."""
+    """What a search has trained, in order, and what it ends with, if that is not all of it."""
 
     trained: list[Genome]
-    last: list[Genome]
+    last: list[Genome] | None
 
 
 def published(rows: dict[Genome, Row], seed: int, *, by: str, sound_sort: bool = False) -> Outcome:
@@ -156,6 +158,8 @@ def published(rows: dict[Genome, Row], seed: int, *, by: str, sound_sort: bool =
       sound_sort: sorts by true fronts instead.
     """
     rng, of = random.Random(seed), space()
+    # One-point crossover cuts the genes in the order of their names.
+    names = np.argsort([gene.name for gene in of.genes]).tolist()
     trained: list[Genome] = []
 
     def same(genome: list[int]) -> Genome:
@@ -183,16 +187,16 @@ def published(rows: dict[Genome, Row], seed: int, *, by: str, sound_sort: bool =
         while len(children) < len(order) - len(parents):
             # The last parent is never drawn: another slip of the published code.
             mother, father = rng.sample(parents[:-1], 2)
-            cut = rng.randrange(1, len(mother))
+            before = names[: rng.randrange(1, len(mother))]
             for first, second in ((mother, father), (father, mother)):
-                child = same([*first[:cut], *second[cut:]])
+                child = same([(first if i in before else second)[i] for i in range(len(first))])
                 children.append(new(mutant(child) if rng.random() < MUTANTS else child))
         alive = parents + children
     return Outcome(trained, alive)
 
 
 def published_order(values: np.ndarray) -> list[int]:
-    """Returns rows as the published sort has them; some may be lost."""
+    """Returns rows as the published sort has them: past the first front by who dominates them."""
     counts = [int(n) for n in _dominates(values).sum(0)]
     order = [i for i, n in enumerate(counts) if n == 0]
     begin = 0
@@ -251,7 +255,7 @@ def ours(rows: dict[Genome, Row], seed: int, *, by: str, kind: Any = NSGA2) -> O
         with contextlib.closing(ledger):
             for _ in search(s):
                 pass
-    return Outcome(trained, trained)
+    return Outcome(trained, None)
 
 
 METHODS: dict[str, tuple[Callable[..., Outcome], str]] = {
@@ -288,10 +292,15 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     rows = table(args.data, args.work, args.workers)
-    found = []
-    for name, (method, by) in METHODS.items():
-        outcomes = [method(rows, seed, by=by) for seed in range(SEEDS)]
-        ends = {"all_trained": [o.trained for o in outcomes], "last": [o.last for o in outcomes]}
+    found, outcomes = [], {
+        name: [method(rows, seed, by=by) for seed in range(SEEDS)]
+        for name, (method, by) in METHODS.items()
+    }  # fmt: skip
+    fewest = min(len(o.trained) for each in outcomes.values() for o in each)
+    for name, (_, by) in METHODS.items():
+        ends = {f"first {fewest} trained": [o.trained[:fewest] for o in outcomes[name]]}
+        if outcomes[name][0].last is not None:
+            ends["last population"] = [o.last for o in outcomes[name]]
         for kind, lists in ends.items():
             judged = [judge(rows, genomes, by) for genomes in lists]
             medians = {
@@ -299,7 +308,7 @@ def main() -> None:
             }
             volumes = [each["hypervolume"] for each in judged]
             quartiles = [round(float(q), 4) for q in np.percentile(volumes, [25, 75])]
-            trained = round(float(np.mean([len(o.trained) for o in outcomes])), 1)
+            trained = round(float(np.mean([len(o.trained) for o in outcomes[name]])), 1)
             found.append({"method": name, "front_of": kind, "trained": trained,
                           "quartiles": quartiles} | medians)  # fmt: skip
             print(found[-1], flush=True)

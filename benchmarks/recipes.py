@@ -11,6 +11,7 @@ quarter of an hour of one core each.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -18,6 +19,7 @@ import pathlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest import mock
 
 from deepmaker_jax.execute import runtime
 
@@ -136,7 +138,7 @@ def rounded(arch: ArchSpec) -> ValueAndGrad:
                 "batch_stats": batch_stats,
                 "constants": {"input_scale": feed.input_scale},
             }
-            with nn.intercept_methods(_round_map):
+            with _layer_by_layer(), nn.intercept_methods(_round_map):
                 logits, new = network.apply(variables, x, train=True, mutable=["batch_stats"])
             return loss(logits), new["batch_stats"]
 
@@ -155,6 +157,11 @@ def _round_kernel(path, leaf):
         return leaf
     step = jnp.max(jnp.abs(leaf), axis=tuple(range(leaf.ndim - 1)), keepdims=True) / 127 + 1e-12
     return _straight_through(leaf, jnp.round(leaf / step) * step)
+
+
+def _layer_by_layer() -> contextlib.AbstractContextManager:
+    """Dense stages run layer by layer, so that every map is there to be rounded."""
+    return mock.patch("deepmaker_jax.models.network.dense_stages", return_value={})
 
 
 def _round_map(next_method, args, kwargs, context):
