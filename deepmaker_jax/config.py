@@ -123,7 +123,7 @@ class SearchConfig:
 
     oversample: int = 1
     """Children that are proposed for each that is trained, 1 to 64. With more than 1, those are
-    trained that a Gaussian process over the measurements so far holds most promising."""
+    trained that a Gaussian process over the latest measurements holds most promising."""
 
     images: int | None = None
     """Training images that the search uses, a stratified subset, at least 1; None for all but the

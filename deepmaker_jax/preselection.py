@@ -1,8 +1,8 @@
 """Judging children before they are trained: more are proposed than there is time to train.
 
-A Gaussian process over everything that the search has measured so far, at whatever
-rung, foresees what training in full would come to. It goes by the genes and, far more,
-by what they make: costs, depth and widths (benchmarks/proxies.py measures how well).
+A Gaussian process over what the search has measured last, at whatever rung, foresees
+what training in full would come to. It goes by the genes and, far more, by what they
+make: costs, depth and widths (benchmarks/proxies.py measures how well).
 Costs are known exactly. Of the proposed children those are trained that would add the
 most hypervolume to the front, if they turned out as well as the process holds possible.
 

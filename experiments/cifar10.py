@@ -1,4 +1,4 @@
-"""CIFAR-10: `python -m experiments.cifar10 [smoke | small | neuropower | full]`."""
+"""CIFAR-10: `python -m experiments.cifar10 [smoke | small | night | neuropower | full]`."""
 
 from collections.abc import Sequence
 
