@@ -38,7 +38,11 @@ from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
         ({"scale": "log10"}, "must have scale linear or log2"),
         ({"ideal": 5.0}, "an ideal below its reference"),
         ({"reference": float("inf")}, "an ideal below its reference"),
-        ({"scale": "log2"}, "must be above 0 on a log2 scale"),
+        ({"scale": "log2"}, r"\(ideal 0.0\) must be above 0 on a log2 scale"),
+        (
+            {"scale": "log2", "ideal": 0.1, "measure": lambda m: -0.5},
+            r"objective mine \(=-0.5\) must be above 0 on a log2 scale: make its scale linear",
+        ),
     ],
 )
 def test_an_objective_that_cannot_work_is_refused_before_training(tmp_path, changed, message):
