@@ -196,7 +196,12 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     records = yield from (search_asynchronously if is_asynchronous else search)(s)
     members = final.choose_members(s, records)
     if not members:
-        yield Note("no candidate could be trained: see the reasons in the ledger")
+        yield Note("no candidate could be trained in full: see the reasons in the ledger")
+    elif (reached := members[0]["fidelity"]["epochs"]) < settings.epochs:
+        yield Note(
+            f"no candidate came through all {settings.epochs} epochs (see the reasons in the "
+            f"ledger): the front is of those measured after {reached}"
+        )
     finals = yield from final.train_members(s, members, out, len(data.train_labels))
     s.executor.close()  # its memory is the exporters' now
     trained = [record["id"] for record in members if finals[record["id"]]["status"] == "ok"]

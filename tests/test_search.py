@@ -233,6 +233,22 @@ def test_a_search_in_which_everything_fails_ends_with_an_empty_front(tmp_path):
     assert [e.hypervolume for e in of_kind(events, GenerationDone)] == [0.0] * 5
 
 
+def test_if_nobody_comes_through_the_last_rung_the_front_is_that_of_the_rung_below(tmp_path):
+    class Failing(StandIn):
+        def submit(self, unit):
+            super().submit(unit)
+            self._failing = {unit.id for unit in self.units if unit.num_epochs == 9}
+
+    s = prepare(tmp_path / "a", Failing(), generations=2)
+    halving = dataclasses.replace(s.config.search, epochs=9, rungs=3)
+    s = s._replace(config=dataclasses.replace(s.config, search=halving))
+    events, front = finish(s)
+    measured = [r for r in read(s.ledger.path) if r["fidelity"]["epochs"] == 3]
+    assert len(measured) == 2 * 3
+    assert bare(front) == bare(front_records(measured, OBJECTIVES))
+    assert [e.front for e in of_kind(events, GenerationDone)] == [[], []]
+
+
 def test_a_space_with_nothing_left_ends_the_search_early_and_says_so(tmp_path):
     space = neuropower((16, 16, 3), 10).narrow(
         {"optimizer": ("adam",), "depth": (16,), "activation_negative": ("relu",), "blocks": (2,)}
