@@ -358,7 +358,7 @@ def _document(
         "preset": config.preset,
         "config": config_module.to_json(config),
         "seed": config.seed,
-        "versions": program.versions(),
+        "versions": program.versions(preselects=config.search.oversample > 1),
         "platform": program.describe_platform(),
         "space": {
             "name": space.name,

@@ -10,6 +10,7 @@ import pytest
 from deepmaker_jax import (
     load,
     make_dataset,
+    program,
 )
 from deepmaker_jax.cli import main
 from deepmaker_jax.errors import InputError, StorageError
@@ -205,6 +206,13 @@ def test_an_asynchronous_run_says_what_it_is_and_a_finished_one_does_nothing_aga
     assert again == front
     assert of_kind(events, Measured) == []
     assert files(tmp_path / "run") == before
+
+
+def test_the_version_of_what_preselects_is_that_of_a_run_that_preselects(halved, bare):
+    named = [
+        json.loads((out / "config.json").read_text())["versions"] for out in (halved[1], bare[1])
+    ]
+    assert [sorted(program.versions().keys() - names) for names in named] == [[], ["scikit-learn"]]
 
 
 @pytest.mark.parametrize("checkpoints", ["kept", "lost"])
