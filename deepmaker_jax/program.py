@@ -44,7 +44,7 @@ def choose(
     Args:
       executor: "inline", "lanes", "processes" or "ray".
       wanted: "auto", "plain", "map" or "vmap".
-      search_flops: of a typical candidate's training in the search.
+      search_flops: of a typical candidate's training in the search, on average over the rungs.
       final_flops: of one in the final stage.
     """
     device = jax.default_backend()
