@@ -14,7 +14,7 @@ from deepmaker_jax import config as config_module
 from deepmaker_jax import final, latency, program, robustness, run_folder
 from deepmaker_jax.asynchronous import search_asynchronously
 from deepmaker_jax.backends import BACKENDS
-from deepmaker_jax.config import Config
+from deepmaker_jax.config import Config, SearchConfig
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.data import check as check_data
@@ -68,7 +68,8 @@ def run(
       data: images and labels, see `data.make_dataset`.
       space: `(input_shape, num_classes) -> Space` instead of the named one.
       objectives: instead of the named ones; at least two.
-      strategy: called like `evolve.NSGA2`, instead of the named one.
+      strategy: called like `evolve.NSGA2`, instead of the named one; what is made from
+        `evolve.NSGA3` is given reference directions too, unless it has some.
       references: published networks for the report: {name, params, accuracy,
         bytes, source}.
       command: what a person types to run this again, for the report.
@@ -126,19 +127,7 @@ def run(
         document |= _not_reproducible("an asynchronous search depends on what ends first")
     if config.final.export:
         need_exporters()
-    further: dict[str, Any] = {}  # what strategies of one's own need not know of
-    if config.search.mutation == "step":
-        further["ordered"] = tuple(gene.ordered for gene in feasible.space.genes)
-    if factory is NSGA3:
-        further["directions"] = reference.directions(len(chosen), config.search.population)
-    algorithm = factory(
-        config.search.population,
-        np.zeros(len(feasible.space.genes), np.int32),
-        num_choices=feasible.space.num_choices,
-        scale=strategy_scale(chosen),
-        crossover=config.search.crossover,
-        **further,
-    )
+    algorithm = _strategy(factory, config.search, feasible.space, chosen)
     try:
         json.dumps(document)
     except (TypeError, ValueError) as error:
@@ -306,6 +295,35 @@ def _choice(text: str) -> int | str:
 
 def _not_reproducible(reason: str) -> dict[str, Any]:
     return {"reproducible": False, "reason": reason}
+
+
+def _strategy(
+    factory: Callable[..., Any],
+    settings: SearchConfig,
+    space: Space,
+    objectives: tuple[Objective, ...],
+) -> Any:
+    """Returns the algorithm that proposes candidates, made by `factory`."""
+    further: dict[str, Any] = {}  # what strategies of one's own need not know of
+    if settings.mutation == "step":
+        further["ordered"] = tuple(gene.ordered for gene in space.genes)
+    if _lacks_directions(factory):
+        further["directions"] = reference.directions(len(objectives), settings.population)
+    return factory(
+        settings.population,
+        np.zeros(len(space.genes), np.int32),
+        num_choices=space.num_choices,
+        scale=strategy_scale(objectives),
+        crossover=settings.crossover,
+        **further,
+    )
+
+
+def _lacks_directions(factory: Any) -> bool:
+    """Whether a strategy is NSGA-III, or made from it, and was given no reference directions."""
+    if isinstance(factory, functools.partial):
+        return "directions" not in factory.keywords and _lacks_directions(factory.func)
+    return isinstance(factory, type) and issubclass(factory, NSGA3)
 
 
 def _name_of(factory: Any) -> str:
