@@ -198,7 +198,9 @@ RECIPES = {
     "mixup": Recipe({}, ((0.0, mixed_up),)),
     "label smoothing 0.1": Recipe({"label_smoothing": 0.1}),
     "learning rate doubled": Recipe({"sgd_learning_rate": 0.2}),
+    "learning rate halved": Recipe({"sgd_learning_rate": 0.05}),
     "crop by 2": Recipe({"crop": 2}),
+    "crop by 1": Recipe({"crop": 1}),
     "cosine": Recipe({"schedule": "cosine"}),
     "weight decay 1e-3": Recipe({"weight_decay": 1e-3}),
 }

@@ -13,9 +13,7 @@ import numpy as np
 from deepmaker_jax import config as config_module
 from deepmaker_jax import final, latency, program, robustness, run_folder
 from deepmaker_jax.asynchronous import search_asynchronously
-from deepmaker_jax.backends import BACKENDS
-from deepmaker_jax.config import Config
-from deepmaker_jax.cost import cost
+from deepmaker_jax.config import Config, SearchConfig
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.data import check as check_data
 from deepmaker_jax.deploy import named
@@ -26,12 +24,13 @@ from deepmaker_jax.execute import Executor, Inline, Processes, Task
 from deepmaker_jax.execute.lanes import Lanes
 from deepmaker_jax.execute.ray import Ray
 from deepmaker_jax.export.check_run import find_damage
-from deepmaker_jax.feasible import Feasible, make
+from deepmaker_jax.feasible import Feasible
+from deepmaker_jax.latency import Timer
 from deepmaker_jax.ledger import NAME, Ledger
-from deepmaker_jax.measurement import Search, measure
-from deepmaker_jax.objective import built_in
+from deepmaker_jax.measurement import Search
+from deepmaker_jax.problem import check_problem, make_problem
 from deepmaker_jax.search import checkpoints, search, strategy_scale
-from deepmaker_jax.spaces import SPACES, Space, SpaceFactory
+from deepmaker_jax.spaces import Space, SpaceFactory
 from deepmaker_jax.task import (
     choose_program,
     make_task,
@@ -68,7 +67,8 @@ def run(
       data: images and labels, see `data.make_dataset`.
       space: `(input_shape, num_classes) -> Space` instead of the named one.
       objectives: instead of the named ones; at least two.
-      strategy: called like `evolve.NSGA2`, instead of the named one.
+      strategy: called like `evolve.NSGA2`, instead of the named one; what is made from
+        `evolve.NSGA3` is given reference directions too, unless it has some.
       references: published networks for the report: {name, params, accuracy,
         bytes, source}.
       command: what a person types to run this again, for the report.
@@ -87,58 +87,28 @@ def run(
     config = resolve(config, data)
     out = pathlib.Path(config.out or run_folder.default_out(config))
     targets, begun_with = named(config.targets), run_folder.targets(out)
-    feasible, chosen = _space(
+    feasible, chosen = make_problem(
         config, data, space, objectives, targets if begun_with is None else begun_with
     )
-    _check_extension(feasible, chosen, data)
+    check_problem(feasible, chosen, data)
     task = make_task(config, data, corrupted=any(o.corrupted for o in chosen))
     feasible.check(config.search.population)
     name = program.executor(config)
     if name == "ray":
         need(("ray",), "executor (=ray)", "take --executor processes", extra="ray")
     factory = strategy or STRATEGIES[config.search.strategy]
-    document = _document(config, data, feasible, chosen, task)
-    chosen_program = choose_program(config, feasible, task, name)
-    task = with_size_classes(task, feasible.space, data, chosen_program)
-    if task.in_class:
-        chosen_program["size_class"] = [c.name for c in task.size_classes]
-    task = with_lanes(task, config, chosen_program)
-    document |= {
+    task, chosen_program = _with_program(task, config, feasible, data, name)
+    document = _document(config, data, feasible, chosen, task) | {
         "program": chosen_program,
         "command": command,
         "references": list(references),
         "reference": config.reference,
         "strategy": _name_of(factory),
     }
-    document["reproducible"], document["reason"] = program.reproducible(document["program"])
-    timed = [o.name for o in chosen if o.timed]
-    if timed:
-        need(TFLITE, f"objective {timed[0]}", "leave it out", extra="export")
-        document |= _not_reproducible(f"objective {timed[0]} is measured by a clock")
-    if config.search.time_limit is not None:
-        document |= _not_reproducible("search.time-limit is measured by a clock")
-    if config.search.mode == "asynchronous":
-        if timed:
-            raise InputError(
-                f"search.mode (=asynchronous) never lets the workers rest, in which objective "
-                f"{timed[0]} is measured: leave out one of them"
-            )
-        document |= _not_reproducible("an asynchronous search depends on what ends first")
+    document |= _reproducible(config, chosen, chosen_program)
     if config.final.export:
         need_exporters()
-    further: dict[str, Any] = {}  # what strategies of one's own need not know of
-    if config.search.mutation == "step":
-        further["ordered"] = tuple(gene.ordered for gene in feasible.space.genes)
-    if factory is NSGA3:
-        further["directions"] = reference.directions(len(chosen), config.search.population)
-    algorithm = factory(
-        config.search.population,
-        np.zeros(len(feasible.space.genes), np.int32),
-        num_choices=feasible.space.num_choices,
-        scale=strategy_scale(chosen),
-        crossover=config.search.crossover,
-        **further,
-    )
+    algorithm = _strategy(factory, config.search, feasible.space, chosen)
     try:
         json.dumps(document)
     except (TypeError, ValueError) as error:
@@ -151,28 +121,21 @@ def run(
         ledger = Ledger(out / NAME)  # from here on the folder is this process's
         stack.callback(ledger.close)
         run_folder.begin(out, document, config)
-        fidelity = {
-            "name": "search",
-            "epochs": config.search.epochs,
-            "images": len(task.search_rows),
-            "side": max(data.train_images.shape[1:3]),
-        }
-        timer = functools.partial(
-            latency.measure,
-            folder=checkpoints(out) / "latency",
-            num_workers=max(1, min(executor.num_workers, program.num_cores())),
-        )
-        s = Search(
-            config, feasible, chosen, algorithm, executor, ledger, fidelity,
-            timer if timed else None,
-        )  # fmt: skip
-        front = None
-        with contextlib.closing(_stages(s, data, out)) as events:
-            for event in events:
-                on_event(event)
-                if isinstance(event, ProgramChanged):
-                    run_folder.program_changed(out, event.text)
-                front = event.front if isinstance(event, Finished) else front
+        timer = _timer(executor, out) if any(o.timed for o in chosen) else None
+        fidelity = _fidelity(config, data, task)
+        s = Search(config, feasible, chosen, algorithm, executor, ledger, fidelity, timer)
+        return _finish(s, data, out, on_event)
+
+
+def _finish(s: Search, data: Dataset, out: pathlib.Path, on_event: Consumer) -> dict[str, Any]:
+    """Goes through all stages, tells of every event and returns front.json's object."""
+    front = None
+    with contextlib.closing(_stages(s, data, out)) as events:
+        for event in events:
+            on_event(event)
+            if isinstance(event, ProgramChanged):
+                run_folder.program_changed(out, event.text)
+            front = event.front if isinstance(event, Finished) else front
     assert front is not None
     return front
 
@@ -196,7 +159,12 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     records = yield from (search_asynchronously if is_asynchronous else search)(s)
     members = final.choose_members(s, records)
     if not members:
-        yield Note("no candidate could be trained: see the reasons in the ledger")
+        yield Note("no candidate could be trained in full: see the reasons in the ledger")
+    elif (reached := members[0]["fidelity"]["epochs"]) < settings.epochs:
+        yield Note(
+            f"no candidate came through all {settings.epochs} epochs (see the reasons in the "
+            f"ledger): the front is of those measured after {reached}"
+        )
     finals = yield from final.train_members(s, members, out, len(data.train_labels))
     s.executor.close()  # its memory is the exporters' now
     trained = [record["id"] for record in members if finals[record["id"]]["status"] == "ok"]
@@ -215,92 +183,88 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
     yield Finished(str(out), front)
 
 
-def _space(
-    config: Config,
-    data: Dataset,
-    space: SpaceFactory | None,
-    objectives: Sequence[Objective] | None,
-    targets: Sequence[str],
-) -> tuple[Feasible, tuple[Objective, ...]]:
-    if space is None and config.space.name not in SPACES:
-        raise InputError(
-            f"space.name (={config.space.name}) must be one of {', '.join(SPACES)}, or be passed "
-            "to run(space=...)"
-        )
-    h, w, c = data.train_images.shape[1:]
-    made: Space = (space or SPACES[config.space.name])((h, w, c), len(data.class_names))
-    allowed = {}
-    for text in config.space.only:
-        gene, equals, choices = text.partition("=")
-        if not equals:
+def _with_program(
+    task: Task, config: Config, feasible: Feasible, data: Dataset, executor: str
+) -> tuple[Task, dict[str, Any]]:
+    """Returns the task with what its programs need, and the program as config.json has it."""
+    chosen = choose_program(config, feasible, task, executor)
+    task = with_size_classes(task, feasible.space, data, chosen)
+    if task.in_class:
+        chosen["size_class"] = [c.name for c in task.size_classes]
+    return with_lanes(task, config, chosen), chosen
+
+
+def _reproducible(
+    config: Config, objectives: Sequence[Objective], chosen: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns whether a run again gives the same bits, and if not, why, as config.json has it.
+
+    Raises:
+      InputError: a latency cannot be measured here, or not in such a search.
+    """
+    is_same, reason = program.reproducible(chosen)
+    timed = [o.name for o in objectives if o.timed]
+    if timed:
+        need(TFLITE, f"objective {timed[0]}", "leave it out", extra="export")
+        is_same, reason = False, f"objective {timed[0]} is measured by a clock"
+    if config.search.time_limit is not None:
+        is_same, reason = False, "search.time-limit is measured by a clock"
+    if config.search.mode == "asynchronous":
+        if timed:
             raise InputError(
-                f"space.only (={text}) must look like GENE=CHOICE or GENE=CHOICE|CHOICE"
+                f"search.mode (=asynchronous) never lets the workers rest, in which objective "
+                f"{timed[0]} is measured: leave out one of them"
             )
-        if gene in allowed:
-            raise InputError(f"space.only names gene {gene} twice: join its choices with |")
-        allowed[gene] = [_choice(choice) for choice in choices.split("|")]
-    made = made.narrow(allowed)
-    if objectives is None:
-        objectives = [built_in(name, config.limits) for name in config.search.objectives]
-    if len(objectives) < 2 or len({o.name for o in objectives}) < len(objectives):
-        raise InputError(
-            f"objectives (={[o.name for o in objectives]}) must be two or more of different names"
-        )
-    costs = [o.name for o in objectives if o.name in config_module.COSTS]
-    spread = costs[0] if costs else "params"
-    if unknown := [name for name in targets if name not in BACKENDS]:
-        raise InputError(
-            f"the run began for target {unknown[0]}, which is not here: name a new --out"
-        )
-    rules = {name: BACKENDS[name].supports for name in targets}
-    return make(made, config.limits, spread=spread, targets=rules), tuple(objectives)
+        is_same, reason = False, "an asynchronous search depends on what ends first"
+    return {"reproducible": is_same, "reason": reason}
 
 
-def _check_extension(feasible: Feasible, objectives: Sequence[Objective], data: Dataset) -> None:
-    """Raises InputError for a space or an objective of one's own that cannot work."""
-    space, genes = feasible.space, [gene.name for gene in feasible.space.genes]
-    if not genes or len(set(genes)) < len(genes) or not all(space.num_choices):
-        raise InputError(
-            f"space {space.name} (genes {genes}) must have genes of different names, each with "
-            "at least one choice"
-        )
-    arch = space.decode(np.zeros(len(genes), np.int32))
-    task = (tuple(data.train_images.shape[1:]), len(data.class_names))
-    if (arch.input_shape, arch.num_classes) != task:
-        raise InputError(
-            f"space {space.name} makes networks for {(arch.input_shape, arch.num_classes)}, the "
-            f"data are {task}: use the input_shape and num_classes that it is called with"
-        )
-    for o in objectives:
-        finite = np.isfinite(o.ideal) and np.isfinite(o.reference)
-        if o.scale not in ("linear", "log2") or not finite or not o.ideal < o.reference:
-            raise InputError(
-                f"objective {o.name} (scale {o.scale}, ideal {o.ideal}, reference {o.reference}) "
-                "must have scale linear or log2 and an ideal below its reference"
-            )
-        if o.scale == "log2" and o.ideal <= 0:
-            raise InputError(
-                f"objective {o.name} (ideal {o.ideal}) must be above 0 on a log2 scale"
-            )
-    # A trial with made-up accuracies: a formula that cannot work fails now, not after a training.
-    trial = {"val_accuracy": 0.5, "val_loss": 1.0, "train_loss": 1.0}
-    if any(o.timed for o in objectives):
-        trial[latency.NAME] = 1.0
-    if any(o.corrupted for o in objectives):
-        trial["robust_accuracy"] = 0.5
-    measure(objectives, cost(arch)._asdict() | trial)
+def _fidelity(config: Config, data: Dataset, task: Task) -> dict[str, Any]:
+    """Returns how much a training in full of the search sees."""
+    return {
+        "name": "search",
+        "epochs": config.search.epochs,
+        "images": len(task.search_rows),
+        "side": max(data.train_images.shape[1:3]),
+    }
 
 
-def _choice(text: str) -> int | str:
-    """Returns a gene's choice as the table has it: a whole number or a name."""
-    try:
-        return int(text)
-    except ValueError:
-        return text
+def _timer(executor: Executor, out: pathlib.Path) -> Timer:
+    """Returns what measures latencies, on cores whose workers rest meanwhile."""
+    return functools.partial(
+        latency.measure,
+        folder=checkpoints(out) / "latency",
+        num_workers=max(1, min(executor.num_workers, program.num_cores())),
+    )
 
 
-def _not_reproducible(reason: str) -> dict[str, Any]:
-    return {"reproducible": False, "reason": reason}
+def _strategy(
+    factory: Callable[..., Any],
+    settings: SearchConfig,
+    space: Space,
+    objectives: tuple[Objective, ...],
+) -> Any:
+    """Returns the algorithm that proposes candidates, made by `factory`."""
+    further: dict[str, Any] = {}  # what strategies of one's own need not know of
+    if settings.mutation == "step":
+        further["ordered"] = tuple(gene.ordered for gene in space.genes)
+    if _lacks_directions(factory):
+        further["directions"] = reference.directions(len(objectives), settings.population)
+    return factory(
+        settings.population,
+        np.zeros(len(space.genes), np.int32),
+        num_choices=space.num_choices,
+        scale=strategy_scale(objectives),
+        crossover=settings.crossover,
+        **further,
+    )
+
+
+def _lacks_directions(factory: Any) -> bool:
+    """Whether a strategy is NSGA-III, or made from it, and was given no reference directions."""
+    if isinstance(factory, functools.partial):
+        return "directions" not in factory.keywords and _lacks_directions(factory.func)
+    return isinstance(factory, type) and issubclass(factory, NSGA3)
 
 
 def _name_of(factory: Any) -> str:
@@ -353,7 +317,7 @@ def _document(
         "preset": config.preset,
         "config": config_module.to_json(config),
         "seed": config.seed,
-        "versions": program.versions(),
+        "versions": program.versions(preselects=config.search.oversample > 1),
         "platform": program.describe_platform(),
         "space": {
             "name": space.name,

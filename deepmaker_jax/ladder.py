@@ -29,6 +29,12 @@ def rungs(search: SearchConfig) -> tuple[int, ...]:
     return tuple(search.epochs // search.reduction**power for power in powers)
 
 
+def mean_epochs(search: SearchConfig) -> float:
+    """Returns how long a candidate trains on average: from each rung its share goes on."""
+    further = np.diff([0, *rungs(search)])
+    return float(sum(more / search.reduction**rung for rung, more in enumerate(further)))
+
+
 def fidelity_at(rung: int, epochs: Sequence[int], full: dict[str, Any]) -> dict[str, Any]:
     """Returns the fidelity of a measurement at a rung, as the ledger has it.
 

@@ -1,6 +1,6 @@
 """What a search works with, and what it measures of a candidate: its line of the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,21 +60,32 @@ def measure(objectives: Sequence[Objective], measured: dict[str, Any]) -> dict[s
       measured: costs and what a training measured; `val_error` is added.
 
     Raises:
-      InputError: one of them raises, or gives no finite number.
+      InputError: one of them has no value, see `value_of`.
     """
     accuracy = measured.get("val_accuracy")
     if not isinstance(accuracy, int | float):
         raise InputError(f"val_accuracy (={accuracy}) must be a number: name a new --out")
     measured = measured | {"val_error": 1 - accuracy}
-    values = {}
-    for o in objectives:
-        try:
-            values[o.name] = float(o.measure(measured))
-        except Exception as error:  # noqa: BLE001 - a user's function
-            raise InputError(f"objective {o.name} raises {type(error).__name__}: {error}") from None
-        if not np.isfinite(values[o.name]):
-            raise InputError(f"objective {o.name} (={values[o.name]}) must be a finite number")
-    return values
+    return {o.name: value_of(o, measured) for o in objectives}
+
+
+def value_of(o: Objective, measured: Mapping[str, float]) -> float:
+    """Returns an objective's raw value.
+
+    Raises:
+      InputError: its function raises, or gives what has no place on its scale.
+    """
+    try:
+        value = float(o.measure(measured))
+    except Exception as error:  # noqa: BLE001 - a user's function
+        raise InputError(f"objective {o.name} raises {type(error).__name__}: {error}") from None
+    if not np.isfinite(value):
+        raise InputError(f"objective {o.name} (={value}) must be a finite number")
+    if o.scale == "log2" and value <= 0:
+        raise InputError(
+            f"objective {o.name} (={value}) must be above 0 on a log2 scale: make its scale linear"
+        )
+    return value
 
 
 def new_record(

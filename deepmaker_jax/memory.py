@@ -17,7 +17,7 @@ class Memory:
 
     Attributes:
       ladder: who goes on to more training.
-      tally: who was measured, and the front.
+      tally: who was measured, and the front of those that were trained in full.
       preselection: which of many children are worth training; None if all proposed are trained.
     """
 
@@ -30,7 +30,8 @@ class Memory:
     ):
         """Begins with nothing measured; `fidelity` is that of a search without rungs."""
         self.ladder = Ladder(search, objectives, fidelity)
-        self.tally = Tally(objectives, self.ladder.fidelities[-1])
+        *lower, full = (Tally(objectives, fidelity) for fidelity in self.ladder.fidelities)
+        self.tally, self._lower = full, lower
         self.preselection = None
         if search.oversample > 1:
             self.preselection = Preselection(space, objectives, self.ladder.rungs)
@@ -39,5 +40,12 @@ class Memory:
         """Takes note of measurements at a rung."""
         self.ladder.add(rung, records)
         self.tally.add(records)
+        for lower in self._lower[rung : rung + 1]:
+            lower.add(records)
         if self.preselection is not None:
             self.preselection.add(rung, records)
+
+    def highest_front(self) -> list[Record]:
+        """Returns the front of the highest rung that anyone came through; [] if nobody did."""
+        fronts = [tally.front for tally in (self.tally, *reversed(self._lower))]
+        return next(filter(None, fronts), [])

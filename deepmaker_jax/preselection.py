@@ -2,9 +2,10 @@
 
 A Gaussian process over what the search has measured last, at whatever rung, foresees
 what training in full would come to. It goes by the genes and, far more, by what they
-make: costs, depth and widths (benchmarks/proxies.py measures how well).
-Costs are known exactly. Of the proposed children those are trained that would add the
-most hypervolume to the front, if they turned out as well as the process holds possible.
+make: costs, depth and widths (benchmarks/proxies.py measures how well). What follows
+from costs alone is known exactly. Of the proposed children those are trained that would
+add the most hypervolume to the front, if they turned out as well as the process holds
+possible.
 
 Source: Emmerich, Giannakoglou and Naujoks 2006, "Single- and multiobjective evolutionary
 optimization assisted by Gaussian random field metamodels", for evolution with such a
@@ -13,7 +14,7 @@ filter; the optimism is Srinivas et al.'s lower confidence bound (2010).
 
 import collections
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -22,10 +23,11 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from threadpoolctl import threadpool_limits
 
 from deepmaker_jax.arch import ArchSpec, conv_paths, layers
-from deepmaker_jax.config import COSTS
 from deepmaker_jax.cost import cost
+from deepmaker_jax.errors import InputError
 from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.ledger import Record
+from deepmaker_jax.measurement import value_of
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.spaces import Space
 from deepmaker_jax.tally import objective_values
@@ -42,14 +44,13 @@ OCTAVES, GENE = 4.0, 1 / 8
 class Preselection:
     """What was measured so far, and what it lets one foresee.
 
-    Objectives that are costs are exact; every other one has a process of its own, of the
-    log odds of its scaled value.
+    Objectives that can be told from the costs are exact; every other one has a process of
+    its own, of the log odds of its scaled value.
     """
 
     def __init__(self, space: Space, objectives: tuple[Objective, ...], rungs: Sequence[int]):
         """Begins with nothing measured; `rungs` are the epochs at which trainings are measured."""
         self._space, self._objectives, self._rungs = space, objectives, rungs
-        self._foreseen = [i for i, o in enumerate(objectives) if o.name not in COSTS]
         self._seen = collections.deque[tuple[np.ndarray, np.ndarray]](maxlen=MOST)
 
     def add(self, rung: int, records: Sequence[Record]) -> None:
@@ -81,17 +82,18 @@ class Preselection:
     def hoped(self, genomes: Sequence[Genome]) -> np.ndarray:
         """Returns scaled objectives of trainings in full, if they go well, Float[n, m]."""
         costs = [cost(self._space.decode(g))._asdict() for g in genomes]
-        values = np.array(
-            [[c.get(o.name, o.reference) for o in self._objectives] for c in costs], float
-        )
-        hoped = scaled(values, self._objectives)
+        told = np.array([[_told(o, c) for o in self._objectives] for c in costs])
+        unknown = np.isnan(told)
+        # A function of costs that fails for one network fails after its training too: no gain.
+        references = [o.reference for o in self._objectives]
+        hoped = scaled(np.where(unknown, references, told), self._objectives)
         table = np.stack([self._features(g, len(self._rungs) - 1) for g in genomes])
         seen = np.stack([row for row, _ in self._seen])
         measured = np.clip(np.stack([v for _, v in self._seen]), EDGE, 1 - EDGE)
         # One thread: sums whose parts the number of cores does not decide, and no thread that waits
         # for a core that trains.
         with threadpool_limits(1):
-            for i in self._foreseen:
+            for i in np.flatnonzero(unknown.all(0)):
                 odds = np.log(measured[:, i] / (1 - measured[:, i]))
                 process = _process(seen, odds)
                 mean, deviation = map(np.asarray, process.predict(table, return_std=True))
@@ -106,6 +108,14 @@ class Preselection:
             genes += [choice / max(1, num - 1)] if gene.ordered else np.eye(num)[choice].tolist()
         sizes = [*_sizes(self._space.decode(genome)), self._rungs[rung]]
         return np.concatenate([np.array(genes) * GENE, np.log2(sizes) / OCTAVES])
+
+
+def _told(o: Objective, costs: Mapping[str, float]) -> float:
+    """Returns an objective's raw value by costs alone; NaN if they do not tell it."""
+    try:
+        return value_of(o, costs)
+    except InputError:
+        return np.nan
 
 
 def _sizes(arch: ArchSpec) -> list[float]:

@@ -14,8 +14,9 @@ from deepmaker_jax.machine import num_cores, processor, version_of
 TRAINING_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # that a worker computes with
 PACKAGES = (
     "deepmaker-jax", *TRAINING_PACKAGES, "evosax", "moocore", "tensorflow", "ai-edge-litert",
-    "jax2onnx", "onnxruntime", "pillow", "scipy",
+    "jax2onnx", "onnxruntime", "pillow", "scipy", "scikit-learn",
 )  # fmt: skip
+PRESELECTION_PACKAGES = ("scikit-learn",)  # that decide nothing without it
 
 
 # From benchmarks/results/programs.json: what a network's own program costs to compile, and what it
@@ -43,7 +44,7 @@ def choose(
     Args:
       executor: "inline", "lanes", "processes" or "ray".
       wanted: "auto", "plain", "map" or "vmap".
-      search_flops: of a typical candidate's training in the search.
+      search_flops: of a typical candidate's training in the search, on average over the rungs.
       final_flops: of one in the final stage.
     """
     device = jax.default_backend()
@@ -93,9 +94,10 @@ def executor(config: Config) -> str:
     return "lanes" if config.program == "auto" else "inline"
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions that results depend on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+def versions(*, preselects: bool = True) -> dict[str, str]:
+    """Returns the versions that results depend on, with preselection or without."""
+    names = [name for name in PACKAGES if preselects or name not in PRESELECTION_PACKAGES]
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
 
 
 def training_conditions() -> dict[str, Any]:

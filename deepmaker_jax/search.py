@@ -50,7 +50,7 @@ def search(s: Search) -> Generator[Event, None, list[Record]]:
         records = yield from _measure(s, candidates, generation, memory)
         teller.tell(generation, records)
         yield tally.summary(generation)
-    return tally.front
+    return memory.highest_front()
 
 
 def remember(s: Search) -> Memory:

@@ -15,7 +15,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.execute import Task
 from deepmaker_jax.execute.unit import StageName
 from deepmaker_jax.feasible import Feasible
-from deepmaker_jax.ladder import rungs
+from deepmaker_jax.ladder import mean_epochs, rungs
 from deepmaker_jax.lanes import size_class
 from deepmaker_jax.spaces import Space
 from deepmaker_jax.train.memory import num_lanes
@@ -82,14 +82,17 @@ def make_task(config: Config, data: Dataset, *, corrupted: bool = False) -> Task
 
 
 def choose_program(config: Config, feasible: Feasible, task: Task, executor: str) -> dict[str, Any]:
-    """Returns the program for this run's candidates, as it stands in config.json."""
+    """Returns the program for this run's candidates, as it stands in config.json.
+
+    A candidate that goes on to a further rung finds its own program compiled.
+    """
     genomes = feasible.sample(np.random.default_rng(0), num=TYPICAL)
     macs = float(np.median([cost(feasible.space.decode(g)).macs for g in genomes]))
     an_epoch = 6 * macs  # flops of an image, forward and back
     return program.choose(
         executor,
         config.program,
-        search_flops=an_epoch * len(task.search_rows) * config.search.epochs,
+        search_flops=an_epoch * len(task.search_rows) * mean_epochs(config.search),
         final_flops=an_epoch * task.num_train * config.final.epochs,
     )
 

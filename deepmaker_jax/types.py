@@ -24,7 +24,8 @@ class Objective(NamedTuple):
       name: key in the ledger and in `front.json`.
       unit: shown to people, e.g. "bytes".
       scale: "linear", or "log2" for sizes, where a linear axis would count only
-        the largest networks.
+        the largest networks; a value that is not above 0 has no place there, and
+        its candidate counts as failed.
       ideal: raw value that no candidate is expected to beat.
       reference: raw value past which a candidate adds no hypervolume.
       measure: from a measurement's values (`val_error`, `params`, `macs`,
@@ -46,7 +47,7 @@ class Objective(NamedTuple):
     corrupted: bool = False
 
     def scaled(self, value: Array, xp: Any = np) -> Array:
-        """Maps raw values (any shape) to the plotted axis: ideal 0, reference 1.
+        """Maps raw values (any shape; on log2 above 0) to the plotted axis: ideal 0, reference 1.
 
         `xp` is numpy, or jax.numpy where the values are traced.
         """

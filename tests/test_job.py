@@ -10,6 +10,7 @@ import pytest
 from deepmaker_jax import (
     load,
     make_dataset,
+    program,
 )
 from deepmaker_jax.cli import main
 from deepmaker_jax.errors import InputError, StorageError
@@ -207,6 +208,13 @@ def test_an_asynchronous_run_says_what_it_is_and_a_finished_one_does_nothing_aga
     assert files(tmp_path / "run") == before
 
 
+def test_the_version_of_what_preselects_is_that_of_a_run_that_preselects(halved, bare):
+    named = [
+        json.loads((out / "config.json").read_text())["versions"] for out in (halved[1], bare[1])
+    ]
+    assert [sorted(program.versions().keys() - names) for names in named] == [[], ["scikit-learn"]]
+
+
 @pytest.mark.parametrize("checkpoints", ["kept", "lost"])
 def test_with_rungs_and_preselection_a_run_ends_with_the_same_bytes_wherever_it_trains(
     halved, tmp_path, checkpoints
@@ -269,8 +277,37 @@ def test_a_run_in_which_everything_fails_ends_with_an_empty_front(tmp_path):
     front, events = go(tmp_path / "run", config=dataclasses.replace(TINY, train=train))
     assert front["members"] == []
     assert {e.record["status"] for e in of_kind(events, Measured)} == {"diverged"}
-    assert "no candidate could be trained" in of_kind(events, Note)[0].text
+    assert "no candidate could be trained in full: see" in of_kind(events, Note)[0].text
     assert main(["report", str(tmp_path / "run")]) == 0
+
+
+def test_a_run_in_which_nobody_comes_through_the_last_rung_says_how_far_its_front_came(
+    tmp_path, monkeypatch
+):
+    class Failing(StandIn):
+        def submit(self, unit):
+            super().submit(unit)
+            self._failing = {u.id for u in self.units if (u.stage, u.num_epochs) == ("search", 2)}
+
+    search = dataclasses.replace(TINY.search, epochs=2, rungs=2, reduction=2, generations=1)
+    config = dataclasses.replace(TINY, search=search, final=WITHOUT_EXPORT)
+    with monkeypatch.context() as patched:
+        patched.setattr("deepmaker_jax.job._executor", lambda *_: Failing())
+        with pytest.raises(Stopped):
+            go(tmp_path / "run", config=config, stop=lambda e: isinstance(e, FinalStarted))
+    front, events = go(tmp_path / "run", config=config)
+    assert of_kind(events, Note)[0].text == (
+        "no candidate came through all 2 epochs (see the reasons in the ledger): the front is of "
+        "those measured after 1"
+    )
+    assert front["members"]
+    text = (tmp_path / "run" / "ledger.jsonl").read_text()
+    lines = list(map(json.loads, text.splitlines()))
+    found = {r["id"]: r for r in lines if r["fidelity"].get("rungs") == [1]}
+    for member in front["members"]:
+        assert member["status"] == "ok"
+        assert member["val_accuracy"] == found[member["id"]]["measured"]["val_accuracy"]
+    assert main(["show", str(tmp_path / "run")]) == 0
 
 
 def test_a_run_that_lost_candidates_says_so_and_goes_on_as_if_it_had_not(

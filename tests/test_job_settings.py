@@ -1,6 +1,7 @@
 """The main job under objectives, targets, a board and presets."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 
@@ -25,6 +26,8 @@ from deepmaker_jax.events import (
     Measured,
     Note,
 )
+from deepmaker_jax.evolve import NSGA3
+from deepmaker_jax.evolve.reference import directions
 from deepmaker_jax.export import read_bundle
 from tests.examples import LAST, SMALL
 from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
@@ -38,7 +41,11 @@ from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
         ({"scale": "log10"}, "must have scale linear or log2"),
         ({"ideal": 5.0}, "an ideal below its reference"),
         ({"reference": float("inf")}, "an ideal below its reference"),
-        ({"scale": "log2"}, "must be above 0 on a log2 scale"),
+        ({"scale": "log2"}, r"\(ideal 0.0\) must be above 0 on a log2 scale"),
+        (
+            {"scale": "log2", "ideal": 0.1, "measure": lambda m: -0.5},
+            r"objective mine \(=-0.5\) must be above 0 on a log2 scale: make its scale linear",
+        ),
     ],
 )
 def test_an_objective_that_cannot_work_is_refused_before_training(tmp_path, changed, message):
@@ -47,6 +54,24 @@ def test_an_objective_that_cannot_work_is_refused_before_training(tmp_path, chan
     with pytest.raises(InputError, match=message):
         go(tmp_path / "run", objectives=(error, mine))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_strategy_made_from_nsga3_has_directions_its_own_if_it_was_given_some(tmp_path):
+    found = []
+
+    class Mine(NSGA3):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            found.append(self.directions)
+
+    own = np.array([[0.0, 1.0], [1.0, 0.0]])
+    given = functools.partial(Mine, directions=own)
+    for factory in (Mine, functools.partial(Mine, fixed_box=True), given):
+        with pytest.raises(Stopped):
+            go(tmp_path / str(len(found)), strategy=factory, stop=lambda event: True)
+    usual = directions(2, TINY.search.population)
+    for wanted, made in zip((usual, usual, own), found, strict=True):
+        np.testing.assert_array_equal(made, wanted)
 
 
 def test_targets_cut_the_space_when_a_run_begins_and_stay_when_it_resumes(tmp_path):

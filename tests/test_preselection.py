@@ -135,16 +135,48 @@ def test_without_a_front_it_chooses_too(genomes, taught):
     assert len(taught.choose(genomes[60:], num=4, front=[])) == 4
 
 
-def test_an_objective_of_ones_own_is_foreseen_like_the_error(genomes):
-    energy = Objective("energy", "nJ", "log2", 1.0, 1e6, lambda m: 0.005 * m["macs"])
-    objectives = (built_in("error", LIMITS), energy)
-    preselection = Preselection(SPACE, objectives, (9,))
+def taught_with(mine, genomes):
+    """A preselection by the error and an objective of one's own; it knows the genomes."""
+    preselection = Preselection(SPACE, (built_in("error", LIMITS), mine), (9,))
+    for g in genomes:
+        measured = {"val_error": error(g)} | cost(SPACE.decode(g))._asdict()
+        values = {"error": error(g), mine.name: mine.measure(measured)}
+        preselection.add(0, [record(g) | {"objectives": values}])
+    return preselection
 
-    def measured(g):
-        value = 0.005 * cost(SPACE.decode(g)).macs
-        return record(g) | {"objectives": {"error": error(g), "energy": value}}
 
-    preselection.add(0, [measured(g) for g in genomes[:60]])
-    hoped = preselection.hoped(genomes[60:])
-    truth = [energy.scaled(0.005 * cost(SPACE.decode(g)).macs) for g in genomes[60:]]
+@pytest.mark.parametrize(
+    "mine",
+    [
+        Objective("energy", "nJ", "log2", 1.0, 1e6, lambda m: 0.005 * m["macs"]),
+        Objective("params", "millions", "log2", 1e-4, 1.0, lambda m: m["params"] / 1e6),
+    ],
+)
+def test_a_function_of_costs_is_known_whatever_it_is_called(mine, genomes):
+    hoped = taught_with(mine, genomes[:LEAST]).hoped(genomes[60:])
+    truth = [mine.scaled(mine.measure(cost(SPACE.decode(g))._asdict())) for g in genomes[60:]]
+    np.testing.assert_array_equal(hoped[:, 1], truth)
+
+
+@pytest.mark.parametrize("name", ["mine", "params"])
+def test_an_objective_that_takes_a_training_is_foreseen_like_the_error(name, genomes):
+    mine = Objective(name, "share", "linear", 0.0, 1.0, lambda m: m["val_error"] ** 2)
+    hoped = taught_with(mine, genomes[:60]).hoped(genomes[60:])
+    truth = [error(g) ** 2 for g in genomes[60:]]
     assert np.corrcoef(hoped[:, 1], truth)[0, 1] > 0.95
+
+
+def test_a_network_for_which_a_function_of_costs_fails_gains_nothing(genomes):
+    def price(measured):
+        if measured["params"] > 50_000:
+            raise ValueError
+        return measured["macs"]
+
+    mine = Objective("price", "euros", "log2", 1.0, 1e9, price)
+    params = np.array([cost(SPACE.decode(g)).params for g in genomes])
+    cheap = [g for g, size in zip(genomes, params, strict=True) if size <= 50_000]
+    preselection = taught_with(mine, cheap[:20])
+    hoped = preselection.hoped(genomes)
+    np.testing.assert_array_equal(hoped[:, 1] == 1, params > 50_000)
+    chosen = preselection.choose(genomes, num=10, front=[])
+    assert (params[chosen] <= 50_000).all()

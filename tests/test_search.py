@@ -1,6 +1,7 @@
 """The host loop, with a formula instead of training."""
 
 import contextlib
+import dataclasses
 import functools
 
 import numpy as np
@@ -17,6 +18,7 @@ from deepmaker_jax.objective import built_in
 from deepmaker_jax.search import search, strategy_scale
 from deepmaker_jax.spaces import deepmaker, neuropower
 from deepmaker_jax.tally import Tally, front_records
+from deepmaker_jax.types import Objective
 from tests.standin import StandIn, StandInTimer
 
 LIMITS = LimitConfig(params=50_000)
@@ -180,6 +182,28 @@ def test_failed_candidates_are_recorded_with_their_reason_and_never_in_the_front
     assert not failing & {record["id"] for record in other}
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_candidate_without_a_place_on_a_log2_scale_fails_and_the_search_goes_on(tmp_path, value):
+    """With preselection too, which fits a process to what was measured."""
+
+    def excess(measured):
+        return measured["val_error"] if measured["params"] > 5_000 else value
+
+    mine = Objective("excess", "share", "log2", 1e-3, 1.0, excess)
+    s = prepare(tmp_path / "a", StandIn())
+    oversampled = dataclasses.replace(s.config.search, oversample=2)
+    config = dataclasses.replace(s.config, search=oversampled)
+    s = s._replace(config=config, objectives=(OBJECTIVES[0], mine))
+    _, front = finish(s)
+    records = read(s.ledger.path)
+    failed = [r for r in records if r["costs"]["params"] <= 5_000]
+    assert 0 < len(failed) < len(records) == 5 * 8
+    reason = f"objective excess (={value}) must be above 0 on a log2 scale: make its scale linear"
+    assert {(r["status"], r["reason"]) for r in failed} == {("failed", reason)}
+    assert front
+    assert not {r["id"] for r in failed} & {r["id"] for r in front}
+
+
 def test_a_candidate_lost_with_its_worker_is_measured_again_on_resume(tmp_path):
     """So the run ends as if the worker had lived; one that diverged stays so."""
     _, whole = finish(prepare(tmp_path / "whole", StandIn()))
@@ -207,6 +231,22 @@ def test_a_search_in_which_everything_fails_ends_with_an_empty_front(tmp_path):
     events, front = finish(prepare(tmp_path / "a", Failing()))
     assert front == []
     assert [e.hypervolume for e in of_kind(events, GenerationDone)] == [0.0] * 5
+
+
+def test_if_nobody_comes_through_the_last_rung_the_front_is_that_of_the_rung_below(tmp_path):
+    class Failing(StandIn):
+        def submit(self, unit):
+            super().submit(unit)
+            self._failing = {unit.id for unit in self.units if unit.num_epochs == 9}
+
+    s = prepare(tmp_path / "a", Failing(), generations=2)
+    halving = dataclasses.replace(s.config.search, epochs=9, rungs=3)
+    s = s._replace(config=dataclasses.replace(s.config, search=halving))
+    events, front = finish(s)
+    measured = [r for r in read(s.ledger.path) if r["fidelity"]["epochs"] == 3]
+    assert len(measured) == 2 * 3
+    assert bare(front) == bare(front_records(measured, OBJECTIVES))
+    assert [e.front for e in of_kind(events, GenerationDone)] == [[], []]
 
 
 def test_a_space_with_nothing_left_ends_the_search_early_and_says_so(tmp_path):

@@ -174,13 +174,19 @@ def fitness(objectives: tuple[Objective, ...], records: list[ledger.Record]) -> 
 def front_records(view: RunView) -> list[ledger.Record]:
     """Returns the measurements on the front so far: by the objectives in order, then id.
 
-    Of candidates that were trained for as long as any: with rungs the others are not done.
+    Of candidates that were trained for as long as any that did not fail: with rungs the
+    others are not done.
     """
-    most = max(map(seen, view.records), default=0.0)
-    usable = [r for r in candidates(view.records) if r["status"] == "ok" and seen(r) == most]
+    most = _most_seen(view)
+    usable = candidates([r for r in view.records if r["status"] == "ok" and seen(r) == most])
     raw = fitness(view.objectives, usable)
     kept = pareto.front(raw) if usable else []
     return [usable[i] for i in sorted(kept, key=lambda i: (*raw[i], usable[i]["id"]))]
+
+
+def _most_seen(view: RunView) -> float:
+    """Returns the training examples that a measured network has seen at most and come through."""
+    return max((seen(r) for r in view.records if r["status"] == "ok"), default=0.0)
 
 
 def hypervolume_trace(view: RunView, *, by: str = "examples") -> Trace:
@@ -194,7 +200,7 @@ def hypervolume_trace(view: RunView, *, by: str = "examples") -> Trace:
     latest: dict[str, np.ndarray] = {}
     spent, volume = 0.0, 0.0
     rows = []
-    most = max(map(seen, view.records), default=0.0)
+    most = _most_seen(view)
     axes = scaled(fitness(view.objectives, view.records), view.objectives)
     for record, point in zip(view.records, axes, strict=True):
         spent += examples(record) if by == "examples" else sum(seconds(record).values())

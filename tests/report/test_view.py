@@ -87,6 +87,22 @@ def test_with_rungs_the_front_is_of_those_that_reached_the_last_and_examples_cou
     assert trace.hypervolume[2] == 0 < trace.hypervolume[3]
 
 
+def test_if_nobody_came_through_the_last_rung_the_front_is_that_of_the_rung_below(small_run):
+    def at(*rungs):
+        return {"fidelity": SEARCH | {"epochs": rungs[-1], "rungs": list(rungs)}}
+
+    view = small_run(
+        [
+            record("a", 0.6, 8192, **at(1)),
+            record("b", 0.5, 16384, **at(1)),
+            record("dominated", 0.7, 16384, **at(1)),
+            record("b", None, 16384, status="timeout", **at(1, 3)),
+        ]
+    )
+    assert [r["id"] for r in front_records(view)] == ["b", "a"]
+    assert hypervolume_trace(view).hypervolume[-1] > 0
+
+
 def test_final_measurements_are_kept_apart(small_run):
     view = small_run([record("a", 0.5, 8192), record("a", None, 8192, fidelity=FINAL)])
     assert (len(view.records), len(view.finals)) == (1, 1)

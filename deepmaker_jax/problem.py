@@ -1,0 +1,114 @@
+"""What a run searches: a space within its limits, and objectives; both may be a user's own."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deepmaker_jax import config as config_module
+from deepmaker_jax import latency
+from deepmaker_jax.backends import BACKENDS
+from deepmaker_jax.config import Config
+from deepmaker_jax.cost import cost
+from deepmaker_jax.data import Dataset
+from deepmaker_jax.errors import InputError
+from deepmaker_jax.feasible import Feasible, make
+from deepmaker_jax.measurement import measure
+from deepmaker_jax.objective import built_in
+from deepmaker_jax.spaces import SPACES, Space, SpaceFactory
+from deepmaker_jax.types import Objective
+
+
+def make_problem(
+    config: Config,
+    data: Dataset,
+    space: SpaceFactory | None,
+    objectives: Sequence[Objective] | None,
+    targets: Sequence[str],
+) -> tuple[Feasible, tuple[Objective, ...]]:
+    """Returns the space within its limits and targets, and the objectives.
+
+    Args:
+      config: the settings.
+      data: images and labels.
+      space: of one's own, instead of the named one.
+      objectives: of one's own, instead of the named ones.
+      targets: whose rules cut the space.
+
+    Raises:
+      InputError: a setting names what is not there.
+    """
+    if space is None and config.space.name not in SPACES:
+        raise InputError(
+            f"space.name (={config.space.name}) must be one of {', '.join(SPACES)}, or be passed "
+            "to run(space=...)"
+        )
+    h, w, c = data.train_images.shape[1:]
+    made: Space = (space or SPACES[config.space.name])((h, w, c), len(data.class_names))
+    allowed = {}
+    for text in config.space.only:
+        gene, equals, choices = text.partition("=")
+        if not equals:
+            raise InputError(
+                f"space.only (={text}) must look like GENE=CHOICE or GENE=CHOICE|CHOICE"
+            )
+        if gene in allowed:
+            raise InputError(f"space.only names gene {gene} twice: join its choices with |")
+        allowed[gene] = [_choice(choice) for choice in choices.split("|")]
+    made = made.narrow(allowed)
+    if objectives is None:
+        objectives = [built_in(name, config.limits) for name in config.search.objectives]
+    if len(objectives) < 2 or len({o.name for o in objectives}) < len(objectives):
+        raise InputError(
+            f"objectives (={[o.name for o in objectives]}) must be two or more of different names"
+        )
+    costs = [o.name for o in objectives if o.name in config_module.COSTS]
+    spread = costs[0] if costs else "params"
+    if unknown := [name for name in targets if name not in BACKENDS]:
+        raise InputError(
+            f"the run began for target {unknown[0]}, which is not here: name a new --out"
+        )
+    rules = {name: BACKENDS[name].supports for name in targets}
+    return make(made, config.limits, spread=spread, targets=rules), tuple(objectives)
+
+
+def check_problem(feasible: Feasible, objectives: Sequence[Objective], data: Dataset) -> None:
+    """Raises InputError for a space or an objective of one's own that cannot work."""
+    space, genes = feasible.space, [gene.name for gene in feasible.space.genes]
+    if not genes or len(set(genes)) < len(genes) or not all(space.num_choices):
+        raise InputError(
+            f"space {space.name} (genes {genes}) must have genes of different names, each with "
+            "at least one choice"
+        )
+    arch = space.decode(np.zeros(len(genes), np.int32))
+    task = (tuple(data.train_images.shape[1:]), len(data.class_names))
+    if (arch.input_shape, arch.num_classes) != task:
+        raise InputError(
+            f"space {space.name} makes networks for {(arch.input_shape, arch.num_classes)}, the "
+            f"data are {task}: use the input_shape and num_classes that it is called with"
+        )
+    for o in objectives:
+        finite = np.isfinite(o.ideal) and np.isfinite(o.reference)
+        if o.scale not in ("linear", "log2") or not finite or not o.ideal < o.reference:
+            raise InputError(
+                f"objective {o.name} (scale {o.scale}, ideal {o.ideal}, reference {o.reference}) "
+                "must have scale linear or log2 and an ideal below its reference"
+            )
+        if o.scale == "log2" and o.ideal <= 0:
+            raise InputError(
+                f"objective {o.name} (ideal {o.ideal}) must be above 0 on a log2 scale"
+            )
+    # A trial with made-up accuracies: a formula that cannot work fails now, not after a training.
+    trial = {"val_accuracy": 0.5, "val_loss": 1.0, "train_loss": 1.0}
+    if any(o.timed for o in objectives):
+        trial[latency.NAME] = 1.0
+    if any(o.corrupted for o in objectives):
+        trial["robust_accuracy"] = 0.5
+    measure(objectives, cost(arch)._asdict() | trial)
+
+
+def _choice(text: str) -> int | str:
+    """Returns a gene's choice as the table has it: a whole number or a name."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
