@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from benchmarks.cluster import accuracy
 from deepmaker_jax.asynchronous import search_asynchronously
 from deepmaker_jax.config import Config, SearchConfig, check
 from deepmaker_jax.errors import InputError
@@ -15,7 +16,7 @@ from deepmaker_jax.evolve import non_dominated_rank
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.ladder import Ladder, best, rungs
 from deepmaker_jax.ledger import read
-from deepmaker_jax.search import search
+from deepmaker_jax.search import first_candidates, search
 from tests.standin import StandIn
 from tests.test_asynchronous import Workers
 from tests.test_search import FIDELITY, OBJECTIVES, bare, finish, of_kind, prepare
@@ -170,6 +171,17 @@ def test_without_generations_the_better_third_of_each_rung_goes_on(tmp_path):
         if epochs > 1:
             before = EPOCHS[EPOCHS.index(epochs) - 1]
             assert order.index((id, before)) < order.index((id, epochs))
+
+
+def test_the_stand_in_learns_with_epochs_and_ranks_change_a_little(tmp_path):
+    s = halving(tmp_path / "ledger.jsonl", StandIn())
+    archs = [s.feasible.space.decode(c.genome) for c in first_candidates(s, at_least=50)]
+    s.ledger.close()
+    table = np.array([[accuracy(arch, epochs) for arch in archs] for epochs in EPOCHS])
+    assert (np.diff(table, axis=0) > 0).all()
+    orders = table.argsort(axis=1)
+    assert (orders[0] != orders[-1]).any()
+    assert np.corrcoef(table)[0, -1] > 0.95
 
 
 def test_a_ladder_of_one_rung_promotes_nobody():
