@@ -18,6 +18,8 @@ from deepmaker_jax.search import (
     as_unit,
     exhausted,
     first_candidates,
+    forget,
+    forget_all,
     remember,
 )
 
@@ -32,10 +34,11 @@ class _Course:
       taken: ids of that, and of what was given to the executor.
       lost: by id, what was lost with its worker, and at which rung; to be measured when
         the run is resumed.
+      num_measured: measurements, at all rungs, the lost ones too.
     """
 
     def __init__(self, s: Search):
-        self.memory, self.taken = remember(s), set[str]()
+        self.memory, self.taken, self.num_measured = remember(s), set[str](), 0
         self.lost: dict[str, tuple[Candidate, int]] = {}
         self._s, self._teller, self._untold = s, None, dict[str, Record]()
         self._num_begun = 0  # generations
@@ -47,8 +50,13 @@ class _Course:
 
     @property
     def can_propose(self) -> bool:
-        """Whether a first population has been measured."""
+        """Whether a first population has ended."""
         return self._teller is not None
+
+    @property
+    def generation(self) -> int:
+        """The one that began last."""
+        return self._num_begun - 1
 
     def begin(self) -> bool:
         """Whether a measurement at the first rung begins a generation; lost, it leaves it begun."""
@@ -58,25 +66,33 @@ class _Course:
 
     def add(self, record: Record, rung: int) -> None:
         """Takes note of a measurement, and tells the strategy when it is due."""
-        self.taken.add(record["id"])
+        id = record["id"]
+        self.num_measured += 1
+        self.taken.add(id)
         if lost(record):
-            self.lost[record["id"]] = candidate_of(record), rung
+            self.lost[id] = candidate_of(record), rung
+            self.memory.ladder.add(rung, [record])  # it went on, and is promoted no second time
+        else:
+            self.lost.pop(id, None)
+            self.memory.add(rung, [record])
+        if rung == 0 or not lost(record):  # else what was told of a lower rung still holds
+            self._untold[id] = record
+            self._tell_if_due()
+
+    def _tell_if_due(self) -> None:
+        records, size = list(self._untold.values()), self._s.config.search.population
+        if self._teller is None and len(records) == size:
+            self._teller = Teller(self._s, records)
+        elif self._teller is not None and len(records) == max(1, size // TOLD_SHARE):
+            self._teller.tell(self.num_measured, records)
+        else:
             return
-        self.lost.pop(record["id"], None)
-        self.memory.add(rung, [record])
-        self._untold[record["id"]] = record
-        size = self._s.config.search.population
-        if self._teller is None and len(self._untold) == size:
-            self._teller = Teller(self._s, list(self._untold.values()))
-            self._untold.clear()
-        elif self._teller is not None and len(self._untold) == max(1, size // TOLD_SHARE):
-            self._teller.tell(self.num_done, list(self._untold.values()))
-            self._untold.clear()
+        self._untold.clear()
 
     def propose(self, num: int) -> list[Candidate]:
         """Returns up to `num` candidates that are not taken."""
         assert self._teller is not None
-        return self._teller.propose(self.num_done, self.memory, known=self.taken, num=num)
+        return self._teller.propose(self.num_measured, self.memory, known=self.taken, num=num)
 
     def promote(self) -> tuple[Candidate, int] | None:
         """Returns who goes on to which rung next, if anyone does."""
@@ -97,7 +113,7 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
     """Measures as many candidates as the generations have; yields events, returns the front.
 
     A generation is what was measured, at the first rung, between two multiples of the
-    population's size.
+    population's size; a measurement further up counts to the one that began last.
     """
     size, course = s.config.search.population, _Course(s)
     total = size * s.config.search.generations
@@ -143,14 +159,17 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
             yield result
             continue
         candidate, rung = doing.pop(result.id)
-        generation, before = divmod(course.num_done, size)
         yield from _begin(course, size, rung, num_new=size)
-        fidelity = course.memory.ladder.fidelities[rung]
+        generation, fidelity = course.generation, course.memory.ladder.fidelities[rung]
+        before = course.num_done - generation * size
         record = s.ledger.append(new_record(s, candidate, generation, result, fidelity))
         course.add(record, rung)
         submit()  # before anyone looks at this one: no worker is to wait
+        if _is_over(record, fidelity, course):
+            forget(s, [candidate.id])
         yield Measured("search", record, before + (rung == 0), size)
         yield from _end(course, size, rung, record)
+    forget_all(s)  # who goes on in more generations trains to its rung anew, to the same bits
     for id, (_, rung) in course.lost.items():
         s.ledger.find(
             id, course.memory.ladder.fidelities[rung]
@@ -158,6 +177,12 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
     if is_exhausted:
         yield exhausted(s, f"{course.num_done} of {total} candidates")
     return course.memory.tally.front
+
+
+def _is_over(record: Record, fidelity: Record, course: _Course) -> bool:
+    """Whether a candidate trains no further, whatever is measured later."""
+    is_last = fidelity == course.memory.ladder.fidelities[-1]
+    return not lost(record) and (is_last or record["status"] != "ok")
 
 
 def _begin(course: _Course, size: int, rung: int, *, num_new: int) -> Generator[Event, None, None]:

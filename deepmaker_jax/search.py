@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+import shutil
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
@@ -110,10 +111,15 @@ class Teller:
         return [children[i] for i in rows]
 
     def tell(self, turn: int, records: Sequence[Record]) -> None:
-        """Tells the strategy up to a population of measurements."""
+        """Tells the strategy up to a population of measurements, of a candidate each.
+
+        Where its population holds a candidate as it was at a lower rung, that row is
+        brought up to date first: the row told repeats it, and is dropped.
+        """
         population, fitness = _told(self._s, records)
-        key = self._keys(turn)[1]
-        self._state, _ = self._s.strategy.tell(key, population, fitness, self._state, self._params)
+        key, num = self._keys(turn)[1], len(records)
+        state = _up_to_date(self._state, population[:num], fitness[:num])
+        self._state, _ = self._s.strategy.tell(key, population, fitness, state, self._params)
 
 
 def stream(seed: int, turn: int) -> np.random.Generator:
@@ -143,6 +149,16 @@ def _told(s: Search, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]
         genomes.append(genomes[0])
         fitness.append([np.inf] * len(s.objectives))
     return np.array(genomes, np.int32), np.array(fitness, np.float32)
+
+
+def _up_to_date(state: Any, genomes: np.ndarray, fitness: np.ndarray) -> Any:
+    """Returns a strategy's state with this fitness of the genomes that its population holds."""
+    latest = dict(zip(map(tuple, genomes.tolist()), fitness, strict=True))
+    population = [tuple(row) for row in np.asarray(state.population).tolist()]
+    if latest.keys().isdisjoint(population):
+        return state
+    rows = zip(population, np.asarray(state.fitness), strict=True)
+    return state.replace(fitness=jnp.asarray(np.stack([latest.get(g, old) for g, old in rows])))
 
 
 def _propose(
@@ -277,13 +293,22 @@ def as_unit(s: Search, candidate: Candidate, num_epochs: int) -> Unit:
 
 def _checkpoint(s: Search, id: str) -> pathlib.Path:
     """Returns the file that a candidate goes on from, interrupted or at the next rung."""
-    return checkpoints(s.ledger.path.parent) / "search" / f"{id}.msgpack"
+    return _folder(s) / f"{id}.msgpack"
+
+
+def _folder(s: Search) -> pathlib.Path:
+    return checkpoints(s.ledger.path.parent) / "search"
 
 
 def forget(s: Search, ids: Sequence[str]) -> None:
     """Removes the checkpoints of candidates that train no further."""
     for id in ids:
         _checkpoint(s, id).unlink(missing_ok=True)
+
+
+def forget_all(s: Search) -> None:
+    """Removes all checkpoints, those of an interrupted search that nobody went on from too."""
+    shutil.rmtree(_folder(s), ignore_errors=True)
 
 
 def _known(s: Search, id: str, fidelity: dict[str, Any]) -> Record | None:

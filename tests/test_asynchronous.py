@@ -1,5 +1,6 @@
 """The search without generations: no worker waits, and the ledger replays what happened."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -9,12 +10,14 @@ from benchmarks.cluster import Cluster
 from deepmaker_jax.asynchronous import search_asynchronously
 from deepmaker_jax.events import GenerationDone, GenerationStarted, Measured, Note
 from deepmaker_jax.feasible import make
-from deepmaker_jax.ledger import read
+from deepmaker_jax.ledger import WORKER_DIED, read
+from deepmaker_jax.search import first_candidates, search
 from deepmaker_jax.spaces import neuropower
 from tests.standin import StandIn
 from tests.test_search import LIMITS, finish, of_kind, prepare
 
 TOTAL = 5 * 8  # of `prepare`
+DIED = "failed", f"{WORKER_DIED} (signal 9)"
 
 
 def go(path, executor, **rest):
@@ -23,15 +26,29 @@ def go(path, executor, **rest):
 
 
 class Workers(Cluster):
-    """Workers whose units take a time that the id decides; `ids` are of what they were given."""
+    """Workers whose units take a time that the id decides, and leave a checkpoint.
 
-    def __init__(self, num_workers=3):
+    `ids` are of what they were given; `fate` gives a unit's status and reason, if it fails.
+    """
+
+    def __init__(self, num_workers=3, *, fate=lambda unit: None):
         super().__init__(num_workers, lambda unit: 1 + int(unit.id, 16) % 97)
-        self.ids = []
+        self.ids, self._fate, self._units = [], fate, {}
 
     def submit(self, unit):
+        assert unit.id not in self._units  # the two would write one checkpoint
         super().submit(unit)
         self.ids.append(unit.id)
+        self._units[unit.id] = unit
+
+    def results(self):
+        for outcome in super().results():
+            unit = self._units.pop(outcome.id)
+            unit.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            unit.checkpoint.touch()
+            if fate := self._fate(unit):
+                outcome = outcome._replace(status=fate[0], reason=fate[1], measured={})
+            yield outcome
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +121,7 @@ def test_what_was_lost_with_its_worker_is_measured_again(tmp_path, number):
     other = StandIn(order=list)
     go(tmp_path / "other", other)
     lost, path = other.done[number][0], tmp_path / "ledger.jsonl"
-    died = ("failed", "its worker died (signal 9)")
-    s = prepare(path, StandIn(order=list, failing={lost}, failure=died))
+    s = prepare(path, StandIn(order=list, failing={lost}, failure=DIED))
     events, _ = finish(s, search_asynchronously)
     # Each once, though number 0 begins its generation, and so does the one after it.
     assert [e.generation for e in of_kind(events, GenerationStarted)] == list(range(5))
@@ -117,6 +133,35 @@ def test_what_was_lost_with_its_worker_is_measured_again(tmp_path, number):
     assert [id for id, _ in resumed.done] == [lost]
     assert [r["status"] for r in read(path) if r["id"] == lost] == ["failed", "ok"]
     assert [e.num_candidates for e in of_kind(events, GenerationDone)][-1] == TOTAL
+
+
+@pytest.mark.parametrize("num_lost", [1, 8])
+def test_one_worker_goes_on_though_some_of_the_first_population_were_lost(tmp_path, num_lost):
+    """They count as failed until they are measured again."""
+    path, lost = tmp_path / "ledger.jsonl", []
+    s = prepare(path, Workers(1, fate=lambda unit: DIED if unit.id in lost else None))
+    lost += [candidate.id for candidate in first_candidates(s)[-num_lost:]]
+    events, _ = finish(s, search_asynchronously)
+    assert len(of_kind(events, Measured)) == TOTAL
+    assert sum(bool(record["parents"]) for record in read(path)) > 20
+    resumed = Workers(1)
+    events, _ = go(path, resumed)
+    assert resumed.ids == lost
+    assert [e.num_candidates for e in of_kind(events, GenerationDone)][-1] == TOTAL
+
+
+@pytest.mark.parametrize("fate", [None, DIED, ("diverged", "loss nan")])
+def test_a_checkpoint_stays_only_where_a_worker_died_and_none_beyond_the_end(tmp_path, fate):
+    workers, ids = Workers(fate=lambda unit: fate if int(unit.id, 16) % 5 == 0 else None), set()
+    s, left = prepare(tmp_path / "ledger.jsonl", workers), tmp_path / "checkpoints" / "search"
+    with contextlib.closing(s.ledger):
+        for event in search_asynchronously(s):
+            if isinstance(event, Measured):
+                if fate == DIED and event.record["status"] == "failed":
+                    ids.add(event.record["id"])
+                assert {path.stem for path in left.iterdir()} == ids
+    assert bool(ids) == (fate == DIED)
+    assert not left.exists()
 
 
 def test_with_more_workers_than_before_a_search_still_proposes(whole, tmp_path):
@@ -151,11 +196,11 @@ def test_a_space_with_nothing_left_ends_the_search_and_says_so(tmp_path):
 
 
 def test_it_ends_no_later_and_idles_less_than_with_generations(tmp_path):
-    from deepmaker_jax.search import search
-
-    idle = {}
+    seconds, idle = {}, {}
     for name, (loop, seed) in enumerate(itertools.product((search, search_asynchronously), (0, 1))):
         workers = Workers(4)
         finish(prepare(tmp_path / str(name), workers, seed=seed), loop)
+        seconds.setdefault(loop, []).append(workers.seconds)
         idle.setdefault(loop, []).append(workers.idle_share)
+    assert np.mean(seconds[search_asynchronously]) <= np.mean(seconds[search])
     assert np.mean(idle[search_asynchronously]) < np.mean(idle[search])

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from benchmarks.cluster import accuracy
 from deepmaker_jax.asynchronous import search_asynchronously
 from deepmaker_jax.config import Config, SearchConfig, check
 from deepmaker_jax.errors import InputError
@@ -15,9 +16,9 @@ from deepmaker_jax.evolve import non_dominated_rank
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.ladder import Ladder, best, rungs
 from deepmaker_jax.ledger import read
-from deepmaker_jax.search import search
+from deepmaker_jax.search import Teller, first_candidates, search
 from tests.standin import StandIn
-from tests.test_asynchronous import Workers
+from tests.test_asynchronous import DIED, TOTAL, Workers
 from tests.test_search import FIDELITY, OBJECTIVES, bare, finish, of_kind, prepare
 
 HALVING = {"epochs": 9, "rungs": 3, "reduction": 3}
@@ -170,6 +171,116 @@ def test_without_generations_the_better_third_of_each_rung_goes_on(tmp_path):
         if epochs > 1:
             before = EPOCHS[EPOCHS.index(epochs) - 1]
             assert order.index((id, before)) < order.index((id, epochs))
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_without_generations_a_strategy_holds_each_candidate_once_as_it_was_last(
+    tmp_path, monkeypatch, num_workers
+):
+    """And each turn of telling has a key of its own, as has each of asking."""
+    tell, propose, told, asked = Teller.tell, Teller.propose, [], []
+
+    def watched(self, turn, records):
+        tell(self, turn, records)
+        told.append((turn, np.asarray(self._state.population), np.asarray(self._state.fitness)))
+
+    def asked_for(self, turn, *args, **rest):
+        asked.append(turn)
+        return propose(self, turn, *args, **rest)
+
+    monkeypatch.setattr(Teller, "tell", watched)
+    monkeypatch.setattr(Teller, "propose", asked_for)
+    path = tmp_path / "ledger.jsonl"
+    finish(halving(path, Workers(num_workers)), search_asynchronously)
+    assert {len(np.unique(population, axis=0)) for _, population, _ in told} == {8}
+    _, population, fitness = told[-1]
+    last = {tuple(r["genome"]): [r["objectives"][o.name] for o in OBJECTIVES] for r in read(path)}
+    for genome, values in zip(population.tolist(), fitness, strict=True):
+        np.testing.assert_array_equal(values, np.array(last[tuple(genome)], np.float32))
+    for turns in ([turn for turn, *_ in told], asked):
+        assert len(turns) == len(set(turns)) > 20
+
+
+@pytest.mark.parametrize("epochs", EPOCHS)
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_what_was_lost_at_a_rung_is_measured_there_once_more(tmp_path, num_workers, epochs):
+    """The best, which would be promoted first if it were not known to have been."""
+    path = tmp_path / "ledger.jsonl"
+    _, front = finish(halving(tmp_path / "calm", Workers(num_workers)), search_asynchronously)
+    best = front[0]["id"]
+
+    def fate(unit):
+        return DIED if unit.num_epochs == epochs and unit.id == best else None
+
+    finish(halving(path, Workers(num_workers, fate=fate)), search_asynchronously)
+    lost = {r["id"] for r in read(path) if r["status"] == "failed"}
+    assert lost == {best}
+    s = halving(path, Workers(num_workers))
+    events, front = finish(s, search_asynchronously)
+    assert s.ledger.num_lost() == 0
+    done = [(r["id"], r["fidelity"]["epochs"]) for r in read(path) if r["status"] == "ok"]
+    assert len(done) == len(set(done))
+    assert {(id, epochs) for id in lost} <= set(done)
+    assert [e.num_candidates for e in of_kind(events, GenerationDone)][-1] == TOTAL
+    assert front
+
+
+def test_one_worker_goes_on_from_any_line_after_what_was_lost(tmp_path):
+    first, path = tmp_path / "first", tmp_path / "whole"
+
+    def fate(unit):
+        return DIED if unit.num_epochs == 3 and int(unit.id, 16) % 2 else None
+
+    finish(halving(first, Workers(1, fate=fate)), search_asynchronously)
+    num_lines = 3 + [record["status"] for record in read(first)].index("failed")
+    path.write_bytes(b"".join(first.read_bytes().splitlines(keepends=True)[:num_lines]))
+    finish(halving(path, Workers(1)), search_asynchronously)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for kept in (num_lines + 1, num_lines + 2, num_lines + 20, len(lines)):
+        cut = tmp_path / f"cut-{kept}"
+        cut.write_bytes(b"".join(lines[:kept]))
+        finish(halving(cut, Workers(1)), search_asynchronously)
+        assert cut.read_bytes() == path.read_bytes()
+
+
+def test_without_generations_checkpoints_stay_only_of_candidates_that_may_go_on(tmp_path):
+    def fate(unit):
+        return {0: DIED, 1: ("diverged", "loss nan")}.get(int(unit.id, 16) % 7)
+
+    s, may_go_on = halving(tmp_path / "ledger.jsonl", Workers(fate=fate)), set()
+    with contextlib.closing(s.ledger):
+        for event in search_asynchronously(s):
+            if isinstance(event, Measured):
+                record = event.record
+                is_lost = record["status"] == "failed"
+                goes_on = record["status"] == "ok" and record["fidelity"]["epochs"] < 9
+                (may_go_on.add if is_lost or goes_on else may_go_on.discard)(record["id"])
+                left = {path.stem for path in tmp_path.glob("checkpoints/search/*")}
+                assert left == may_go_on
+    assert may_go_on
+    assert not list(tmp_path.glob("checkpoints/search/*"))
+
+
+def test_without_generations_whoever_goes_on_last_counts_to_the_last_generation(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    events, _ = finish(halving(path, Workers(1)), search_asynchronously)
+    records = read(path)
+    assert records[-1]["fidelity"]["epochs"] > 1  # all of the first rung had ended
+    generations = [record["generation"] for record in records]
+    assert generations == sorted(generations)
+    assert set(generations) == set(range(5))
+    assert all(1 <= e.num_done <= e.num_total == 8 for e in of_kind(events, Measured))
+
+
+def test_the_stand_in_learns_with_epochs_and_ranks_change_a_little(tmp_path):
+    s = halving(tmp_path / "ledger.jsonl", StandIn())
+    archs = [s.feasible.space.decode(c.genome) for c in first_candidates(s, at_least=50)]
+    s.ledger.close()
+    table = np.array([[accuracy(arch, epochs) for arch in archs] for epochs in EPOCHS])
+    assert (np.diff(table, axis=0) > 0).all()
+    orders = table.argsort(axis=1)
+    assert (orders[0] != orders[-1]).any()
+    assert np.corrcoef(table)[0, -1] > 0.95
 
 
 def test_a_ladder_of_one_rung_promotes_nobody():
