@@ -176,7 +176,7 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
         )  # so that the run says what it lacks
     if is_exhausted:
         yield exhausted(s, f"{course.num_done} of {total} candidates")
-    return course.memory.tally.front
+    return course.memory.highest_front()
 
 
 def _is_over(record: Record, fidelity: Record, course: _Course) -> bool:
