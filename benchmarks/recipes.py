@@ -6,8 +6,9 @@ The second largest member of the front of preset `small` (benchmarks/results/cif
 for 24 epochs on 45,000 images of CIFAR-10 and measured on the other 5,000, as float and as the int8
 file: the recipe of the presets, and each change to it alone. Progressive resolution and the
 quantisation-aware tail take other steps for a part of the epochs; the teacher is the front's
-largest member, trained in the same way. Every row is a training of its own and resumes; about a
-quarter of an hour of one core each.
+largest member, trained in the same way. Every row is a training of its own and resumes; about ten
+minutes of one core each. What is published is all that WORK holds: more seeds of some recipes
+(`--recipes`, `--seeds`), or longer trainings (`--epochs`).
 """
 
 import argparse
@@ -31,7 +32,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
-from benchmarks.record import publish, train_missing  # noqa: E402
+from benchmarks.record import known, publish, train_missing  # noqa: E402
 from configs import cifar10  # noqa: E402
 from deepmaker_jax import arch as architecture  # noqa: E402
 from deepmaker_jax import data as data_module  # noqa: E402
@@ -65,7 +66,7 @@ from deepmaker_jax.train.step import (  # noqa: E402
 
 FRONT = pathlib.Path(__file__).parent / "results" / "cifar10_small" / "front.json"
 NETWORK, TEACHER = "c9534a3775b6", "de01797018ab"  # of 22,354 and 36,362 parameters
-EPOCHS = 24
+EPOCHS = 24  # of the preset's final training
 SMALL_SIDE, SMALL_SHARE = 24, 1 / 3  # progressive resolution: the first third of the epochs
 TAIL_SHARE = 1 / 8  # the last epochs, with what int8 will round rounded
 TEMPERATURE, TOLD_SHARE = 4.0, 0.7  # of distillation (Hinton et al. 2015)
@@ -218,11 +219,17 @@ def make_task(recipe: Recipe, data: data_module.Dataset) -> Task:
 
 
 def train(
-    arch: ArchSpec, task: Task, makes: list[tuple[float, Make]], *, seed: int, path: pathlib.Path
+    arch: ArchSpec,
+    task: Task,
+    makes: list[tuple[float, Make]],
+    *,
+    num_epochs: int,
+    seed: int,
+    path: pathlib.Path,
 ) -> dict[str, Any]:
     """Returns the variables of a network that was trained in parts; goes on from `path`."""
     settings = task.settings
-    course = Course(Job(arch, EPOCHS, task.search_rows, checkpoint=path), settings, seed=seed)
+    course = Course(Job(arch, num_epochs, task.search_rows, checkpoint=path), settings, seed=seed)
     variables = init(arch, seed=seed, input_scale=task.input_scale)
     feed = Feed(
         images=jax.device_put(task.images),
@@ -257,7 +264,7 @@ def train(
 
 
 def do_job(
-    data_path: str, work: pathlib.Path, name: str, member: dict[str, Any], seed: int
+    data_path: str, work: pathlib.Path, name: str, member: dict[str, Any], epochs: int, seed: int
 ) -> dict[str, Any]:
     """Trains a member by a recipe and measures it; returns the row."""
     began = time.perf_counter()
@@ -265,8 +272,9 @@ def do_job(
     task, arch = make_task(recipe, data), architecture.from_json(member["arch"])
     taught = {"teacher": teacher_of(work)} if recipe.has_teacher else {}
     makes = [(share, functools.partial(make, **taught)) for share, make in recipe.parts]
-    stem = f"{member['id']}-{name.replace(' ', '-')}-{seed}"
-    variables = train(arch, task, makes, seed=seed, path=work / f"{stem}.msgpack")
+    stem = stem_of(name, member["id"], epochs, seed)
+    path = work / f"{stem}.msgpack"
+    variables = train(arch, task, makes, num_epochs=epochs, seed=seed, path=path)
     save_weights(work / f"{stem}.safetensors", arch, variables)
     trained = time.perf_counter()
     images, labels = task.images[task.validation_rows], task.labels[task.validation_rows]
@@ -277,6 +285,7 @@ def do_job(
     return {
         "recipe": name,
         "id": member["id"],
+        "epochs": epochs,
         "seed": seed,
         "accuracy": float(np.mean(logits.argmax(1) == labels)),
         "int8_accuracy": float(np.mean(run_tflite(file, images).argmax(1) == labels)),
@@ -286,7 +295,12 @@ def do_job(
 
 def teacher_of(work: pathlib.Path) -> pathlib.Path:
     """Returns where the teacher's weights are."""
-    return work / f"{TEACHER}-preset-0.safetensors"
+    return work / f"{stem_of('preset', TEACHER, EPOCHS, 0)}.safetensors"
+
+
+def stem_of(name: str, id: str, epochs: int, seed: int) -> str:
+    """Returns how a training's files are called."""
+    return f"{id}-{name.replace(' ', '-')}-{epochs}-{seed}"
 
 
 def main() -> None:
@@ -296,36 +310,40 @@ def main() -> None:
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--workers", type=int, default=num_cores())
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     members = {m["id"]: m for m in json.loads(FRONT.read_text())["members"]}
     args.work.mkdir(parents=True, exist_ok=True)
-    wanted = [("preset", TEACHER, 0)]
-    wanted += [(name, NETWORK, seed) for seed in args.seeds for name in args.recipes]
+    wanted = [("preset", TEACHER, EPOCHS, 0)]
+    wanted += [(name, NETWORK, args.epochs, seed) for seed in args.seeds for name in args.recipes]
     taught = [each for each in wanted if RECIPES[each[0]].has_teacher]
-    rows: list[dict[str, Any]] = []
+    path = args.work / "rows.jsonl"
     for batch in ([each for each in wanted if each not in taught], taught):
         jobs = {
-            f"{name} {id} {seed}": (args.data, args.work, name, members[id], seed)
-            for name, id, seed in batch
+            stem_of(name, id, epochs, seed): (args.data, args.work, name, members[id], epochs, seed)
+            for name, id, epochs, seed in batch
         }
-        rows += train_missing(do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers)
-    publish(summary(rows), args.out)
+        train_missing(do_job, jobs, path, num_workers=args.workers)
+    publish(summary([row for rows in known(path).values() for row in rows]), args.out)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the table: each recipe's accuracies by seed, in percent, and their means."""
-    table = []
-    for name in RECIPES:
-        found = sorted((r for r in rows if (r["recipe"], r["id"]) == (name, NETWORK)),
-                       key=lambda row: row["seed"])  # fmt: skip
-        if found:
-            kinds = ("accuracy", "int8_accuracy")
-            percents = {kind: [round(100 * row[kind], 2) for row in found] for kind in kinds}
-            means = {f"mean_{kind}": round(float(np.mean(percents[kind])), 2) for kind in kinds}
-            table.append({"recipe": name, "seeds": [r["seed"] for r in found]} | percents | means)
-    return {"network": NETWORK, "teacher": TEACHER, "epochs": EPOCHS, "validation_percent": table}
+    table, kinds = [], ("accuracy", "int8_accuracy")
+    for epochs in sorted({row["epochs"] for row in rows}):
+        for name in RECIPES:
+            which = (name, NETWORK, epochs)
+            found = [r for r in rows if (r["recipe"], r["id"], r["epochs"]) == which]
+            found.sort(key=lambda row: row["seed"])
+            if found:
+                line = {"recipe": name, "epochs": epochs, "seeds": [r["seed"] for r in found]}
+                for kind in kinds:
+                    line[kind] = [round(100 * row[kind], 2) for row in found]
+                    line[f"mean_{kind}"] = round(float(np.mean(line[kind])), 2)
+                table.append(line)
+    return {"network": NETWORK, "teacher": TEACHER, "validation_percent": table}
 
 
 if __name__ == "__main__":

@@ -56,6 +56,18 @@ def digest(*paths: pathlib.Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:8]
 
 
+def known(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+    """Returns the rows of each job that `train_missing` has done, of a file that may not be there.
+
+    A line that was cut off in writing is no line, and is removed.
+    """
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole)
+    return {line["job"]: line["rows"] for line in map(json.loads, whole.splitlines())}
+
+
 def train_missing(
     function: Callable[..., Any],
     jobs: Mapping[str, tuple],
@@ -75,11 +87,7 @@ def train_missing(
       RuntimeError: a job failed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]  # a line that was cut off in writing is no line
-    if whole != text:
-        path.write_text(whole)
-    done = {line["job"]: line["rows"] for line in map(json.loads, whole.splitlines())}
+    done = known(path)
     left = {name: arguments for name, arguments in jobs.items() if name not in done}
     made = pooled(function, left, num_workers=num_workers, patience_seconds=PATIENCE_SECONDS)
     with contextlib.closing(made):
