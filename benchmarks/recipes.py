@@ -70,6 +70,7 @@ EPOCHS = 24  # of the preset's final training
 SMALL_SIDE, SMALL_SHARE = 24, 1 / 3  # progressive resolution: the first third of the epochs
 TAIL_SHARE = 1 / 8  # the last epochs, with what int8 will round rounded
 TEMPERATURE, TOLD_SHARE = 4.0, 0.7  # of distillation (Hinton et al. 2015)
+HOLE = 8  # pixels, of cutout (DeVries and Taylor 2017)
 MIXUP = 0.2  # both parameters of the beta distribution (Zhang et al. 2018)
 Make = Callable[[ArchSpec], ValueAndGrad]  # the loss and gradient of an architecture's network
 
@@ -92,6 +93,22 @@ def mixed_up(arch: ArchSpec) -> ValueAndGrad:
 
         mixed = share * x + (1 - share) * jnp.roll(x, 1, axis=0)
         return inner(params, batch_stats, feed, mixed, both, work)
+
+    return value_and_grad
+
+
+def blanked(arch: ArchSpec) -> ValueAndGrad:
+    """A square of each image, about any point of it, has the image's mean colour (cutout)."""
+    inner = own(arch)
+
+    def value_and_grad(params, batch_stats, feed, x, loss, work):
+        key = jax.random.key(x.sum().astype(jnp.uint32))
+        centres = jax.random.uniform(key, (2, len(x), 1)) * x.shape[1]
+        place = jnp.arange(x.shape[1]) - jnp.floor(centres) + HOLE // 2
+        rows, columns = (place >= 0) & (place < HOLE)
+        hole = rows[:, :, None, None] & columns[:, None, :, None]
+        x = jnp.where(hole, x.mean((1, 2), keepdims=True), x)
+        return inner(params, batch_stats, feed, x, loss, work)
 
     return value_and_grad
 
@@ -192,7 +209,7 @@ RECIPES = {
     "preset": Recipe({}),
     "averaged weights": Recipe({"average_decay": 0.999}),
     "weight decay 1e-4": Recipe({"weight_decay": 1e-4}),
-    "cutout of 8": Recipe({"cutout": 8}),
+    "cutout of 8": Recipe({}, ((0.0, blanked),)),
     "distillation": Recipe({}, ((0.0, told),), has_teacher=True),
     "progressive resolution": Recipe({}, ((0.0, smaller), (SMALL_SHARE, own))),
     "quantisation-aware tail": Recipe({}, ((0.0, own), (1 - TAIL_SHARE, rounded))),

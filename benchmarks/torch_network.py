@@ -149,7 +149,7 @@ def train(
       images: UInt8[n, h, w, c].
       labels: Int32[n].
       order: Int[steps * b], rows of the data set.
-      settings: the recipe; one-cycle schedule, no clipping, averaging or cutout.
+      settings: the recipe; one-cycle schedule, no clipping or averaging.
 
     Returns:
       (network, mean loss).

@@ -183,9 +183,6 @@ class TrainConfig:
     flip: bool | None = None
     """Mirror half of the images left to right; None for CIFAR only."""
 
-    cutout: int = 0
-    """Side in pixels of the square that is blanked in each image, below the image's; 0 for none."""
-
     compute: Literal["float32", "bfloat16"] = "float32"
     """Type that convolutions take their operands in, in training and validation; weights and batch
     statistics are float32, sums too in a size class's program, while a plain program rounds each

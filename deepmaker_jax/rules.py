@@ -113,7 +113,6 @@ def _check_train(train: "TrainConfig") -> None:
             raise InputError(f"train.{name.replace('_', '-')} (={value}) must be at least 0")
     if train.crop is not None:
         whole("train.crop", train.crop, 0)
-    whole("train.cutout", train.cutout, 0)
 
 
 def _check_kinds(settings: Any, prefix: str = "") -> None:

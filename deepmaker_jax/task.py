@@ -55,12 +55,8 @@ def make_task(config: Config, data: Dataset, *, corrupted: bool = False) -> Task
             "images that the search trains on: lower it"
         )
     side = min(data.train_images.shape[1:3])
-    for name in ("crop", "cutout"):
-        if getattr(config.train, name) >= side:
-            raise InputError(
-                f"train.{name} (={getattr(config.train, name)}) must be below the images' side "
-                f"({side} pixels)"
-            )
+    if (crop := config.train.crop or 0) >= side:
+        raise InputError(f"train.crop (={crop}) must be below the images' side ({side} pixels)")
     images, corrupted_rows = data.train_images, None
     if corrupted:
         made, of = corruption.dealt(images[validation], at_least=CORRUPTED, seed=seed)

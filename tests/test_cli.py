@@ -122,7 +122,7 @@ def npz(tmp_path_factory):
         ),
         (["--train.batch-size", "100"], ["train.batch-size (=100)", "lower it"]),
         (["--train.crop", "12"], ["train.crop (=12)", "12 pixels"]),
-        (["--train.cutout", "40"], ["train.cutout (=40)"]),
+        (["--train.crop", "40"], ["train.crop (=40)"]),
         (["--side", "16"], ["side"]),
     ],
 )  # fmt: skip

@@ -77,7 +77,6 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
         ("train.weight_decay", -1e-4, r"train\.weight-decay \(=-0\.0001\) must be at least 0"),
         ("train.clip_norm", math.nan, r"train\.clip-norm \(=nan\)"),
         ("train.crop", -1, r"train\.crop \(=-1\)"),
-        ("train.cutout", -1, r"train\.cutout \(=-1\)"),
         ("final.members", 0, r"final\.members \(=0\)"),
         ("final.seeds", 0, r"final\.seeds \(=0\) must be a whole number, at least 1"),
         ("final.seeds", 1001, r"final\.seeds \(=1001\) must be a whole number, at most 1000"),

@@ -1,9 +1,7 @@
-"""Augmentation inside the compiled training step: shifted crop, flip, cutout.
+"""Augmentation inside the compiled training step: shifted crop and flip.
 
-Sources: shifted crop and flip as in He et al. 2016, section 4.2; cutout as in
-DeVries & Taylor 2017, section 3. Where we differ: crops reflect at the borders,
-because black borders shift the batch statistics; cutout fills with the image's own
-mean colour, where the paper's zero is the mean of the data set.
+As in He et al. 2016, section 4.2, but that crops reflect at the borders, because
+black ones shift the batch statistics.
 """
 
 import dataclasses
@@ -24,20 +22,15 @@ class Augmentation:
     Attributes:
       crop: the image is shifted by -crop..crop pixels on each axis, and what comes
         in is the image mirrored without its edge (`np.pad`'s "reflect"); 0: not.
-      cutout: side of a square, in pixels, filled with the image's mean colour; its
-        centre lies anywhere in the image, so that the border may cut it; 0: none.
       flip: half of the images are mirrored left to right.
     """
 
     crop: int = 4
-    cutout: int = 0
     flip: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("crop", "cutout"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InputError(f"{field}={value!r} must be a whole number of pixels from 0 on")
+        if isinstance(self.crop, bool) or not isinstance(self.crop, int) or self.crop < 0:
+            raise InputError(f"crop={self.crop!r} must be a whole number of pixels from 0 on")
         if not isinstance(self.flip, bool):
             raise InputError(f"flip={self.flip!r} must be true or false")
 
@@ -84,29 +77,22 @@ def augment(key: Array, images: Array, *, settings: Augmentation) -> Array:
     Raises:
       InputError: while tracing, if the settings don't fit the image.
     """
-    _, height, width, _ = images.shape
     settings.check(images.shape[1:])
     draws = _draws(key, len(images))
     if settings.crop or settings.flip:
         images = _crop_and_flip(images, draws, settings)
-    images = images.astype(jnp.float32)
-    if settings.cutout:
-        rows = _cut(draws[:, 3], height, settings.cutout)
-        columns = _cut(draws[:, 4], width, settings.cutout)
-        hole = rows[:, :, None, None] & columns[:, None, :, None]
-        images = jnp.where(hole, jnp.mean(images, axis=(1, 2), keepdims=True), images)
-    return images
+    return images.astype(jnp.float32)
 
 
 def _draws(key: Array, num_images: int) -> Array:
-    """Returns UInt32[b, 5]: for rows, columns, flip, and the hole's centre (row, column).
+    """Returns UInt32[b, 3]: for rows, columns and flip.
 
     Taken modulo at most a few hundred below, so no value is favoured by more than
     1e-7 of its probability.
     """
     positions = jnp.arange(num_images, dtype=jnp.uint32)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-    return jax.vmap(lambda one: jax.random.bits(one, (5,), jnp.uint32))(keys)
+    return jax.vmap(lambda one: jax.random.bits(one, (3,), jnp.uint32))(keys)
 
 
 def _crop_and_flip(images: Array, draws: Array, settings: Augmentation) -> Array:
@@ -134,10 +120,3 @@ def _take(images: Array, index: Array, *, axis: int) -> Array:
     """Picks `index` (Int[b, size]) along axis 1 or 2 of each image."""
     index = index[:, :, None, None] if axis == 1 else index[:, None, :, None]
     return jnp.take_along_axis(images, index, axis=axis, mode="promise_in_bounds")
-
-
-def _cut(draw: Array, size: int, cutout: int) -> Array:
-    """Returns Bool[b, size], True along the hole, whose centre is uniform over the axis."""
-    first = (draw % size).astype(jnp.int32)[:, None] - cutout // 2
-    index = jnp.arange(size)[None, :]
-    return (index >= first) & (index < first + cutout)

@@ -84,7 +84,7 @@ def init_state(params: Tree, batch_stats: Tree, opt_state: Tree, settings: Train
 
 def make_step(value_and_grad: ValueAndGrad, rule: Rule, settings: TrainConfig):
     """Returns `step(state, work, feed, rows) -> (state, work)`, pure; rows is Int[b]."""
-    how = Augmentation(crop=settings.crop or 0, cutout=settings.cutout, flip=settings.flip or False)
+    how = Augmentation(crop=settings.crop or 0, flip=settings.flip or False)
 
     def step(state: TrainState, work: Any, feed: Feed, rows: Array) -> tuple[TrainState, Any]:
         x = augment(jax.random.fold_in(feed.key, state.step), feed.images[rows], settings=how)

@@ -48,40 +48,21 @@ def test_every_result_is_one_shift_of_the_padded_image_and_every_shift_occurs(fl
         assert abs(count - expected) < 6 * np.sqrt(expected)
 
 
-@pytest.mark.parametrize("cutout", [1, 2, 3, 4, 20])
-def test_cutout_fills_a_square_with_the_mean_and_leaves_the_rest(cutout):
-    mean = IMAGE.astype(np.float64).mean(axis=(0, 1))
-    assert not np.isin(IMAGE.astype(np.float64), mean).any()
-    masks = set()
-    for image in run(MANY[:1500], crop=0, cutout=cutout):
-        hole = np.any(image != IMAGE, axis=-1)
-        np.testing.assert_allclose(image[hole], np.broadcast_to(mean, (hole.sum(), 3)), rtol=1e-5)
-        masks.add(hole.tobytes())
-    expected = set()
-    for row in range(SIDE[0]):
-        for column in range(SIDE[1]):
-            mask = np.zeros(SIDE, bool)
-            top, left = row - cutout // 2, column - cutout // 2
-            mask[max(top, 0) : top + cutout, max(left, 0) : left + cutout] = True
-            expected.add(mask.tobytes())
-    assert masks == expected
-
-
 def test_everything_together_stays_within_the_pixels_range():
     extremes = np.random.default_rng(1).choice([0, 255], (64, 6, 7, 3)).astype(np.uint8)
-    results = run(extremes, crop=3, cutout=3, flip=True)
+    results = run(extremes, crop=3, flip=True)
     assert results.min() == 0
     assert results.max() == 255
 
 
 def test_the_same_key_gives_the_same_images_and_another_key_others():
-    settings = {"crop": 2, "cutout": 2, "flip": True}
+    settings = {"crop": 2, "flip": True}
     np.testing.assert_array_equal(run(MANY[:50], key=1, **settings), run(MANY[:50], 1, **settings))
     assert not np.array_equal(run(MANY[:50], key=1, **settings), run(MANY[:50], 2, **settings))
 
 
 def test_an_image_depends_on_key_and_position_alone():
-    settings = {"crop": 2, "cutout": 2, "flip": True}
+    settings = {"crop": 2, "flip": True}
     images = np.random.default_rng(2).integers(0, 256, (40, 6, 7, 3), np.uint8)
     base = run(images, **settings)
     other = images.copy()
@@ -92,7 +73,7 @@ def test_an_image_depends_on_key_and_position_alone():
 
 
 def test_lanes_under_vmap_equal_single_calls():
-    settings = Augmentation(crop=2, cutout=2, flip=True)
+    settings = Augmentation(crop=2, flip=True)
     images = np.array(MANY[:20])
     keys = jax.random.split(jax.random.key(4), 3)
     lanes = jax.vmap(lambda key: augment(key, images, settings=settings))(keys)
@@ -106,7 +87,6 @@ def test_lanes_under_vmap_equal_single_calls():
         ({"crop": -1}, "crop=-1 must be a whole number of pixels"),
         ({"crop": 1.5}, "crop=1.5 must be"),
         ({"crop": True}, "crop=True must be"),
-        ({"cutout": -2}, "cutout=-2 must be"),
         ({"flip": 1}, "flip=1 must be true or false"),
     ],
 )
