@@ -14,6 +14,8 @@ from deepmaker_jax.objective import scaled
 from deepmaker_jax.search import stream
 from deepmaker_jax.types import Genome
 
+POPULATION = 16  # of NSGA-II and NSGA-III, which do no better with 8, and of first draws
+
 
 def uniform(trainer: Any, seed: int) -> None:
     """Uniform draws from the genes, those beyond the limits rejected: what others call random."""
@@ -55,8 +57,8 @@ def aging(trainer: Any, seed: int, *, population: int = 25, sample: int = 5) -> 
 
 
 def first_draws(part: Feasible, seed: int) -> list[Genome]:
-    """Returns the first population that our search begins with."""
-    return part.sample(stream(seed, 0), num=16)
+    """Returns a first population of our sampler's, whose sizes are spread."""
+    return part.sample(stream(seed, 0), num=POPULATION)
 
 
 def optuna(trainer: Any, seed: int, *, sampler: str, our_draws: bool = False) -> None:
@@ -66,7 +68,7 @@ def optuna(trainer: Any, seed: int, *, sampler: str, our_draws: bool = False) ->
       trainer: of the networks.
       seed: of the draws.
       sampler: "nsga2" or "tpe".
-      our_draws: begins with as many networks as our sampler begins with.
+      our_draws: begins with a population of our sampler's.
     """
     import optuna as package
 
@@ -74,7 +76,7 @@ def optuna(trainer: Any, seed: int, *, sampler: str, our_draws: bool = False) ->
     package.logging.set_verbosity(package.logging.ERROR)
 
     kind = {"nsga2": package.samplers.NSGAIISampler, "tpe": package.samplers.TPESampler}[sampler]
-    size = {"population_size": 16} if sampler == "nsga2" else {"multivariate": True}
+    size = {"population_size": POPULATION} if sampler == "nsga2" else {"multivariate": True}
     study = package.create_study(
         directions=["minimize", "minimize"],
         sampler=kind(seed=seed, **size),
@@ -136,13 +138,13 @@ def pymoo(trainer: Any, seed: int, *, kind: str, our_draws: bool = False) -> Non
             out["G"] = excess - 1
 
     how = {
-        "pop_size": 16,
+        "pop_size": POPULATION,
         "sampling": np.array(first_draws(part, seed)) if our_draws else IntegerRandomSampling(),
         "crossover": SBX(prob=0.9, eta=3.0, vtype=float, repair=RoundingRepair()),
         "mutation": PM(eta=3.0, vtype=float, repair=RoundingRepair()),
         "eliminate_duplicates": True,
     }
     if kind == "nsga3":
-        how["ref_dirs"] = get_reference_directions("das-dennis", 2, n_partitions=15)
+        how["ref_dirs"] = get_reference_directions("das-dennis", 2, n_partitions=POPULATION - 1)
     algorithm = nsga2.NSGA2(**how) if kind == "nsga2" else nsga3.NSGA3(**how)
     minimize(Problem(), algorithm, ("n_gen", 1_000_000), seed=seed, verbose=False)
