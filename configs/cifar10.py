@@ -62,7 +62,9 @@ def small() -> Config:
     return Config(
         space=SpaceConfig(only=DEPLOYABLE),
         limits=LimitConfig(flash_bytes=96_000, macs=8_000_000),
-        search=SearchConfig(population=16, generations=6, epochs=3, images=10_000),
+        search=SearchConfig(
+            population=8, generations=12, epochs=6, rungs=2, oversample=32, images=10_000
+        ),
         train=TrainConfig(batch_size=64, sgd_learning_rate=0.1),
         final=FinalConfig(members=8, epochs=24),
     )
@@ -71,15 +73,15 @@ def small() -> Config:
 def night() -> Config:
     """A search over nights, for more accuracy than MLPerf Tiny's int8 files have at their size.
 
-    Files up to 200,000 bytes, three times the multiply-accumulates of `small`, 320 candidates with
-    successive halving on 20,000 images, and a final training of 100 epochs. By the speed of single
-    steps it takes 5 core-hours of searching and about 12 of final training.
+    Files up to 200,000 bytes, three times the multiply-accumulates of `small`, 240 candidates on
+    20,000 images, and a final training of 100 epochs. By the speed of single steps it takes 4
+    core-hours of searching and about 12 of final training.
     """
     return Config(
         space=SpaceConfig(only=DEPLOYABLE),
         limits=LimitConfig(flash_bytes=200_000, macs=24_000_000),
         search=SearchConfig(
-            population=32, generations=10, epochs=9, rungs=2, images=20_000, oversample=8
+            population=8, generations=30, epochs=9, rungs=2, oversample=32, images=20_000
         ),
         train=TrainConfig(batch_size=64, sgd_learning_rate=0.1),
         final=FinalConfig(members=12, epochs=100),

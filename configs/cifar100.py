@@ -16,7 +16,9 @@ def small() -> Config:
     """A search for networks under 200 KB, a few hours on 2 cores (not measured)."""
     return Config(
         limits=LimitConfig(flash_bytes=200_000, macs=20_000_000),
-        search=SearchConfig(population=16, generations=6, epochs=4, images=15_000),
+        search=SearchConfig(
+            population=8, generations=14, epochs=6, rungs=2, oversample=32, images=15_000
+        ),
         final=FinalConfig(members=8, epochs=20),
     )
 

@@ -21,7 +21,7 @@ def demo() -> Config:
         space=SpaceConfig(only=("optimizer=sgd", "activation=relu|relu6|hard_swish")),
         limits=LimitConfig(params=60_000),
         search=SearchConfig(
-            population=12, generations=5, epochs=12, objectives=("error", "params")
+            population=12, generations=5, epochs=12, oversample=8, objectives=("error", "params")
         ),
         train=TrainConfig(batch_size=64),
         final=FinalConfig(members=8, epochs=60),

@@ -8,7 +8,7 @@ def small() -> Config:
     return Config(
         validation_share=0.2,
         limits=LimitConfig(flash_bytes=98_496, macs=12_000_000),
-        search=SearchConfig(population=12, generations=4, epochs=8),
+        search=SearchConfig(population=8, generations=9, epochs=9, rungs=2, oversample=32),
         train=TrainConfig(batch_size=32),
         final=FinalConfig(members=6, epochs=40),
     )

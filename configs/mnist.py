@@ -16,7 +16,9 @@ def small() -> Config:
     """A search for networks under 50 KB, about half an hour on 2 cores (not measured)."""
     return Config(
         limits=LimitConfig(flash_bytes=50_000, macs=4_000_000),
-        search=SearchConfig(population=16, generations=5, epochs=2, images=10_000),
+        search=SearchConfig(
+            population=8, generations=11, epochs=3, rungs=2, oversample=32, images=10_000
+        ),
         final=FinalConfig(members=6, epochs=8),
     )
 
