@@ -131,7 +131,7 @@ def test_experiments(stopped, capsys):
         ends[case % 3, code] += 1
         assert listing(stopped) == before, argv
         assert not os.listdir(stopped / "here"), argv
-    assert min(ends[0, 0], ends[1, 0]) >= 5
+    assert min(ends[0, 0], ends[1, 0]) >= 3  # either kind of data is reached
     door.check(refused=90, accepted=10)
 
 
