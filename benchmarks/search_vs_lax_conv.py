@@ -77,10 +77,8 @@ def one_at_a_time(archs: list[ArchSpec], task: Task, num_epochs: int) -> tuple[f
             np.float32(base_learning_rate(arch, task.settings)),
             np.array([0, num_steps * num_epochs], np.int32),
         )  # fmt: skip
-        state = init_state(
-            variables["params"], variables["batch_stats"], rule.init(variables["params"]),
-            task.settings,
-        )  # fmt: skip
+        params = variables["params"]
+        state = init_state(params, variables["batch_stats"], rule.init(params))
         step = make_step(of_network(plain), rule.update, task.settings)
         with textbook():
             one = jax.jit(lambda s, f, r, step=step: step(s, (), f, r)[0], donate_argnums=0)

@@ -149,7 +149,7 @@ def train(
       images: UInt8[n, h, w, c].
       labels: Int32[n].
       order: Int[steps * b], rows of the data set.
-      settings: the recipe; one-cycle schedule, no clipping or averaging.
+      settings: the recipe; one-cycle schedule, no clipping.
 
     Returns:
       (network, mean loss).
@@ -165,9 +165,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate_share((step + 0.5) / num_steps)
         x = augment(data[rows], crop=settings.crop or 0, flip=settings.flip or False)
-        loss = functional.cross_entropy(
-            network(x), targets[rows], label_smoothing=settings.label_smoothing
-        )
+        loss = functional.cross_entropy(network(x), targets[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -166,15 +166,8 @@ class TrainConfig:
     """L2 penalty on kernels, never on norms and biases; at least 0. adamw decouples it and takes
     10 times as much."""
 
-    label_smoothing: float = 0.0
-    """Share of the target spread over all classes, 0 up to 1."""
-
     clip_norm: float = 0.0
     """Largest norm of the whole gradient, at least 0; 0 for no clipping."""
-
-    average_decay: float = 0.0
-    """Decay a step of the averaged weights that are measured instead of the last ones, 0 up to 1;
-    0 for no averaging."""
 
     crop: int | None = None
     """Largest shift of a random crop in pixels, at least 0 and below the side; None for an eighth

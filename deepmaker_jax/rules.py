@@ -105,8 +105,6 @@ def _check_train(train: "TrainConfig") -> None:
     for name in ("sgd_learning_rate", "adam_learning_rate", "adagrad_learning_rate"):
         _above_zero(f"train.{name.replace('_', '-')}", getattr(train, name))
     _share("train.momentum", train.momentum)
-    _share("train.label-smoothing", train.label_smoothing)
-    _share("train.average-decay", train.average_decay)
     for name in ("weight_decay", "clip_norm"):
         value = getattr(train, name)
         if not (_is_number(value) and value >= 0):

@@ -72,8 +72,6 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
         ("train.sgd_learning_rate", 0.0, r"train\.sgd-learning-rate \(=0\.0\) must be above 0"),
         ("train.adam_learning_rate", math.inf, r"train\.adam-learning-rate \(=inf\)"),
         ("train.momentum", 1.0, r"train\.momentum \(=1\.0\)"),
-        ("train.label_smoothing", -0.1, r"train\.label-smoothing"),
-        ("train.average_decay", 1.0, r"train\.average-decay"),
         ("train.weight_decay", -1e-4, r"train\.weight-decay \(=-0\.0001\) must be at least 0"),
         ("train.clip_norm", math.nan, r"train\.clip-norm \(=nan\)"),
         ("train.crop", -1, r"train\.crop \(=-1\)"),

@@ -99,12 +99,12 @@ def lane_state(lane: Lane, size_class: SizeClass, variables: Tree, settings: Tra
     arrays = put(lane, size_class, variables)
     params = {name: value for name, value in arrays.items() if name not in STATISTICS}
     starts = {name: rule_state(direction(name, settings), params) for name in size_class.optimizers}
-    return init_state(params, {name: arrays[name] for name in STATISTICS}, starts, settings)
+    return init_state(params, {name: arrays[name] for name in STATISTICS}, starts)
 
 
 def variables_of(lane: Lane, state: TrainState) -> Tree:
     """Returns the plain network's `params` and `batch_stats` that a lane's training has led to."""
-    return take(lane, {**state.chosen["params"], **state.chosen["batch_stats"]})
+    return take(lane, {**state.params, **state.batch_stats})
 
 
 def lane_feed(
@@ -178,14 +178,13 @@ def run_lane(
         return state, work
 
     state, work = jax.lax.fori_loop(0, turns.num_steps, train, (state, work))
-    chosen = state.chosen
 
     def evaluate(i, carry):
         work, sums = carry
         rows = call.rows[i]
         x = common.images[rows].astype(jnp.float32) * common.input_scale[None, None, None, :]
         logits, work = predict(
-            size_class, chosen["params"], chosen["batch_stats"], feed.wiring, turns.counts, work, x
+            size_class, state.params, state.batch_stats, feed.wiring, turns.counts, work, x
         )
         labels = common.labels[rows]
         counts = (jnp.arange(len(rows)) < call.num_valid[i]) & (i < call.num_batches)

@@ -166,7 +166,7 @@ class Plain:
         self._size = settings.batch_size
         params, batch_stats = variables["params"], variables["batch_stats"]
         start = rule_state(direction(arch.optimizer, settings), params)
-        state = init_state(params, batch_stats, start, settings)
+        state = init_state(params, batch_stats, start)
         rows = np.zeros((STEPS_A_CALL, settings.batch_size), np.int32)
 
         def compile():
@@ -188,7 +188,7 @@ class Plain:
 
     def variables(self) -> dict[str, Any]:
         """See `Runner`."""
-        return jax.tree.map(np.asarray, self.state.chosen)
+        return jax.tree.map(np.asarray, self.state.trained)
 
     def score(
         self, rows: np.ndarray, num_batches: int, on_call: Callable[[], None]

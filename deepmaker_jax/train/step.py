@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.special
@@ -31,7 +30,6 @@ class TrainState(NamedTuple):
     Attributes:
       params, batch_stats: the network's trained collections.
       opt_state: the optimizer's.
-      average: averaged {params, batch_stats}; {} where averaging is off.
       step: Int[], steps done.
       loss_sum: Float[], sum of the losses since the epoch began.
     """
@@ -39,14 +37,13 @@ class TrainState(NamedTuple):
     params: Tree
     batch_stats: Tree
     opt_state: Tree
-    average: Tree
     step: Array
     loss_sum: Array
 
     @property
-    def chosen(self) -> Tree:
-        """The {params, batch_stats} that are measured: the averaged ones where there are any."""
-        return self.average or {"params": self.params, "batch_stats": self.batch_stats}
+    def trained(self) -> Tree:
+        """The {params, batch_stats}."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 class Feed(NamedTuple):
@@ -69,17 +66,9 @@ class Feed(NamedTuple):
     cycle: Array
 
 
-def init_state(params: Tree, batch_stats: Tree, opt_state: Tree, settings: TrainConfig):
+def init_state(params: Tree, batch_stats: Tree, opt_state: Tree) -> TrainState:
     """Returns the state before the first step."""
-    averaged = {"params": params, "batch_stats": batch_stats} if settings.average_decay else {}
-    return TrainState(
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-        average=jax.tree.map(np.copy, averaged),
-        step=np.int32(0),
-        loss_sum=np.float32(0),
-    )
+    return TrainState(params, batch_stats, opt_state, step=np.int32(0), loss_sum=np.float32(0))
 
 
 def make_step(value_and_grad: ValueAndGrad, rule: Rule, settings: TrainConfig):
@@ -91,11 +80,8 @@ def make_step(value_and_grad: ValueAndGrad, rule: Rule, settings: TrainConfig):
         targets = feed.labels[rows]
 
         def loss(logits):
-            smooth = optax.smooth_labels(
-                jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype),
-                settings.label_smoothing,
-            )
-            return optax.softmax_cross_entropy(logits, smooth).mean()
+            right = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+            return optax.softmax_cross_entropy(logits, right).mean()
 
         value, gradient, batch_stats, work = value_and_grad(
             state.params, state.batch_stats, feed, x, loss, work
@@ -105,16 +91,8 @@ def make_step(value_and_grad: ValueAndGrad, rule: Rule, settings: TrainConfig):
         progress = (state.step - feed.cycle[0] + 0.5) / feed.cycle[1]
         rate = feed.learning_rate * schedule(settings.schedule, progress)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, update)
-        average = state.average
-        if settings.average_decay:
-            # A short warm-up, so that the first steps are forgotten in a short training too.
-            decay = jnp.minimum(settings.average_decay, (1.0 + state.step) / (10.0 + state.step))
-            new = {"params": params, "batch_stats": batch_stats}
-            average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, new)
-        state = TrainState(
-            params, batch_stats, opt_state, average, state.step + 1, state.loss_sum + value
-        )
-        return state, work
+        loss_sum = state.loss_sum + value
+        return TrainState(params, batch_stats, opt_state, state.step + 1, loss_sum), work
 
     return step
 

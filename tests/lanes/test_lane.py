@@ -29,7 +29,7 @@ from tests.lanes.drawn import draw, named, random_variables
 
 SHAPE, BATCH, STEPS = (8, 8, 3), 8, 12
 CLASS = named("small-3x3", SHAPE)
-SETTINGS = TrainConfig(batch_size=BATCH, crop=1, flip=True, average_decay=0.9)
+SETTINGS = TrainConfig(batch_size=BATCH, crop=1, flip=True)
 ARCHS = draw(SHAPE, num=6, size_class=CLASS, most=30_000, kernel=3)
 SMALL_TABLE = table((4, 4, 3), 10)
 OTHERS = [c.name for c in SMALL_TABLE if c.name != CLASS.name]
@@ -153,13 +153,13 @@ def plainly(arch):
     variables = random_variables(arch, np.float64)
     params, batch_stats = variables["params"], variables["batch_stats"]
     opt_state = direction(arch.optimizer, SETTINGS).init(params)
-    begin = cast(init_state(params, batch_stats, opt_state, SETTINGS), np.float64)
+    begin = cast(init_state(params, batch_stats, opt_state), np.float64)
     steps = jax.jit(plain_steps(Network(layers(arch)), arch.optimizer, SETTINGS))
     return steps(begin, data(np.float64, arch.input_shape), rows(0), STEPS)
 
 
 def check_steps(how, archs, size_class):
-    """Compares steps, averages and the measurement behind them with the plain networks'."""
+    """Compares steps and the measurement behind them with the plain networks'."""
     common = data(np.float64, size_class.input_shape)
     states, sums = run(
         how,
@@ -178,14 +178,12 @@ def check_steps(how, archs, size_class):
 
         ours = take(lane, state.params | state.batch_stats)
         jax.tree.map(close, ours, {"params": plain.params, "batch_stats": plain.batch_stats})
-        averaged = take(lane, state.average["params"] | state.average["batch_stats"])
-        jax.tree.map(close, averaged, plain.average)
         assert state.step == plain.step == STEPS
         assert state.loss_sum == pytest.approx(float(plain.loss_sum), abs=1e-9)
         scale = {"constants": {"input_scale": common.input_scale}}
         some = rows(0)[:2, : BATCH - 3].ravel()
         images = np.asarray(common.images)[some].astype(np.float64)
-        logits = np.asarray(jax.jit(Network(layers(arch)).apply)(plain.average | scale, images))
+        logits = np.asarray(jax.jit(Network(layers(arch)).apply)(plain.trained | scale, images))
         labels = np.asarray(common.labels)[some]
         chances = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         assert measured[0] == (logits.argmax(-1) == labels).sum()
@@ -193,7 +191,7 @@ def check_steps(how, archs, size_class):
 
 
 def test_padding_stays_zero(four):
-    """In the weights, what the optimizers remember, the averages and the running statistics."""
+    """In the weights, what the optimizers remember and the running statistics."""
     archs, _, states, _ = four
     is_params = lambda x: isinstance(x, dict) and "conv" in x  # noqa: E731
     kinds = set()
@@ -207,14 +205,13 @@ def test_padding_stays_zero(four):
         assert len(remembered) == {"sgd": 1}.get(arch.optimizer, 2)
         kinds.add(arch.optimizer)
         for name, real in valid(lane, CLASS).items():
-            for tree in (state.params, state.average["params"], *remembered):
+            for tree in (state.params, *remembered):
                 assert tree[name][real].any() == real.any()
                 assert not tree[name][~real].any()
         real = valid(lane, CLASS)["scale"]  # a norm's scale and its statistics lie alike
-        for tree in (state.batch_stats, state.average["batch_stats"]):
-            for statistic in tree.values():
-                assert statistic[real].all()
-                assert not statistic[~real].any()
+        for statistic in state.batch_stats.values():
+            assert statistic[real].all()
+            assert not statistic[~real].any()
     assert len(kinds) > 1
 
 

@@ -19,7 +19,7 @@ from deepmaker_jax.train.init import init
 from deepmaker_jax.train.step import score
 from tests.examples import SMALL
 
-SETTINGS = TrainConfig(batch_size=64, crop=1, flip=False, average_decay=0.9)
+SETTINGS = TrainConfig(batch_size=64, crop=1, flip=False)
 SCALE = np.array([1 / 96], np.float32)
 
 
