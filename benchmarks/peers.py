@@ -61,6 +61,18 @@ def first_draws(part: Feasible, seed: int) -> list[Genome]:
     return part.sample(stream(seed, 0), num=POPULATION)
 
 
+def judge(trainer: Any, genome: Genome) -> tuple[np.ndarray, float]:
+    """Returns what others minimise, Float[2], and what they keep at most 0: excess over the limits.
+
+    What is beyond the limits is not trained, and counts as always wrong.
+    """
+    part = trainer.feasible
+    genome = part.space.repair(genome)
+    excess, arch = part.excess(genome), part.space.decode(genome)
+    error = 1.0 if excess > 1 else trainer.train(arch)
+    return scaled(np.array([[error, cost(arch).params]]), OBJECTIVES)[0], excess - 1
+
+
 def optuna(trainer: Any, seed: int, *, sampler: str, our_draws: bool = False) -> None:
     """Optuna's multi-objective samplers; networks beyond the limits are constraints, for free.
 
@@ -96,11 +108,9 @@ def optuna(trainer: Any, seed: int, *, sampler: str, our_draws: bool = False) ->
                 for gene in part.space.genes
             ]
         )
-        genome = part.space.repair(genome)
-        excess, arch = part.excess(genome), part.space.decode(genome)
-        trial.set_constraint("excess", excess - 1)
-        values = np.array([[1.0 if excess > 1 else trainer.train(arch), cost(arch).params]])
-        return tuple(scaled(values, OBJECTIVES)[0].tolist())
+        values, excess = judge(trainer, genome)
+        trial.set_constraint("excess", excess)
+        return tuple(values.tolist())
 
     study.optimize(objective, n_trials=None)
 
@@ -131,11 +141,7 @@ def pymoo(trainer: Any, seed: int, *, kind: str, our_draws: bool = False) -> Non
             super().__init__(n_var=len(most), n_obj=2, n_ieq_constr=1, xl=0, xu=most, vtype=int)
 
         def _evaluate(self, x, out, *args, **kwargs):
-            genome = part.space.repair(np.asarray(x, np.int32))
-            excess, arch = part.excess(genome), part.space.decode(genome)
-            error = 1.0 if excess > 1 else trainer.train(arch)
-            out["F"] = scaled(np.array([[error, cost(arch).params]]), OBJECTIVES)[0]
-            out["G"] = excess - 1
+            out["F"], out["G"] = judge(trainer, np.asarray(x, np.int32))
 
     how = {
         "pop_size": POPULATION,

@@ -24,7 +24,7 @@ def demo() -> Config:
             population=12, generations=5, epochs=12, oversample=8, objectives=("error", "params")
         ),
         train=TrainConfig(batch_size=64),
-        final=FinalConfig(members=8, epochs=60),
+        final=FinalConfig(members=8, epochs=60, seeds=3),
     )
 
 
