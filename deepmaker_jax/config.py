@@ -98,6 +98,11 @@ class SearchConfig:
     one thread, measured once for each candidate while none trains: keep other work away; such a run
     is not byte for byte repeatable."""
 
+    floor: int | None = None
+    """Value of the first cost among the objectives below which less is worth nothing, at least 1
+    and below its limit: what is smaller counts as this large, and the first candidates are drawn
+    from here to the limit. None for none."""
+
     crossover: Literal["uniform", "two_point"] = "uniform"
     """How two parents' genes are mixed."""
 

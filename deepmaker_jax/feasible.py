@@ -29,12 +29,14 @@ class Feasible(NamedTuple):
       space: the whole space.
       limits: {cost name: largest allowed value}.
       spread: the cost whose logarithm the draws are spread over.
+      floor: of that cost; draws are spread from there.
       targets: {target name: its rule}.
     """
 
     space: Space
     limits: dict[str, int]
     spread: str = "params"
+    floor: int = 1
     targets: Mapping[str, Supports] = {}
 
     def excess(self, genome: Genome) -> float:
@@ -67,14 +69,15 @@ class Feasible(NamedTuple):
                     best, best_value, improved = neighbour, found, True
         return best
 
-    def _reached(self, limit: int) -> int:
+    def _reached(self, limit: int | None) -> int:
         """Returns a limit on the `spread` cost, or the largest network's cost where that is less.
 
         The largest that changes of one gene at a time lead to. Sizes drawn up to a limit that no
         network reaches would leave most draws as they are: large.
         """
-        largest = self._smallest(lambda genome: -min(limit, self._size(genome)))
-        return min(limit, self._size(largest))
+        most = math.inf if limit is None else limit
+        largest = self._smallest(lambda genome: -min(most, self._size(genome)))
+        return int(min(most, self._size(largest)))
 
     def _neighbours(self, genome: Genome) -> Iterator[Genome]:
         for i, num in enumerate(self.space.num_choices):
@@ -107,6 +110,11 @@ class Feasible(NamedTuple):
                     f"limits.{name.replace('_', '-')} (={limit}) is below the nearest value that "
                     f"space {self.space.name} reaches here, {nearest}: raise it"
                 )
+        if self.floor > 1 and (most := self._reached(self.limits.get(self.spread))) <= self.floor:
+            raise InputError(
+                f"search.floor (={self.floor}) must be below the {self.spread} of the largest "
+                f"network that space {self.space.name} has here, {most}"
+            )
         found = self.everything() if self._is_small() else self._find(num)
         if not found:
             arch = self.space.decode(self._smallest(self.excess))
@@ -196,9 +204,9 @@ class Feasible(NamedTuple):
         """Returns up to `num` different feasible genomes whose ids are not in `known`.
 
         Uniform draws of a dense space are nearly all large networks. So each
-        draw is brought to a size drawn log-uniformly between the smallest
-        network's and the limit (without a limit, the draw's own), which spreads
-        the sample over the axis that fronts are read on. Fewer than `num` come
+        draw is brought to a size drawn log-uniformly between the floor, or the
+        smallest network's, and the limit (without a limit, the draw's own), which
+        spreads the sample over the axis that fronts are read on. Fewer than `num` come
         back only when the space is used up.
 
         Args:
@@ -217,7 +225,7 @@ class Feasible(NamedTuple):
             every = [(self.space.id(g), g) for g in self.everything()]
             left = [g for id, g in every if id not in known and id not in taken]
             return [left[i] for i in rng.permutation(len(left))[:num]]
-        low = math.log(self._size(self._smallest(self._size)))
+        low = math.log(max(self.floor, self._size(self._smallest(self._size))))
         limit = self.limits.get(self.spread)
         if limit is not None:
             limit = self._reached(limit)
@@ -243,9 +251,14 @@ class Feasible(NamedTuple):
 
 
 def make(
-    space: Space, limits: LimitConfig, *, spread: str, targets: Mapping[str, Supports] | None = None
+    space: Space,
+    limits: LimitConfig,
+    *,
+    spread: str,
+    floor: int = 1,
+    targets: Mapping[str, Supports] | None = None,
 ) -> Feasible:
-    """Returns the feasible part of `space`; `spread` names a cost."""
+    """Returns the feasible part of `space`; `spread` names a cost, `floor` is of it."""
     values = {name: getattr(limits, name) for name in COSTS}
     set_ = {n: v for n, v in values.items() if v is not None}
-    return Feasible(space, set_, spread, dict(targets or {}))
+    return Feasible(space, set_, spread, floor, dict(targets or {}))

@@ -250,6 +250,7 @@ def _strategy(
         further["ordered"] = tuple(gene.ordered for gene in space.genes)
     if _lacks_directions(factory):
         further["directions"] = reference.directions(len(objectives), settings.population)
+        further["fixed_box"] = True  # the config's ideal and reference points, whatever was found
     return factory(
         settings.population,
         np.zeros(len(space.genes), np.int32),

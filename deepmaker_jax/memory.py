@@ -1,15 +1,17 @@
 """All that a search knows, as a function of its measurements in their order."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepmaker_jax.config import SearchConfig
 from deepmaker_jax.ladder import Ladder
 from deepmaker_jax.ledger import Record
-from deepmaker_jax.preselection import Preselection
 from deepmaker_jax.spaces import Space
 from deepmaker_jax.tally import Tally
 from deepmaker_jax.types import Objective
+
+if TYPE_CHECKING:
+    from deepmaker_jax.preselection import Preselection
 
 
 class Memory:
@@ -32,9 +34,12 @@ class Memory:
         self.ladder = Ladder(search, objectives, fidelity)
         *lower, full = (Tally(objectives, fidelity) for fidelity in self.ladder.fidelities)
         self.tally, self._lower = full, lower
-        self.preselection = None
+        self.preselection: Preselection | None = None
         if search.oversample > 1:
-            self.preselection = Preselection(space, objectives, self.ladder.rungs)
+            # It brings scikit-learn, a second that other searches need not wait.
+            from deepmaker_jax import preselection
+
+            self.preselection = preselection.Preselection(space, objectives, self.ladder.rungs)
 
     def add(self, rung: int, records: Sequence[Record]) -> None:
         """Takes note of measurements at a rung."""

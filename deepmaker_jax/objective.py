@@ -1,5 +1,6 @@
 """The objectives that come with the project, by name."""
 
+import functools
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -32,8 +33,13 @@ ROBUST_HOW = (
 )  # fmt: skip
 
 
-def built_in(name: str, limits: LimitConfig) -> Objective:
-    """Returns an objective by name; a limit on a cost is its reference point.
+def built_in(name: str, limits: LimitConfig, *, floor: int | None = None) -> Objective:
+    """Returns an objective by name.
+
+    Args:
+      name: of the objective.
+      limits: on costs; a cost's is its reference point.
+      floor: of a cost, its ideal point: what is below counts as this; None for none.
 
     Raises:
       InputError: there is none of that name.
@@ -54,10 +60,19 @@ def built_in(name: str, limits: LimitConfig) -> Objective:
             f"{latency.NAME}, {ROBUST}, or be passed to run(objectives=...)"
         )
     unit, ideal, reference = SIZES[name]
+    measure, how = operator.itemgetter(name), COST_HOW
+    if floor is not None:
+        ideal = floor
+        measure = functools.partial(_at_least, name=name, floor=floor)
+        how += f", at least {floor:,}"
     limit = getattr(limits, name)
     if limit is not None:
         reference = max(limit, 2 * ideal)
-    return Objective(name, unit, "log2", ideal, reference, operator.itemgetter(name), COST_HOW)
+    return Objective(name, unit, "log2", ideal, reference, measure, how)
+
+
+def _at_least(measured: Mapping[str, float], *, name: str, floor: int) -> float:
+    return max(measured[name], floor)
 
 
 def _robust_error(measured: Mapping[str, float]) -> float:

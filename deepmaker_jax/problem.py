@@ -55,8 +55,18 @@ def make_problem(
             raise InputError(f"space.only names gene {gene} twice: join its choices with |")
         allowed[gene] = [_choice(choice) for choice in choices.split("|")]
     made = made.narrow(allowed)
+    floor = config.search.floor
     if objectives is None:
-        objectives = [built_in(name, config.limits) for name in config.search.objectives]
+        names = config.search.objectives
+        first = next((name for name in names if name in config_module.COSTS), None)
+        objectives = [
+            built_in(name, config.limits, floor=floor if name == first else None) for name in names
+        ]
+    elif floor is not None:
+        raise InputError(
+            f"search.floor (={floor}) is of the named objectives: let your own objective's measure "
+            "return at least that much"
+        )
     if len(objectives) < 2 or len({o.name for o in objectives}) < len(objectives):
         raise InputError(
             f"objectives (={[o.name for o in objectives]}) must be two or more of different names"
@@ -68,7 +78,8 @@ def make_problem(
             f"the run began for target {unknown[0]}, which is not here: name a new --out"
         )
     rules = {name: BACKENDS[name].supports for name in targets}
-    return make(made, config.limits, spread=spread, targets=rules), tuple(objectives)
+    part = make(made, config.limits, spread=spread, floor=floor or 1, targets=rules)
+    return part, tuple(objectives)
 
 
 def check_problem(feasible: Feasible, objectives: Sequence[Objective], data: Dataset) -> None:

@@ -42,6 +42,7 @@ def check(config: "Config") -> None:
 
         boards.limits(config.board)
     _check_search(config.search)
+    _check_floor(config)
     _check_train(config.train)
     whole("final.members", config.final.members, 1, most=MOST_CANDIDATES)
     whole("final.epochs", config.final.epochs, 1, most=MOST_EPOCHS)
@@ -97,6 +98,24 @@ def _check_search(search: "SearchConfig") -> None:
         raise InputError(
             f"search.objectives (={' '.join(search.objectives)}) must name error first, then at "
             "least one different objective, e.g. error flash_bytes"
+        )
+
+
+def _check_floor(config: "Config") -> None:
+    floor = config.search.floor
+    if floor is None:
+        return
+    whole("search.floor", floor, 1, most=MOST_COST)
+    name = next((name for name in config.search.objectives if name in COSTS), None)
+    if name is None:
+        raise InputError(
+            f"search.floor (={floor}) is of a cost: name one of {', '.join(COSTS)} in "
+            "search.objectives, or leave it away"
+        )
+    limit = getattr(config.limits, name)
+    if limit is not None and floor >= limit:
+        raise InputError(
+            f"search.floor (={floor}) must be below limits.{name.replace('_', '-')} (={limit})"
         )
 
 

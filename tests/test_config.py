@@ -6,7 +6,15 @@ import math
 import pytest
 
 from configs import cifar10, cifar100, digits, images, mnist
-from deepmaker_jax.config import Config, check, check_reference, from_json, to_json
+from deepmaker_jax.config import (
+    Config,
+    LimitConfig,
+    SearchConfig,
+    check,
+    check_reference,
+    from_json,
+    to_json,
+)
 from deepmaker_jax.errors import InputError
 
 PRESETS = {
@@ -66,6 +74,7 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
         ("search.crossover_rate", 1.5, r"search\.crossover-rate \(=1\.5\)"),
         ("search.mutation_rate", -0.1, r"search\.mutation-rate \(=-0\.1\)"),
         ("search.objectives", ("error",), r"search\.objectives \(=error\) must name error first"),
+        ("search.floor", 0, r"search\.floor \(=0\) must be a whole number"),
         ("search.objectives", ("error", "error"), r"at least one different objective"),
         ("search.objectives", ("params", "error"), r"search\.objectives \(=params error\)"),
         ("train.batch_size", 1, r"train\.batch-size \(=1\)"),
@@ -85,6 +94,19 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
 def test_a_setting_out_of_range_is_refused_with_value_and_rule(path, value, message):
     with pytest.raises(InputError, match=message):
         check(change(path, value))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "limits", "message"),
+    [
+        (("error", "latency_ms"), {}, r"search.floor \(=999\) is of a cost: name one of params"),
+        (("error", "macs"), {"macs": 999}, r"search.floor \(=999\) must be below limits.macs"),
+    ],
+)
+def test_a_floor_needs_a_cost_and_room_below_its_limit(objectives, limits, message):
+    search = SearchConfig(objectives=objectives, floor=999)
+    with pytest.raises(InputError, match=message):
+        check(Config(search=search, limits=LimitConfig(**limits)))
 
 
 @pytest.mark.parametrize(

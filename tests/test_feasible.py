@@ -38,6 +38,24 @@ def test_samples_spread_over_the_size_axis(feasible):
     assert thirds.min() >= 6
 
 
+def test_samples_begin_at_the_floor():
+    part = make(WIDE, LIMITS, spread="params", floor=10_000)
+    sizes = [cost(WIDE.decode(g)).params for g in part.sample(np.random.default_rng(1), num=40)]
+    near = [size for size in sizes if 7_000 <= size <= 60_000]  # a draw ends close below its size
+    assert len(near) >= 36
+    assert np.median(sizes) > 18_000
+
+
+def test_a_floor_above_every_network_is_refused():
+    make(WIDE, LIMITS, spread="params", floor=50_000).check(4)
+    with pytest.raises(
+        InputError, match=r"search.floor \(=60000\) must be below the params of the"
+    ):
+        make(WIDE, LIMITS, spread="params", floor=60_000).check(4)
+    with pytest.raises(InputError, match=r"search.floor \(=1000000000\) must be below the params"):
+        make(WIDE, LimitConfig(), spread="params", floor=10**9).check(4)
+
+
 def test_a_limit_that_no_network_reaches_spreads_samples_as_one_that_the_largest_meets():
     draws = [
         make(WIDE, LimitConfig(params=limit), spread="params").sample(

@@ -62,7 +62,7 @@ def test_a_strategy_made_from_nsga3_has_directions_its_own_if_it_was_given_some(
     class Mine(NSGA3):
         def __init__(self, *args, **settings):
             super().__init__(*args, **settings)
-            found.append(self.directions)
+            found.append((self.directions, self.fixed_box))
 
     own = np.array([[0.0, 1.0], [1.0, 0.0]])
     given = functools.partial(Mine, directions=own)
@@ -70,8 +70,30 @@ def test_a_strategy_made_from_nsga3_has_directions_its_own_if_it_was_given_some(
         with pytest.raises(Stopped):
             go(tmp_path / str(len(found)), strategy=factory, stop=lambda event: True)
     usual = directions(2, TINY.search.population)
-    for wanted, made in zip((usual, usual, own), found, strict=True):
-        np.testing.assert_array_equal(made, wanted)
+    wanted = (usual, True), (usual, True), (own, False)
+    for (expected, is_fixed), (made, fixed_box) in zip(wanted, found, strict=True):
+        np.testing.assert_array_equal(made, expected)
+        assert fixed_box == is_fixed
+
+
+def test_a_floor_is_of_the_first_cost_that_is_named(tmp_path):
+    search = dataclasses.replace(TINY.search, floor=3000, objectives=("error", "macs", "params"))
+    config, events = dataclasses.replace(TINY, search=search), []
+
+    def stop(event):
+        events.append(event)
+        return isinstance(event, Measured)
+
+    with pytest.raises(Stopped):
+        go(tmp_path / "run", config=config, stop=stop)
+    document = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert [o["ideal"] for o in document["objectives"]] == [0.0, 3000, 256]
+    measured = of_kind(events, Measured)[0].record
+    assert measured["objectives"]["macs"] == max(measured["costs"]["macs"], 3000)
+    mine = Objective("mine", "s", "linear", 0.0, 1.0, lambda m: 0.5)
+    error = Objective("error", "share", "linear", 0.0, 1.0, lambda m: m["val_error"])
+    with pytest.raises(InputError, match=r"search.floor \(=3000\) is of the named objectives"):
+        go(tmp_path / "own", config=config, objectives=(error, mine))
 
 
 def test_targets_cut_the_space_when_a_run_begins_and_stay_when_it_resumes(tmp_path):

@@ -70,6 +70,14 @@ def test_a_limit_is_the_reference_and_stays_above_the_ideal(name, limit):
     assert built_in(other, LimitConfig(**{name: limit}))[:5] == built_in(other, LimitConfig())[:5]
 
 
+def test_less_than_the_floor_counts_as_the_floor():
+    objective = built_in("flash_bytes", LimitConfig(flash_bytes=65_536), floor=16_384)
+    values = np.array([objective.measure({"flash_bytes": n}) for n in (3_000, 16_384, 32_768)])
+    assert values.tolist() == [16_384, 16_384, 32_768]
+    assert objective.scaled(values).tolist() == [0, 0, 0.5]
+    assert objective.how == "from the layer list, at least 16,384"
+
+
 @every_size
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3)])

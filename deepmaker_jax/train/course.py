@@ -38,7 +38,8 @@ class Job(NamedTuple):
         then within; resumed from if it is there and whole, else the training
         starts over, to the same bits.
       on_epoch: called with (epochs done, mean loss) after each epoch.
-      limit_seconds: that it may train, compiling apart; None for no limit.
+      limit_seconds: that it may train, compiling apart, a checkpoint's included; None for no
+        limit.
       key: what the caller tells its jobs apart by.
       files: reads and writes the checkpoint.
       rungs: epochs at which the learning rate's schedule begins anew (Loshchilov and
@@ -100,10 +101,12 @@ class Course:
         """Returns the checkpoint's state if there is one, else `state`, which is fresh."""
         path, files = self._job.checkpoint, self._job.files
         found = None if path is None else _restore(path, state, files)
+        spent = 0.0
         if found is not None and int(found[0].step) <= self.num_total:
-            state, self.loss = found
+            state, self.loss, spent = found
         self.num_done = int(state.step)
-        self._began = self._saved = time.perf_counter()
+        self._saved = time.perf_counter()
+        self._began = self._saved - spent
         return state
 
     @property
@@ -151,13 +154,14 @@ class Course:
         if self.begins_epoch:
             self.loss = float(loss_sum) / self._num_steps
         due = self.begins_epoch or time.perf_counter() - self._saved > CHECKPOINT_SECONDS
+        limit = self._job.limit_seconds
+        spent = 0.0 if limit is None else time.perf_counter() - self._began
         if self._job.checkpoint is not None and due:
-            save(self._job.checkpoint, state(), self.loss, self._job.files)
+            save(self._job.checkpoint, state(), self.loss, spent, self._job.files)
             self._saved = time.perf_counter()
         if self.begins_epoch:
             self._job.on_epoch(self.num_done // self._num_steps, self.loss)
-        limit = self._job.limit_seconds
-        if limit is not None and not self.is_over and time.perf_counter() - self._began > limit:
+        if limit is not None and not self.is_over and spent > limit:
             raise TimeLimitError(f"trained longer than {limit:g} s")
 
     def diverged(self, variables: dict[str, Any]) -> bool:
@@ -166,16 +170,18 @@ class Course:
         return not (finite and math.isfinite(self.loss))
 
 
-def save(path: pathlib.Path, state: TrainState, loss: float, files: Files) -> None:
-    """Writes a checkpoint."""
-    value = {"state": tuple(state), "loss": loss}
+def save(path: pathlib.Path, state: TrainState, loss: float, seconds: float, files: Files) -> None:
+    """Writes a checkpoint; `seconds` are those of a time limit that are spent."""
+    value = {"state": tuple(state), "loss": loss, "seconds": seconds}
     data = flax.serialization.to_bytes(jax.tree.map(np.asarray, value))
     files.write(path, hashlib.sha256(data).digest() + data)
 
 
-def _restore(path: pathlib.Path, like: TrainState, files: Files) -> tuple[TrainState, float] | None:
-    """Returns (state, last epoch's loss) of a checkpoint of this training, or None."""
-    target = {"state": tuple(like), "loss": 0.0}
+def _restore(
+    path: pathlib.Path, like: TrainState, files: Files
+) -> tuple[TrainState, float, float] | None:
+    """Returns (state, last epoch's loss, seconds spent) of a checkpoint of this, or None."""
+    target = {"state": tuple(like), "loss": 0.0, "seconds": 0.0}
     try:
         file = files.read(path)
         digest, data = file[:DIGEST_BYTES], file[DIGEST_BYTES:]
@@ -184,6 +190,7 @@ def _restore(path: pathlib.Path, like: TrainState, files: Files) -> tuple[TrainS
         value = flax.serialization.from_bytes(target, data)
         state = TrainState(*value["state"])
         fits = jax.tree.map(lambda a, b: np.shape(a) == np.shape(b), like, state)
-        return (state, float(value["loss"])) if all(jax.tree.leaves(fits)) else None
+        told = float(value["loss"]), float(value["seconds"])
+        return (state, *told) if all(jax.tree.leaves(fits)) else None
     except Exception:  # noqa: BLE001 - msgpack and flax raise what they like on a damaged file
         return None

@@ -9,7 +9,7 @@ import pytest
 from deepmaker_jax.arch import layers
 from deepmaker_jax.config import TrainConfig
 from deepmaker_jax.data import load
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, TimeLimitError
 from deepmaker_jax.lanes.size_class import table
 from deepmaker_jax.lanes.wiring import choose
 from deepmaker_jax.models import Network
@@ -134,6 +134,28 @@ def test_the_learning_rate_begins_anew_at_each_rung():
     assert tuple(shorter.cycle) == (5, 10)
 
 
+def test_a_time_limit_counts_what_was_spent_before_an_interruption(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(course.time, "perf_counter", lambda: now[0])
+    path = tmp_path / "state.msgpack"
+    job = Job(SMALL, 9, np.arange(64 * 5), checkpoint=path, limit_seconds=10.0)
+
+    def state(step):
+        return course.TrainState(*(np.full(2, step) for _ in course.TrainState._fields))
+
+    steps = course.Course(job, SETTINGS, seed=0)
+    steps.resume(state(0)._replace(step=np.int32(0)))
+    now[0] += 6
+    steps.advance(5, 1.0, lambda: state(5)._replace(step=np.int32(5)))
+    again = course.Course(job, SETTINGS, seed=0)
+    assert again.resume(state(0)._replace(step=np.int32(0))).step == 5
+    now[0] += 3
+    again.advance(5, 1.0, lambda: state(10)._replace(step=np.int32(10)))
+    now[0] += 2
+    with pytest.raises(TimeLimitError, match="trained longer than 10 s"):
+        again.advance(5, 1.0, lambda: state(15)._replace(step=np.int32(15)))
+
+
 def load_digits():
     data = load("digits")
     return Split(data.train_images, data.train_labels)
@@ -154,8 +176,8 @@ def test_a_training_that_stopped_within_an_epoch_goes_on_to_the_same_bits(
     monkeypatch.setattr(course, "CHECKPOINT_SECONDS", 0.0)
     path, saves, save = tmp_path / "state.msgpack", [], course.save
 
-    def stop_at(path, state, loss, files):
-        save(path, state, loss, files)
+    def stop_at(path, state, *rest):
+        save(path, state, *rest)
         saves.append(int(state.step))
         if len(saves) == 8:
             raise KeyboardInterrupt
