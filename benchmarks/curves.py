@@ -17,11 +17,11 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
 import pathlib
 
 import numpy as np
 
+from benchmarks.record import whole_lines
 from configs import cifar10
 from deepmaker_jax import data as data_module
 from deepmaker_jax import task as task_module
@@ -63,10 +63,9 @@ def main() -> None:
     if args.also is not None:
         genomes += [np.array(g, np.int32) for g in load_json(args.also)["genomes"]]
     done = {}
-    if args.out.exists():
-        for line in map(json.loads, args.out.read_text().splitlines()):
-            ended = RUNGS[-1] if line["status"] != "ok" else line["epochs"]
-            done[line["id"], line["seed"]] = ended
+    for line in whole_lines(args.out):
+        ended = RUNGS[-1] if line["status"] != "ok" else line["epochs"]
+        done[line["id"], line["seed"]] = ended
     for seed in SEEDS:
         wanted = genomes if seed == SEEDS[0] else genomes[:NUM_REPEATED]
         begun = {part.space.id(g): done.get((part.space.id(g), seed), 0) for g in wanted}

@@ -16,7 +16,8 @@ pairs of them have children by one-point crossover, of which three in ten mutate
 trained comes again. There is no crowding, and who is not in the first fifth is forgotten: a search
 ends with its last population. As it trains fewer networks than there are places, every search is
 judged by as many as the one that trains fewest, the first of each; beside that, what the published
-search ends with. Five core-hours; goes on where it was.
+search ends with. Each network is trained once, with one seed: quartiles are over searches alone,
+and hold no luck of trainings. Five core-hours; goes on where it was.
 """
 
 import argparse
@@ -38,7 +39,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.on_paper import OnPaper  # noqa: E402
-from benchmarks.record import publish, train_missing  # noqa: E402
+from benchmarks.record import made_of, publish, train_missing  # noqa: E402
 from configs import cifar10  # noqa: E402
 from deepmaker_jax import data as data_module  # noqa: E402
 from deepmaker_jax.arch import layers  # noqa: E402
@@ -137,7 +138,9 @@ def do_job(data_path: str, genome: Genome) -> dict[str, Any]:
 def table(data_path: str, work: pathlib.Path, num_workers: int) -> dict[Genome, Row]:
     """Returns every network's row; trains those that the file does not hold yet."""
     jobs = {str(g): (data_path, g) for g in genomes()}
-    lines = train_missing(do_job, jobs, work / "networks.jsonl", num_workers=num_workers)
+    lines = train_missing(
+        do_job, jobs, work / "networks.jsonl", num_workers=num_workers, made_of=made_of()
+    )
     return {tuple(line["genome"]): Row(*(line[name] for name in Row._fields)) for line in lines}
 
 

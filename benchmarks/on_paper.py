@@ -16,13 +16,21 @@ from scipy.optimize import least_squares
 from benchmarks import surrogate
 from benchmarks.curves import LIMITS, NUM_BY_CLASS, RUNGS, feasible
 from deepmaker_jax.arch import ArchSpec, layers
+from deepmaker_jax.config import LimitConfig
 from deepmaker_jax.cost import cost
 from deepmaker_jax.evolve import front
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.objective import built_in, scaled
+from deepmaker_jax.types import Objective
 
-OBJECTIVES = (built_in("error", LIMITS), built_in("params", LIMITS))
+
+def objectives_of(limits: LimitConfig) -> tuple[Objective, ...]:
+    """Returns error and parameters, which every method minimises."""
+    return built_in("error", limits), built_in("params", limits)
+
+
+OBJECTIVES = objectives_of(LIMITS)
 POINTS = 50  # of a curve over the cost
 
 
@@ -35,12 +43,13 @@ class Trainer:
 
     Attributes:
       feasible: the networks that may be asked for.
+      objectives: what is minimised.
       spent: Float, share of the budget.
       full: [(spent, measured error, true error, params)] of trainings in full.
     """
 
     def __init__(self, table: "Table", budget: float, seed: int):
-        self.feasible = feasible()
+        self.feasible, self.objectives = feasible(), OBJECTIVES
         self._table, self._budget, self._seed = table, budget, seed
         self._epochs: dict[ArchSpec, int] = {}
         self.spent, self.full = 0.0, list[tuple[float, float, float, int]]()
@@ -64,18 +73,21 @@ class Trainer:
         return float(error)
 
 
-def volumes_by_cost(full: list[tuple[float, float, float, int]]) -> np.ndarray:
+def volumes_by_cost(
+    full: list[tuple[float, float, float, int]], objectives: tuple[Objective, ...]
+) -> np.ndarray:
     """Returns the hypervolume of what is believed to be the front, by share of the budget.
 
     Args:
       full: [(share spent, measured error, true error, params)].
+      objectives: error and parameters.
     """
     found = np.zeros(POINTS)
     for i in range(POINTS):
         done = np.array([row[1:] for row in full if row[0] <= (i + 1) / POINTS])
         if len(done):
             best = front(done[:, [0, 2]])
-            found[i] = hypervolume(scaled(done[best][:, [1, 2]], OBJECTIVES))
+            found[i] = hypervolume(scaled(done[best][:, [1, 2]], objectives))
     return found
 
 
@@ -130,9 +142,8 @@ class Table:
     """
 
     def __init__(self, path: pathlib.Path):
-        archs, odds, noise = surrogate.by_network(surrogate.load(path))
+        archs, odds, self._luck = surrogate.by_network(surrogate.load(path))
         self._model = surrogate.Surrogate(archs, odds)
-        self._root = np.linalg.cholesky(noise + 1e-9 * np.eye(len(noise)))
         self._known: dict[ArchSpec, np.ndarray] = {}
         self.prices = Prices(path)
 
@@ -143,10 +154,12 @@ class Table:
         return self._known[arch]
 
     def luck(self, arch: ArchSpec, seed: int) -> np.ndarray:
-        """Returns what a seed adds to them."""
+        """Returns what a seed adds to them: what one did to one of the networks that had several.
+
+        Some networks have much more luck than others, which no normal distribution has.
+        """
         digest = hashlib.sha256(repr((arch, seed)).encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-        return self._root @ rng.standard_normal(len(self._root))
+        return self._luck[int.from_bytes(digest[:8], "big") % len(self._luck)]
 
 
 class OnPaper:

@@ -1,20 +1,20 @@
 """Other searches than ours, which ask a trainer (of `on_paper` or `real_search`) until it stops.
 
-Each raises what the trainer raises once the budget is spent.
+Each raises what the trainer raises once the budget is spent. Their settings are the best of those
+in benchmarks/results/search_tuning.json, as ours are.
 """
 
 from typing import Any
 
 import numpy as np
 
-from benchmarks.on_paper import OBJECTIVES
 from deepmaker_jax.cost import cost
 from deepmaker_jax.feasible import Feasible
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.search import stream
 from deepmaker_jax.types import Genome
 
-POPULATION = 16  # of NSGA-II and NSGA-III, which do no better with 8, and of first draws
+FIRST_DRAWS = 16  # of our sampler's, where there is no population
 
 
 def uniform(trainer: Any, seed: int) -> None:
@@ -26,11 +26,13 @@ def uniform(trainer: Any, seed: int) -> None:
             trainer.train(part.space.decode(genome))
 
 
-def aging(trainer: Any, seed: int, *, population: int = 25, sample: int = 5) -> None:
+def aging(
+    trainer: Any, seed: int, *, population: int = 25, sample: int = 5, differs: bool = False
+) -> None:
     """Regularised evolution (Real et al. 2019) of a weighted sum; each step draws its weights.
 
-    Half of its mutations change a gene without effect, or to what it was: for nothing, as the
-    network is known. Drawn again until the child differs, it did worse on twelve seeds.
+    A mutation that changes a gene without effect, or to what it was, is for nothing, as the
+    network is known; with `differs` it is drawn again until the child is another network.
     """
     part, rng = trainer.feasible, np.random.default_rng(seed)
     alive: list[tuple[np.ndarray, np.ndarray]] = []
@@ -38,7 +40,7 @@ def aging(trainer: Any, seed: int, *, population: int = 25, sample: int = 5) -> 
     def measure(genome: np.ndarray) -> None:
         arch = part.space.decode(genome)
         values = np.array([[trainer.train(arch), cost(arch).params]])
-        alive.append((genome, scaled(values, OBJECTIVES)[0]))
+        alive.append((genome, scaled(values, trainer.objectives)[0]))
 
     for genome in part.sample(rng, num=population):
         measure(genome)
@@ -51,14 +53,15 @@ def aging(trainer: Any, seed: int, *, population: int = 25, sample: int = 5) -> 
         i = rng.integers(len(child))
         child[i] = rng.integers(part.space.num_choices[i])
         child = part.shrink(rng, child)
-        if child is not None:
+        is_same = child is not None and part.space.id(child) == part.space.id(parent)
+        if child is not None and not (differs and is_same):
             measure(child)
             alive.pop(0)
 
 
-def first_draws(part: Feasible, seed: int) -> list[Genome]:
+def first_draws(part: Feasible, seed: int, *, num: int) -> list[Genome]:
     """Returns a first population of our sampler's, whose sizes are spread."""
-    return part.sample(stream(seed, 0), num=POPULATION)
+    return part.sample(stream(seed, 0), num=num)
 
 
 def judge(trainer: Any, genome: Genome) -> tuple[np.ndarray, float]:
@@ -70,10 +73,13 @@ def judge(trainer: Any, genome: Genome) -> tuple[np.ndarray, float]:
     genome = part.space.repair(genome)
     excess, arch = part.excess(genome), part.space.decode(genome)
     error = 1.0 if excess > 1 else trainer.train(arch)
-    return scaled(np.array([[error, cost(arch).params]]), OBJECTIVES)[0], excess - 1
+    values = np.array([[error, cost(arch).params]])
+    return scaled(values, trainer.objectives)[0], excess - 1
 
 
-def optuna(trainer: Any, seed: int, *, sampler: str, our_draws: bool = False) -> None:
+def optuna(
+    trainer: Any, seed: int, *, sampler: str, our_draws: bool = False, **settings: Any
+) -> None:
     """Optuna's multi-objective samplers; networks beyond the limits are constraints, for free.
 
     Args:
@@ -81,6 +87,7 @@ def optuna(trainer: Any, seed: int, *, sampler: str, our_draws: bool = False) ->
       seed: of the draws.
       sampler: "nsga2" or "tpe".
       our_draws: begins with a population of our sampler's.
+      **settings: the sampler's.
     """
     import optuna as package
 
@@ -88,12 +95,12 @@ def optuna(trainer: Any, seed: int, *, sampler: str, our_draws: bool = False) ->
     package.logging.set_verbosity(package.logging.ERROR)
 
     kind = {"nsga2": package.samplers.NSGAIISampler, "tpe": package.samplers.TPESampler}[sampler]
-    size = {"population_size": POPULATION} if sampler == "nsga2" else {"multivariate": True}
     study = package.create_study(
         directions=["minimize", "minimize"],
-        sampler=kind(seed=seed, **size),
+        sampler=kind(seed=seed, **settings),
     )
-    for genome in first_draws(part, seed) if our_draws else ():
+    num = settings.get("population_size", FIRST_DRAWS)
+    for genome in first_draws(part, seed, num=num) if our_draws else ():
         values = map(int, genome)
         study.enqueue_trial(
             dict(zip([gene.name for gene in part.space.genes], values, strict=True))
@@ -115,13 +122,14 @@ def optuna(trainer: Any, seed: int, *, sampler: str, our_draws: bool = False) ->
     study.optimize(objective, n_trials=None)
 
 
-def pymoo(trainer: Any, seed: int, *, kind: str, our_draws: bool = False) -> None:
+def pymoo(trainer: Any, seed: int, *, kind: str, population: int, our_draws: bool = False) -> None:
     """pymoo's NSGA-II and NSGA-III on integer genes, with its own operators and constraints.
 
     Args:
       trainer: of the networks.
       seed: of the draws.
       kind: "nsga2" or "nsga3".
+      population: its size; of NSGA-III the number of directions too.
       our_draws: begins with a population of our sampler's.
     """
     from pymoo.algorithms.moo import nsga2, nsga3
@@ -144,13 +152,15 @@ def pymoo(trainer: Any, seed: int, *, kind: str, our_draws: bool = False) -> Non
             out["F"], out["G"] = judge(trainer, np.asarray(x, np.int32))
 
     how = {
-        "pop_size": POPULATION,
-        "sampling": np.array(first_draws(part, seed)) if our_draws else IntegerRandomSampling(),
+        "pop_size": population,
+        "sampling": np.array(first_draws(part, seed, num=population))
+        if our_draws
+        else IntegerRandomSampling(),
         "crossover": SBX(prob=0.9, eta=3.0, vtype=float, repair=RoundingRepair()),
         "mutation": PM(eta=3.0, vtype=float, repair=RoundingRepair()),
         "eliminate_duplicates": True,
     }
     if kind == "nsga3":
-        how["ref_dirs"] = get_reference_directions("das-dennis", 2, n_partitions=POPULATION - 1)
+        how["ref_dirs"] = get_reference_directions("das-dennis", 2, n_partitions=population - 1)
     algorithm = nsga2.NSGA2(**how) if kind == "nsga2" else nsga3.NSGA3(**how)
     minimize(Problem(), algorithm, ("n_gen", 1_000_000), seed=seed, verbose=False)

@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import deepmaker_jax
 from deepmaker_jax import program
 from deepmaker_jax.execute import runtime
 from deepmaker_jax.execute.pool import pooled
-from deepmaker_jax.files import dump_json, write_json
+from deepmaker_jax.files import dump_json, lock, write_json
 
 PATIENCE_SECONDS = 4 * 3600.0  # for one training beside whatever else runs
+READERS = {"backends", "export", "report"}  # of finished runs: no measurement comes from these
 
 
 def conditions() -> dict[str, Any]:
@@ -51,21 +53,38 @@ def portable(word: str) -> str:
     return os.path.basename(below) if below.startswith("..") else below
 
 
-def digest(*paths: pathlib.Path) -> str:
-    """Returns eight hex digits of what some files hold: what a kept row was made of."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:8]
+def made_of(*more: pathlib.Path) -> str:
+    """Returns what kept rows are made of, eight hex digits: of source and of some files.
+
+    The source is the package's, but for what reads finished runs, and that of the benchmarks
+    that this process has loaded.
+    """
+    package = pathlib.Path(deepmaker_jax.__file__).parent
+    sources = [
+        path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in READERS
+    ]
+    here = pathlib.Path(__file__).parent
+    loaded = {pathlib.Path(getattr(m, "__file__", None) or "") for m in sys.modules.values()}
+    sources += [path for path in loaded if path.parent == here]
+    texts = [path.read_bytes() for path in (*sorted(set(sources)), *more)]
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:8]
+
+
+def whole_lines(path: pathlib.Path) -> list[Any]:
+    """Returns the lines of a file of JSON lines, which may not be there.
+
+    One that was cut off in writing is no line, and is cut off the file.
+    """
+    data = path.read_bytes() if path.exists() else b""
+    end = data.rfind(b"\n") + 1
+    if end < len(data):
+        os.truncate(path, end)
+    return [json.loads(line) for line in data[:end].splitlines()]
 
 
 def known(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-    """Returns the rows of each job that `train_missing` has done, of a file that may not be there.
-
-    A line that was cut off in writing is no line, and is removed.
-    """
-    text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    return {line["job"]: line["rows"] for line in map(json.loads, whole.splitlines())}
+    """Returns the rows of each job that `train_missing` has done, by its name in the file."""
+    return {line["job"]: line["rows"] for line in whole_lines(path)}
 
 
 def train_missing(
@@ -74,6 +93,7 @@ def train_missing(
     path: pathlib.Path,
     *,
     num_workers: int,
+    made_of: str = "",
 ) -> list[dict[str, Any]]:
     """Returns what is known of these jobs, one row each or several; does those that are not.
 
@@ -82,24 +102,29 @@ def train_missing(
       jobs: {name: its arguments}.
       path: JSON lines, one for each job that was done here, of these or of others.
       num_workers: jobs at once.
+      made_of: what the rows are made of; those that were made of anything else are done anew.
 
     Raises:
+      InputError: another process adds to the file.
       RuntimeError: a job failed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = known(path)
-    left = {name: arguments for name, arguments in jobs.items() if name not in done}
-    made = pooled(function, left, num_workers=num_workers, patience_seconds=PATIENCE_SECONDS)
-    with contextlib.closing(made):
-        for name, found in made:
-            if isinstance(found, BaseException):
-                raise RuntimeError(f"{name} failed") from found
-            done[name] = found if isinstance(found, list) else [found]
-            line = dump_json({"job": name, "rows": done[name]})
-            with open(path, "a") as file:
+    kept = {name: f"{name}, of {made_of}" if made_of else name for name in jobs}
+    with open(path, "a") as file:
+        lock(file, path)
+        done = known(path)
+        left = {name: arguments for name, arguments in jobs.items() if kept[name] not in done}
+        made = pooled(function, left, num_workers=num_workers, patience_seconds=PATIENCE_SECONDS)
+        with contextlib.closing(made):
+            for name, found in made:
+                if isinstance(found, BaseException):
+                    raise RuntimeError(f"{name} failed") from found
+                rows = done[kept[name]] = found if isinstance(found, list) else [found]
+                line = dump_json({"job": kept[name], "rows": rows})
                 file.write(line + "\n")
-            print(line, flush=True)
-    return [{"job": name} | row for name in jobs for row in done[name]]
+                file.flush()
+                print(line, flush=True)
+    return [{"job": name} | row for name in jobs for row in done[kept[name]]]
 
 
 def publish(figures: dict[str, Any], out: pathlib.Path | None) -> None:

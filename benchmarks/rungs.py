@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 from benchmarks import surrogate  # noqa: E402
 from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
 from benchmarks.proxies import CURVES, rest  # noqa: E402
-from benchmarks.record import publish, train_missing  # noqa: E402
+from benchmarks.record import made_of, publish, train_missing  # noqa: E402
 from benchmarks.surrogate import tau  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.data import split  # noqa: E402
@@ -120,7 +120,9 @@ def main() -> None:
         for i in chosen
         for name in RUNGS_TRIED
     }
-    lines = train_missing(do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers)
+    lines = train_missing(
+        do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers, made_of=made_of(CURVES)
+    )
     by_job = {line["job"]: line for line in lines}
     found = {TODAY: curves.accuracy[chosen, 0]}
     for name in RUNGS_TRIED:

@@ -11,9 +11,11 @@ networks of the sampler cost when each is trained in full; deciding costs nothin
 noise) of the front that a method believes in, of trainings in full, by cost: median and quartiles
 over 30 seeds; and the share of the cost, in fiftieths, at which the median reaches the median of
 random search's final values: of `RANDOM`, one that draws genes uniformly, as others do, and one
-that draws sizes, as ours does. "Our first draws" begin with a population of our sampler's. The
-settings of "ours" are the best of ten on seeds 0 to 9; reported are seeds 10 to 39. The surrogate
-is of another family than our preselection's process, but goes by costs, depth and widths as that
+that draws sizes, as ours does. "Our first draws" begin with a population of our sampler's.
+
+Settings, ours and the others', are the best of those that `--tuning` compares on seeds 0 to 9
+(benchmarks/results/search_tuning.json); reported are seeds 10 to 39. The surrogate is of another
+family than our preselection's process, but goes by costs, depth and widths as that
 does, chosen on the same curves: "foreseen by genes alone" is without them. `benchmarks.real_search`
 has no such bias.
 """
@@ -21,6 +23,7 @@ has no such bias.
 import argparse
 import contextlib
 import functools
+import itertools
 import pathlib
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -29,10 +32,8 @@ from unittest import mock
 
 import numpy as np
 
-import deepmaker_jax
-from benchmarks.curves import LIMITS, RUNGS, feasible
+from benchmarks.curves import RUNGS, feasible
 from benchmarks.on_paper import (
-    OBJECTIVES,
     POINTS,
     OnPaper,
     Prices,
@@ -42,7 +43,7 @@ from benchmarks.on_paper import (
     volumes_by_cost,
 )
 from benchmarks.peers import aging, optuna, pymoo, uniform
-from benchmarks.record import digest, publish, train_missing
+from benchmarks.record import made_of, publish, train_missing
 from deepmaker_jax.config import Config, SearchConfig
 from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.feasible import Feasible
@@ -50,36 +51,40 @@ from deepmaker_jax.ledger import Ledger
 from deepmaker_jax.machine import num_cores, version_of
 from deepmaker_jax.measurement import Search
 from deepmaker_jax.search import search, strategy_scale
-from deepmaker_jax.types import Genome
+from deepmaker_jax.types import Genome, Objective
 
 FIDELITY = {"name": "search", "epochs": RUNGS[-1], "images": 9000, "side": 32}
-SEEDS, NUM_FULL, POPULATION = range(10, 40), 96, 8
+SEEDS, TUNING_SEEDS, NUM_FULL = range(10, 40), range(10), 96
 
 
 @functools.cache
 def _strategy(
-    kind: Any, population: int, num_choices: tuple[int, ...], ordered: tuple[bool, ...] | None
+    kind: Any,
+    population: int,
+    num_choices: tuple[int, ...],
+    ordered: tuple[bool, ...] | None,
+    objectives: tuple[Objective, ...],
 ) -> Any:
     """Returns a strategy; each population compiles anew."""
     genome = np.zeros(len(num_choices), np.int32)
     further = {} if ordered is None else {"ordered": ordered}
     return kind(
-        population, genome, num_choices=num_choices, scale=strategy_scale(OBJECTIVES), **further
+        population, genome, num_choices=num_choices, scale=strategy_scale(objectives), **further
     )
 
 
-def ours(trainer: Trainer, seed: int, *, kind: Any = NSGA2, **settings: Any) -> None:
+def ours(trainer: Any, seed: int, *, kind: Any = NSGA2, **settings: Any) -> None:
     """Runs this package's search with some settings."""
-    whole = {"population": POPULATION, "generations": 10_000, "epochs": RUNGS[-1]} | settings
-    config = Config(seed=seed, limits=LIMITS, search=SearchConfig(**whole))
-    part = trainer.feasible
+    whole = {"generations": 10_000, "epochs": RUNGS[-1]} | settings
+    config = Config(seed=seed, search=SearchConfig(**whole))
+    part, objectives = trainer.feasible, trainer.objectives
     steps = config.search.mutation == "step"
     ordered = tuple(gene.ordered for gene in part.space.genes) if steps else None
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(pathlib.Path(folder) / "ledger.jsonl")
         s = Search(
-            config, part, OBJECTIVES,
-            _strategy(kind, whole["population"], part.space.num_choices, ordered),
+            config, part, objectives,
+            _strategy(kind, whole["population"], part.space.num_choices, ordered, objectives),
             OnPaper(lambda unit: trainer.train(unit.arch, RUNGS.index(unit.num_epochs))), ledger,
             FIDELITY,
         )  # fmt: skip
@@ -139,12 +144,17 @@ def by_genes(trainer: Trainer, seed: int) -> None:
         ours(trainer, seed, **OURS)
 
 
-OURS = {"rungs": 2, "oversample": 32}
+OURS = {"population": 8, "rungs": 2, "oversample": 32}
+PLAIN = {"population": 8}
+AGING = {"population": 25, "sample": 5}
+OPTUNA_NSGA2 = {"population_size": 16}
+OPTUNA_TPE = {"multivariate": True}
+PYMOO_NSGA2, PYMOO_NSGA3 = {"population": 16}, {"population": 16}
 RANDOM = ("random, uniform genes", "random, our sampler")
 METHODS: dict[str, Callable[[Trainer, int], None]] = {
     "random, uniform genes": uniform,
-    "random, our sampler": functools.partial(ours, kind=RandomSearch),
-    "NSGA-II": ours,
+    "random, our sampler": functools.partial(ours, kind=RandomSearch, **PLAIN),
+    "NSGA-II": functools.partial(ours, **PLAIN),
     "ours": functools.partial(ours, **OURS),
     "ours, without halving": functools.partial(ours, **OURS | {"rungs": 1}),
     "ours, without preselection": functools.partial(ours, **OURS | {"oversample": 1}),
@@ -154,18 +164,49 @@ METHODS: dict[str, Callable[[Trainer, int], None]] = {
     "ours, promoting by crowding": by_crowding,
     "ours, three rungs": functools.partial(ours, **OURS | {"rungs": 3}),
     "ours, 8 for 1": functools.partial(ours, **OURS | {"oversample": 8}),
-    "ours, population of 16": functools.partial(ours, **OURS, population=16),
+    "ours, population of 16": functools.partial(ours, **OURS | {"population": 16}),
     "ours, mutation by steps": functools.partial(ours, **OURS, mutation="step"),
-    "regularised evolution": aging,
-    "Optuna NSGA-II": functools.partial(optuna, sampler="nsga2"),
-    "Optuna NSGA-II, our first draws": functools.partial(optuna, sampler="nsga2", our_draws=True),
-    "Optuna TPE": functools.partial(optuna, sampler="tpe"),
-    "Optuna TPE, our first draws": functools.partial(optuna, sampler="tpe", our_draws=True),
-    "pymoo NSGA-II": functools.partial(pymoo, kind="nsga2"),
-    "pymoo NSGA-II, our first draws": functools.partial(pymoo, kind="nsga2", our_draws=True),
-    "pymoo NSGA-III": functools.partial(pymoo, kind="nsga3"),
-    "pymoo NSGA-III, our first draws": functools.partial(pymoo, kind="nsga3", our_draws=True),
+    "regularised evolution": functools.partial(aging, **AGING),
 }
+PEERS: dict[str, Callable[..., None]] = {
+    "Optuna NSGA-II": functools.partial(optuna, sampler="nsga2", **OPTUNA_NSGA2),
+    "Optuna TPE": functools.partial(optuna, sampler="tpe", **OPTUNA_TPE),
+    "pymoo NSGA-II": functools.partial(pymoo, kind="nsga2", **PYMOO_NSGA2),
+    "pymoo NSGA-III": functools.partial(pymoo, kind="nsga3", **PYMOO_NSGA3),
+}
+for _name, _peer in PEERS.items():
+    METHODS[_name] = _peer
+    METHODS[f"{_name}, our first draws"] = functools.partial(_peer, our_draws=True)
+
+
+def _settings() -> dict[str, Callable[[Trainer, int], None]]:
+    """Returns what the settings of `METHODS` are the best of."""
+    found: dict[str, Callable[[Trainer, int], None]] = {}
+
+    def add(name: str, method: Callable[..., None], *choices: dict[str, Any]) -> None:
+        for settings in choices:
+            words = ", ".join(f"{key} {value}" for key, value in settings.items())
+            found[f"{name}: {words}"] = functools.partial(method, **settings)
+
+    grid = itertools.product((8, 16), (2, 3), (8, 32))
+    rungs = [{"population": p, "rungs": r, "oversample": o} for p, r, o in grid]
+    add("ours", ours, OURS | {"rungs": 1}, OURS | {"oversample": 64}, *rungs)
+    sizes = [{"population": p} for p in (8, 16, 32)]
+    add("NSGA-II", ours, *sizes, {"population": 8, "mutation": "step"})
+    grid = itertools.product((10, 25, 50), (3, 5, 10))
+    add("regularised evolution", aging, *({"population": p, "sample": s} for p, s in grid))
+    add("regularised evolution", aging, AGING | {"differs": True})
+    crowds = [{"population_size": p} for p in (8, 16, 32)]
+    add("Optuna NSGA-II", functools.partial(optuna, sampler="nsga2"), *crowds)
+    grid = itertools.product((True, False), (10, 25))
+    estimators = [{"multivariate": m, "n_startup_trials": s} for m, s in grid]
+    add("Optuna TPE", functools.partial(optuna, sampler="tpe"), *estimators)
+    add("pymoo NSGA-II", functools.partial(pymoo, kind="nsga2"), *sizes)
+    add("pymoo NSGA-III", functools.partial(pymoo, kind="nsga3"), *sizes)
+    return found
+
+
+SETTINGS = _settings()
 
 
 def budget(prices: Prices) -> float:
@@ -173,14 +214,6 @@ def budget(prices: Prices) -> float:
     part = feasible()
     genomes = part.sample(np.random.default_rng(12345), num=NUM_FULL)
     return sum(prices.seconds(part.space.decode(g), 0, RUNGS[-1]) for g in genomes)
-
-
-def made_of(curves: pathlib.Path) -> str:
-    """Returns the digest of what a row of the table comes from."""
-    package, here = pathlib.Path(deepmaker_jax.__file__).parent, pathlib.Path(__file__).parent
-    ours = [package / f"{name}.py" for name in ("search", "ladder", "preselection", "feasible")]
-    theirs = [here / f"{name}.py" for name in ("search_methods", "on_paper", "peers", "surrogate")]
-    return digest(curves, *ours, *sorted((package / "evolve").glob("*.py")), *theirs)
 
 
 @functools.cache
@@ -193,8 +226,9 @@ def do_job(curves: pathlib.Path, name: str, seed: int) -> dict[str, Any]:
     table = _table(curves)
     trainer = Trainer(table, budget(table.prices), seed)
     with contextlib.suppress(SpentError):
-        METHODS[name](trainer, seed)
-    found = [round(float(volume), 4) for volume in volumes_by_cost(trainer.full)]
+        (METHODS | SETTINGS)[name](trainer, seed)
+    volumes = volumes_by_cost(trainer.full, trainer.objectives)
+    found = [round(float(volume), 4) for volume in volumes]
     return {"method": name, "seed": seed, "volumes": found}
 
 
@@ -227,21 +261,20 @@ def main() -> None:
     parser.add_argument("--curves", type=pathlib.Path, required=True)
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--tuning", action="store_true", help="compares settings instead")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    made = made_of(args.curves)
-    jobs = {
-        f"{name}, seed {seed}, of {made}": (args.curves, name, seed)
-        for name in args.methods
-        for seed in SEEDS
-    }
-    rows = train_missing(do_job, jobs, args.work / "rows.jsonl", num_workers=num_cores())
+    names, seeds = (SETTINGS, TUNING_SEEDS) if args.tuning else (args.methods, SEEDS)
+    jobs = {f"{name}, seed {seed}": (args.curves, name, seed) for name in names for seed in seeds}
+    rows = train_missing(
+        do_job, jobs, args.work / "rows.jsonl", num_workers=num_cores(),
+        made_of=made_of(args.curves),
+    )  # fmt: skip
     found = {
-        name: np.array([row["volumes"] for row in rows if row["method"] == name])
-        for name in args.methods
+        name: np.array([row["volumes"] for row in rows if row["method"] == name]) for name in names
     }
     prices = Prices(args.curves)
-    kept = {"seeds": len(SEEDS), "prices": [round(float(p), 3) for p in prices.figures]}
+    kept = {"seeds": len(seeds), "prices": [round(float(p), 3) for p in prices.figures]}
     peers = {name: version_of(name) for name in ("optuna", "pymoo", "scikit-learn")}
     kept |= {"budget_seconds": round(budget(prices)), "peers": peers}
     publish(kept | summary(found), args.out)

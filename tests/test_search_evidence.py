@@ -10,7 +10,7 @@ import pytest
 from benchmarks import curves, inheritance, neuropower, on_paper, record, search_methods
 from benchmarks.curves import RUNGS, feasible
 from deepmaker_jax.arch import layers
-from deepmaker_jax.files import load_json
+from deepmaker_jax.files import load_json, sha256
 from deepmaker_jax.models import Network
 from deepmaker_jax.train.init import init
 from tests.examples import SMALL
@@ -21,6 +21,7 @@ CURVES = RESULTS / "curves.jsonl"
 
 def test_the_surrogate_is_fitted_to_enough_and_orders_what_it_has_not_seen():
     found = load_json(RESULTS / "surrogate.json")
+    assert found["curves"] == sha256(CURVES)
     assert found["networks"] >= 250
     assert found["of_them_proposed"] >= 50
     for row in found["rungs"]:
@@ -81,7 +82,7 @@ def test_a_trainer_on_paper_is_paid_for_what_is_new_and_stops_when_all_is_spent(
 
 def test_the_curve_is_of_trainings_in_full_and_the_share_of_its_median():
     full = [(0.1, 0.5, 0.6, 1000), (0.5, 0.4, 0.3, 1000)]
-    found = on_paper.volumes_by_cost(full)
+    found = on_paper.volumes_by_cost(full, on_paper.OBJECTIVES)
     assert found[3] == 0 < found[4] == found[23] < found[24] == found[-1]
     goal = search_methods.RANDOM[0]
     table = {goal: np.stack([found] * 2), "better": np.stack([found + 1e-3] * 2)}
