@@ -2,19 +2,21 @@
 
     python -m benchmarks.golden_pareto --out tests/evolve/golden.npz
 
-By number of objectives m: ranks and crowding distances, ranks under constraints, and NSGA-III's
-survivors. Values lie on a coarse grid, so that there are ties, duplicates and constant columns.
+By number of objectives m: ranks and crowding distances, ranks under constraints, and the survivors
+of NSGA-II and NSGA-III. Values lie on a coarse grid: there are ties, duplicates and constant
+columns; NSGA-III, whose answer then often is a draw's, has as many tables again on a fine one.
 
 Left out, as ours differs on purpose (see modules `pareto` and `reference`) or pymoo's answer is not
 one:
 - crowding distances of fronts that hold equal rows: ours give all but the first of them 0, pymoo
   lets copies stand beside each other; pymoo also divides by m, which is undone here;
+- NSGA-II's survivors where a front that is cut holds equal rows, or where pymoo's draws decide;
 - equally violated rows: ours share a rank (as in the paper), pymoo compares their objectives; so
   violations that are not 0 are all different;
 - NSGA-III where pymoo's draws decide, which is seen by drawing DRAWS times; where a point lies as
-  near to a second direction but for rounding; and where two axes have one extreme point but pymoo
-  finds a plane through it.
-NaN and infinite values are ours alone. About a minute.
+  near to a second direction, or the plane is parallel to an axis, but for rounding; and where two
+  axes have one extreme point but pymoo finds a plane through it.
+NaN and infinite values are ours alone. A minute.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import pathlib
 
 import numpy as np
 
-NUM_ROWS, NUM_CASES, NUM_KEPT, DRAWS = 12, 500, 6, 16
+NUM_ROWS, NUM_CASES, NUM_KEPT, DRAWS = 12, 1000, 6, 16
 PARTITIONS = {2: 5, 3: 3, 4: 2, 5: 2}
 
 
@@ -49,6 +51,27 @@ def ranks_and_crowding(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             distance = get_crowding_function("cd").do(points[rows])
             crowding[rows] = distance * points.shape[1]
     return rank.astype(np.int8), crowding
+
+
+def crowded(points: np.ndarray) -> list[int] | None:
+    """Returns NSGA-II's survivors, ascending; None where there is no one answer."""
+    from pymoo.core.population import Population
+    from pymoo.core.problem import Problem
+    from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
+    from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
+
+    problem, answers = Problem(n_var=1, n_obj=points.shape[1]), set()
+    for seed in range(DRAWS):
+        some = Population.new("F", points, "row", np.arange(len(points)))
+        random = np.random.default_rng(seed)
+        kept = RankAndCrowding().do(problem, some, n_survive=NUM_KEPT, random_state=random)
+        answers.add(tuple(sorted(map(int, kept.get("row")))))
+    (rows,) = answers if len(answers) == 1 else ((),)
+    for front in NonDominatedSorting().do(points):
+        is_cut = 0 < len(set(front) & set(rows)) < len(front)
+        if is_cut and len(np.unique(points[front], axis=0)) < len(front):
+            return None
+    return list(rows) or None
 
 
 def constrained_ranks(points: np.ndarray, violation: np.ndarray) -> np.ndarray:
@@ -94,6 +117,9 @@ def niching(points: np.ndarray, directions: np.ndarray) -> list[int] | None:
     clear = (nearest[:, 1] - nearest[:, 0] > 1e-5).all()
     planar = len(np.unique(norm.extreme_points, axis=0)) == points.shape[1]
     planar |= np.array_equal(norm.nadir_point, first.max(0))
+    corners = norm.extreme_points - norm.ideal_point
+    slopes = np.linalg.lstsq(corners, np.ones(len(corners)), rcond=None)[0]
+    clear &= (np.abs(slopes) > 1e-9).all()  # else rounding decides on which side it meets an axis
     return list(answers.pop()) if len(answers) == 1 and clear and planar else None
 
 
@@ -117,13 +143,19 @@ def main() -> None:
         found[f"constrained_rank_{m}"] = np.array(
             [constrained_ranks(*pair) for pair in zip(points.astype(float), violation, strict=True)]
         )
+        kept = [crowded(table.astype(float)) for table in points]
+        found[f"crowded_{m}"] = np.array([i for i, rows in enumerate(kept) if rows], np.int16)
+        found[f"survivors_{m}"] = np.array([rows for rows in kept if rows], np.int8)
+        print(m, len(found[f"survivors_{m}"]), "cases of NSGA-II")
         if m > 1:
             from pymoo.util.ref_dirs import get_reference_directions
 
             directions = get_reference_directions("das-dennis", m, n_partitions=PARTITIONS[m])
-            kept = [niching(table.astype(float), directions) for table in points]
+            fine = rng.integers(0, 100, points.shape).astype(np.int8)
+            both = np.concatenate([points, fine])
+            kept = [niching(table.astype(float), directions) for table in both]
             found[f"directions_{m}"] = directions
-            found[f"niching_{m}"] = np.array([i for i, rows in enumerate(kept) if rows], np.int16)
+            found[f"niching_{m}"] = both[[rows is not None for rows in kept]]
             found[f"kept_{m}"] = np.array([rows for rows in kept if rows], np.int8)
             print(m, len(found[f"kept_{m}"]), "cases of NSGA-III")
     np.savez_compressed(args.out, **found)

@@ -38,9 +38,11 @@ CONFIG = Config(
         only=("optimizer=sgd", "activation=relu", "stages=1", "bottleneck=0", "kernel=3")
     ),
     limits=LimitConfig(params=4_000),
-    search=SearchConfig(population=4, generations=3, epochs=4, objectives=("error", "params")),
+    search=SearchConfig(
+        population=4, generations=3, epochs=4, rungs=2, oversample=4, objectives=("error", "params")
+    ),
     train=TrainConfig(batch_size=64),
-    final=FinalConfig(members=2, epochs=4, calibration_images=64),
+    final=FinalConfig(members=2, epochs=4, seeds=2, calibration_images=64),
 )
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree")

@@ -10,6 +10,7 @@ the front's largest member, trained in the same way. Every row is a training of 
 about ten minutes of one core each. What is published is all that WORK holds: more seeds of some
 recipes (`--recipes`, `--seeds`), longer trainings (`--epochs`), and "averaged weights", which left
 the package with its code: commit 0cb5691 has it (decay of 0.999 a step, batch statistics too).
+Minutes are those of a core beside whatever else ran. WORK must be new after a change to training.
 """
 
 import argparse
@@ -109,7 +110,7 @@ def blanked(arch: ArchSpec) -> ValueAndGrad:
     def value_and_grad(params, batch_stats, feed, x, loss, work):
         key = jax.random.key(x.sum().astype(jnp.uint32))
         centres = jax.random.uniform(key, (2, len(x), 1)) * x.shape[1]
-        place = jnp.arange(x.shape[1]) - jnp.floor(centres) + HOLE // 2
+        place = jnp.arange(x.shape[1])[None, None] - jnp.floor(centres) + HOLE // 2
         rows, columns = (place >= 0) & (place < HOLE)
         hole = rows[:, :, None, None] & columns[:, None, :, None]
         x = jnp.where(hole, x.mean((1, 2), keepdims=True), x)
@@ -374,6 +375,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             found.sort(key=lambda row: row["seed"])
             if found:
                 line = {"recipe": name, "epochs": epochs, "seeds": [r["seed"] for r in found]}
+                line["minutes"] = [row["minutes"] for row in found]
                 for kind in kinds:
                     line[kind] = [round(100 * row[kind], 2) for row in found]
                     line[f"mean_{kind}"] = round(float(np.mean(line[kind])), 2)

@@ -48,11 +48,12 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     view, search = read_run(args.run), small().search
+    seed = view.config["seed"]
     a_generation = search.population * search.epochs * (search.images or 0)
     generations = math.ceil(hypervolume_trace(view).cost[-1] / a_generation)
     code = cifar10.main(
         [
-            "small", "--data", args.data, "--out", str(args.random_run),
+            "small", "--data", args.data, "--out", str(args.random_run), "--seed", str(seed),
             "--search.strategy", "random", "--search.rungs", "1", "--search.oversample", "1",
             "--search.generations", str(generations),
             # Only the search is compared: one epoch of one member ends the run.

@@ -109,6 +109,50 @@ def candidate_of(record: Record) -> Candidate:
     return Candidate(record["id"], np.array(record["genome"], np.int32), tuple(record["parents"]))
 
 
+class _Work:
+    """Who trains, and who comes next.
+
+    Attributes:
+      doing: {id: (candidate, rung)}, who trains.
+      is_exhausted: whether the space has nobody left.
+    """
+
+    def __init__(self, s: Search, course: _Course, total: int):
+        """Begins with whom an earlier run lost, and with the first population; `total` in all."""
+        self._s, self._course, self._total = s, course, total
+        self.doing: dict[str, tuple[Candidate, int]] = {}
+        self.is_exhausted = False
+        # At first so many that no worker waits for the first population's last.
+        most = min(s.config.search.population + s.executor.num_workers - 1, total)
+        first = first_candidates(s, at_least=0 if course.can_propose else most)
+        fresh = [candidate for candidate in first if candidate.id not in course.taken]
+        self._waiting = [*course.lost.values(), *((candidate, 0) for candidate in fresh)]
+        course.lost.clear()
+
+    def submit(self) -> None:
+        """Gives the executor all that waits, and more while a worker is free."""
+        while self._waiting or self._add():
+            candidate, rung = self._waiting.pop(0)
+            self.doing[candidate.id] = candidate, rung
+            self._course.taken.add(candidate.id)
+            self._s.executor.submit(
+                as_unit(self._s, candidate, self._course.memory.ladder.rungs[rung])
+            )
+
+    def _add(self) -> bool:
+        """Adds to what waits, if a worker is free: who goes on first of all."""
+        course, free = self._course, self._s.executor.num_workers - len(self.doing)
+        if free > 0 and (promoted := course.promote()) is not None:
+            self._waiting.append(promoted)
+        elif free > 0 and course.can_propose and not self.is_exhausted:
+            begun = sum(rung == 0 for _, rung in [*self.doing.values(), *course.lost.values()])
+            num = min(free, self._total - course.num_done - begun)
+            proposed = course.propose(num) if num > 0 else []
+            self.is_exhausted = not proposed and num > 0
+            self._waiting.extend((candidate, 0) for candidate in proposed)
+        return bool(self._waiting)
+
+
 def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
     """Measures as many candidates as the generations have; yields events, returns the front.
 
@@ -124,47 +168,19 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
                 yield from _begin(course, size, rung, num_new=0)
             course.add(check_known(s, record), rung)
             yield from _end(course, size, rung, record)
-    doing: dict[str, tuple[Candidate, int]] = {}
-    # At first so many that no worker waits for the first population's last.
-    more = 0 if course.can_propose else min(size + s.executor.num_workers - 1, total)
-    fresh = [c for c in first_candidates(s, at_least=more) if c.id not in course.taken]
-    waiting = [*course.lost.values(), *((candidate, 0) for candidate in fresh)]
-    course.lost.clear()
-    is_exhausted = False
-
-    def more_to_do() -> bool:
-        """Adds to what waits, if a worker is free: who goes on first of all."""
-        nonlocal is_exhausted
-        free = s.executor.num_workers - len(doing)
-        if free > 0 and (promoted := course.promote()) is not None:
-            waiting.append(promoted)
-        elif free > 0 and course.can_propose and not is_exhausted:
-            begun = sum(rung == 0 for _, rung in [*doing.values(), *course.lost.values()])
-            num = min(free, total - course.num_done - begun)
-            proposed = course.propose(num) if num > 0 else []
-            is_exhausted = not proposed and num > 0
-            waiting.extend((candidate, 0) for candidate in proposed)
-        return bool(waiting)
-
-    def submit() -> None:
-        while waiting or more_to_do():
-            candidate, rung = waiting.pop(0)
-            doing[candidate.id] = candidate, rung
-            course.taken.add(candidate.id)
-            s.executor.submit(as_unit(s, candidate, course.memory.ladder.rungs[rung]))
-
-    submit()
+    work = _Work(s, course, total)
+    work.submit()
     for result in s.executor.results():
         if not isinstance(result, Outcome):
             yield result
             continue
-        candidate, rung = doing.pop(result.id)
+        candidate, rung = work.doing.pop(result.id)
         yield from _begin(course, size, rung, num_new=size)
         generation, fidelity = course.generation, course.memory.ladder.fidelities[rung]
         before = course.num_done - generation * size
         record = s.ledger.append(new_record(s, candidate, generation, result, fidelity))
         course.add(record, rung)
-        submit()  # before anyone looks at this one: no worker is to wait
+        work.submit()  # before anyone looks at this one: no worker is to wait
         if _is_over(record, fidelity, course):
             forget(s, [candidate.id])
         yield Measured("search", record, before + (rung == 0), size)
@@ -174,7 +190,7 @@ def search_asynchronously(s: Search) -> Generator[Event, None, list[Record]]:
         s.ledger.find(
             id, course.memory.ladder.fidelities[rung]
         )  # so that the run says what it lacks
-    if is_exhausted:
+    if work.is_exhausted:
         yield exhausted(s, f"{course.num_done} of {total} candidates")
     return course.memory.highest_front()
 

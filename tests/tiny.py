@@ -2,9 +2,14 @@
 
 import dataclasses
 
-from benchmarks.kill import CONFIG as TINY
+from benchmarks.kill import CONFIG
 from deepmaker_jax import load_data, run
 
+TINY = dataclasses.replace(
+    CONFIG,
+    search=dataclasses.replace(CONFIG.search, rungs=1, oversample=1),
+    final=dataclasses.replace(CONFIG.final, seeds=1),
+)
 DIGITS = load_data("digits")
 
 
