@@ -39,7 +39,7 @@ def pixels(x):
 
 @pytest.fixture
 def handed_on(monkeypatch):
-    """Returns what calls a recipe, in the network's place what hands on pixels: (loss, what it saw)."""
+    """Returns what calls a recipe whose network hands on pixels; it gives (loss, what was seen)."""
 
     def inner(params, batch_stats, feed, x, loss, work):
         return loss(pixels(x)), x, None, None
