@@ -7,7 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import curves, inheritance, neuropower, on_paper, record, search_methods
+from benchmarks import (
+    curves,
+    inheritance,
+    neuropower,
+    on_paper,
+    record,
+    search_methods,
+    seed_spread,
+)
 from benchmarks.curves import RUNGS, feasible
 from deepmaker_jax.arch import layers
 from deepmaker_jax.files import load_json, sha256
@@ -38,6 +46,13 @@ def test_selection_is_as_good_and_as_fast_as_pymoos():
         assert row["over_pymoo"] >= 0.99, row
     for row in load_json(RESULTS / "sorting.json")["sorts"]:
         assert row["ours_over_pymoo"] <= 2, row
+
+
+def test_the_spread_over_seeds_is_of_the_demo_as_it_is():
+    found = load_json(RESULTS / "seed_spread.json")
+    assert found["preset"] == seed_spread.preset()
+    assert [row["seed"] for row in found["runs"]] == list(seed_spread.SEEDS)
+    assert found["files_equal_with_one_seed"] > 50
 
 
 def test_going_on_costs_less_than_beginning_and_work_costs_as_much_everywhere():
