@@ -17,6 +17,7 @@ from benchmarks import (
     seed_spread,
 )
 from benchmarks.curves import RUNGS, feasible
+from configs import cifar10
 from deepmaker_jax.arch import layers
 from deepmaker_jax.files import load_json, sha256
 from deepmaker_jax.models import Network
@@ -39,6 +40,25 @@ def test_the_surrogate_is_fitted_to_enough_and_orders_what_it_has_not_seen():
     seeds = {line["id"] for line in lines if line["seed"] == curves.SEEDS[-1]}
     assert len(seeds) == curves.NUM_REPEATED
     assert CURVES.stat().st_size < 1_000_000
+
+
+def test_the_others_have_the_best_settings_that_were_tried_and_ours_are_the_presets():
+    tried = {row["method"]: row for row in load_json(RESULTS / "search_tuning.json")["methods"]}
+    assert set(tried) == set(search_methods.SETTINGS)
+    for name, settings in {
+        "NSGA-II": search_methods.PLAIN,
+        "regularised evolution": search_methods.AGING,
+        "Optuna NSGA-II": search_methods.OPTUNA_NSGA2,
+        "Optuna TPE": search_methods.OPTUNA_TPE,
+        "pymoo NSGA-II": search_methods.PYMOO_NSGA2,
+        "pymoo NSGA-III": search_methods.PYMOO_NSGA3,
+    }.items():
+        rows = [row for row in tried.values() if row["method"].startswith(f"{name}: ")]
+        best = max(rows, key=lambda row: row["hypervolume"])["method"]
+        assert best == f"{name}: " + ", ".join(f"{k} {v}" for k, v in settings.items())
+    for preset in (cifar10.small, cifar10.night):
+        search = preset().search
+        assert {name: getattr(search, name) for name in search_methods.OURS} == search_methods.OURS
 
 
 def test_selection_is_as_good_and_as_fast_as_pymoos():
