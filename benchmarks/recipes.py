@@ -10,7 +10,8 @@ the front's largest member, trained in the same way. Every row is a training of 
 about ten minutes of one core each. What is published is all that WORK holds: more seeds of some
 recipes (`--recipes`, `--seeds`), longer trainings (`--epochs`), and "averaged weights", which left
 the package with its code: commit 0cb5691 has it (decay of 0.999 a step, batch statistics too).
-Minutes are those of a core beside whatever else ran. WORK must be new after a change to training.
+Minutes, which the first rows lack, are those of a core beside whatever else ran. WORK must be new
+after a change to training.
 """
 
 import argparse
@@ -375,7 +376,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             found.sort(key=lambda row: row["seed"])
             if found:
                 line = {"recipe": name, "epochs": epochs, "seeds": [r["seed"] for r in found]}
-                line["minutes"] = [row["minutes"] for row in found]
+                line["minutes"] = [row.get("minutes") for row in found]
                 for kind in kinds:
                     line[kind] = [round(100 * row[kind], 2) for row in found]
                     line[f"mean_{kind}"] = round(float(np.mean(line[kind])), 2)
