@@ -6,7 +6,7 @@
 
 The random search has the same space, limits, sampler, seed and initial population; it
 trains every candidate in full, until at least as many training examples were seen. It
-takes about 20 minutes on 2 cores and resumes in RUN2. Printed: the hypervolume of each
+takes about 15 minutes on 2 cores and resumes in RUN2. Printed: the hypervolume of each
 after each generation, by examples, and the front. Validation data only.
 """
 
