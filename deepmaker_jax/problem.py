@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepmaker_jax import config as config_module
 from deepmaker_jax import latency
 from deepmaker_jax.backends import BACKENDS
 from deepmaker_jax.config import Config
@@ -14,6 +13,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.measurement import measure
 from deepmaker_jax.objective import built_in
+from deepmaker_jax.rules import first_cost
 from deepmaker_jax.spaces import SPACES, Space, SpaceFactory
 from deepmaker_jax.types import Objective
 
@@ -58,9 +58,9 @@ def make_problem(
     floor = config.search.floor
     if objectives is None:
         names = config.search.objectives
-        first = next((name for name in names if name in config_module.COSTS), None)
         objectives = [
-            built_in(name, config.limits, floor=floor if name == first else None) for name in names
+            built_in(name, config.limits, floor=floor if name == first_cost(names) else None)
+            for name in names
         ]
     elif floor is not None:
         raise InputError(
@@ -71,8 +71,7 @@ def make_problem(
         raise InputError(
             f"objectives (={[o.name for o in objectives]}) must be two or more of different names"
         )
-    costs = [o.name for o in objectives if o.name in config_module.COSTS]
-    spread = costs[0] if costs else "params"
+    spread = first_cost([o.name for o in objectives]) or "params"
     if unknown := [name for name in targets if name not in BACKENDS]:
         raise InputError(
             f"the run began for target {unknown[0]}, which is not here: name a new --out"

@@ -20,6 +20,11 @@ COSTS = (
 )  # fmt: skip
 
 
+def first_cost(names: Sequence[str]) -> str | None:
+    """Returns the first name of a cost, if any is."""
+    return next((name for name in names if name in COSTS), None)
+
+
 def check(config: "Config") -> None:
     """Raises InputError at the first setting that is out of range."""
     _check_kinds(config)
@@ -106,7 +111,7 @@ def _check_floor(config: "Config") -> None:
     if floor is None:
         return
     whole("search.floor", floor, 1, most=MOST_COST)
-    name = next((name for name in config.search.objectives if name in COSTS), None)
+    name = first_cost(config.search.objectives)
     if name is None:
         raise InputError(
             f"search.floor (={floor}) is of a cost: name one of {', '.join(COSTS)} in "

@@ -8,9 +8,8 @@ are ordered (widths, depths): to near ones often, to far ones seldom.
 import jax
 import jax.numpy as jnp
 
-MUTATION_ETA = (
-    20.0  # distribution index, the larger the shorter the steps; Deb et al. 2002, section V
-)
+# Distribution index, the larger the shorter the steps; Deb et al. 2002, section V.
+MUTATION_ETA = 20.0
 
 
 def tournament(key, rank, crowding, *, num):
