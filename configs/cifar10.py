@@ -14,7 +14,7 @@ from deepmaker_jax.config import (
 DEPLOYABLE = ("activation=relu|relu6|hard_swish", "optimizer=sgd")
 
 # Half of what is usual: small networks have little to spare for shifts of four pixels in trainings
-# of 24 epochs; in those of 96 it is all the same (benchmarks/results/recipes.json).
+# of 24 epochs; in one of 96 it was all the same (benchmarks/results/recipes.json).
 CROP = 2
 
 # Numbers that the authors published, float networks trained for hundreds of epochs; the MLPerf
