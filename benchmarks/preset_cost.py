@@ -61,7 +61,7 @@ def population(config: Config) -> list[ArchSpec]:
     space = SPACES[config.space.name](SHAPE, CLASSES)
     feasible = make(space, config.limits, spread="params")
     if space.num_genomes < 2_000:
-        return [space.decode(genome) for genome in feasible.everything()]
+        return [space.decode(genome) for genome in feasible.everything]
     rng = np.random.Generator(np.random.Philox(key=[config.seed, 0]))
     return [space.decode(g) for g in feasible.sample(rng, num=config.search.population)]
 

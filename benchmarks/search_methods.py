@@ -117,24 +117,25 @@ class Uniform(Feasible):
 
 def without_sizes(trainer: Trainer, seed: int) -> None:
     """Ours, with a first population that is drawn uniformly."""
-    trainer.feasible = Uniform(*trainer.feasible)
+    part = trainer.feasible
+    trainer.feasible = Uniform(part.space, part.limits, part.spread)
     ours(trainer, seed, **OURS)
 
 
 def by_crowding(trainer: Trainer, seed: int) -> None:
     """Ours, with candidates of a front promoted by crowding, as in NSGA-II."""
 
-    def sparsest(scaled: np.ndarray, *, num: int, first: Sequence[int]) -> np.ndarray:
+    def sparsest(scaled: np.ndarray, *, num: int, there: Sequence[int] = ()) -> np.ndarray:
         distances = np.zeros(len(scaled))
         for column in scaled.T:
             order = np.argsort(column, kind="stable")
             gaps = np.diff(column[order]) / max(np.ptp(column), 1e-12)
             distances[order[1:-1]] += gaps[1:] + gaps[:-1]
             distances[order[[0, -1]]] = np.inf
-        rest = [i for i in np.argsort(-distances, kind="stable") if i not in first]
-        return np.array([*first, *rest][:num], np.int64)
+        rest = [i for i in np.argsort(-distances, kind="stable") if i not in there]
+        return np.array(rest[:num], np.int64)
 
-    with mock.patch("deepmaker_jax.ladder.greedy_subset", sparsest):
+    with mock.patch("deepmaker_jax.ladder.subset_beside", sparsest):
         ours(trainer, seed, **OURS)
 
 

@@ -139,7 +139,7 @@ class SearchConfig:
     asynchronous proposes the next candidate as soon as one ends, so that many workers are never
     idle, and which it proposes depends on which ended first."""
 
-    time_limit: float | None = None
+    time_limit_seconds: float | None = None
     """Seconds that a candidate may train, compiling apart, above 0; what takes longer ranks last.
     None for no limit: with one, a clock decides, and the run is not repeatable."""
 

@@ -1,8 +1,9 @@
 """The part of a space within the limits that the targets can do: cut before any training."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,11 +11,13 @@ from deepmaker_jax.arch import ArchSpec
 from deepmaker_jax.config import COSTS, LimitConfig
 from deepmaker_jax.cost import cost_of
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.rules import flag
 from deepmaker_jax.spaces import Space
 from deepmaker_jax.types import Genome
 
 ENUMERABLE = 20_000  # spaces up to this many rows are listed whole
 TRIES = 400  # random changes before a draw is given up
+CLIMBS = 4  # from draws, to find the largest network
 CLOSE = 0.7  # a network is close to a size from this share of it on
 UNSUPPORTED = 1e6  # the excess of one reason why a target cannot do a network: above any cost's
 
@@ -22,7 +25,8 @@ UNSUPPORTED = 1e6  # the excess of one reason why a target cannot do a network: 
 Supports = Callable[[ArchSpec], Sequence[str]]
 
 
-class Feasible(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Feasible:
     """A space, the limits on its costs, and what the targets can do.
 
     Attributes:
@@ -37,7 +41,7 @@ class Feasible(NamedTuple):
     limits: dict[str, int]
     spread: str = "params"
     floor: int = 1
-    targets: Mapping[str, Supports] = {}
+    targets: Mapping[str, Supports] = dataclasses.field(default_factory=dict)
 
     def excess(self, genome: Genome) -> float:
         """Returns the worst ratio of cost to limit: at most 1 is feasible; 0 without limits.
@@ -69,15 +73,34 @@ class Feasible(NamedTuple):
                     best, best_value, improved = neighbour, found, True
         return best
 
-    def _reached(self, limit: int | None) -> int:
-        """Returns a limit on the `spread` cost, or the largest network's cost where that is less.
+    @functools.cached_property
+    def _least(self) -> int:
+        """The `spread` cost of the smallest network."""
+        return self._size(self._smallest(self._size))
 
-        The largest that changes of one gene at a time lead to. Sizes drawn up to a limit that no
-        network reaches would leave most draws as they are: large.
+    @functools.cached_property
+    def _most(self) -> int:
+        """The `spread` cost of the largest feasible network that is found; 0 if none is.
+
+        Found by changes of one gene at a time, from the smallest network and from some draws: under
+        several limits each may end at another height.
         """
-        most = math.inf if limit is None else limit
-        largest = self._smallest(lambda genome: -min(most, self._size(genome)))
-        return int(min(most, self._size(largest)))
+        if self._is_small():
+            return max(map(self._size, self.everything), default=0)
+        rng = np.random.default_rng(0)
+        starts = [self._smallest(self.excess), *self.space.sample(rng, num=CLIMBS)]
+        shrunk = [self.shrink(rng, genome) for genome in starts]
+        return max((self._climbed(g) for g in shrunk if g is not None), default=0)
+
+    def _climbed(self, genome: Genome) -> int:
+        """Returns how large a feasible network becomes by changes of one gene at a time."""
+        size, improved = self._size(genome), True
+        while improved:
+            improved = False
+            for neighbour in self._neighbours(genome):
+                if (found := self._size(neighbour)) > size and self.allows(neighbour):
+                    genome, size, improved = neighbour, found, True
+        return size
 
     def _neighbours(self, genome: Genome) -> Iterator[Genome]:
         for i, num in enumerate(self.space.num_choices):
@@ -107,15 +130,10 @@ class Feasible(NamedTuple):
             nearest = cost_of(self.space.decode(smallest), name)
             if nearest > limit:
                 raise InputError(
-                    f"limits.{name.replace('_', '-')} (={limit}) is below the nearest value that "
+                    f"{flag(f'limits.{name}')} (={limit}) is below the nearest value that "
                     f"space {self.space.name} reaches here, {nearest}: raise it"
                 )
-        if self.floor > 1 and (most := self._reached(self.limits.get(self.spread))) <= self.floor:
-            raise InputError(
-                f"search.floor (={self.floor}) must be below the {self.spread} of the largest "
-                f"network that space {self.space.name} has here, {most}"
-            )
-        found = self.everything() if self._is_small() else self._find(num)
+        found = self.everything if self._is_small() else self._find(num)
         if not found:
             arch = self.space.decode(self._smallest(self.excess))
             if reasons := self._reasons(arch):
@@ -130,6 +148,12 @@ class Feasible(NamedTuple):
                 f"limits ({wanted}) are met by no genome of space {self.space.name} at once; the "
                 f"nearest has {nearest}: raise them"
             )
+        if self.floor > 1 and self._most <= self.floor:
+            raise InputError(
+                f"search.floor (={self.floor}) must be below the {self.spread} of the largest "
+                f"network that was found in space {self.space.name} within limits and targets, "
+                f"{self._most}"
+            )
         if len(found) < num:
             raise InputError(
                 f"search.population (={num}) is more than the {len(found)} different networks of "
@@ -139,8 +163,9 @@ class Feasible(NamedTuple):
     def _is_small(self) -> bool:
         return self.space.num_genomes <= ENUMERABLE
 
+    @functools.cached_property
     def everything(self) -> list[Genome]:
-        """Returns every different feasible genome of a small space, in the table's order."""
+        """Every different feasible genome of a small space, in the table's order."""
         found: dict[str, Genome] = {}
         for indices in np.ndindex(*self.space.num_choices):
             genome = self.space.repair(np.array(indices, np.int32))
@@ -148,11 +173,18 @@ class Feasible(NamedTuple):
                 found.setdefault(self.space.id(genome), genome)
         return list(found.values())
 
-    def shrink(self, rng: np.random.Generator, genome: Genome, *, largest: float = math.inf):
+    def shrink(
+        self, rng: np.random.Generator, genome: Genome, *, largest: float = math.inf
+    ) -> Genome | None:
         """Returns a feasible genome near `genome`, or None if random changes found none.
 
         Changes one gene at a time to a random choice that brings the excess down,
         until limits and targets are met and the `spread` cost is at most `largest`.
+
+        Args:
+          rng: for the changes.
+          genome: where they begin; it is repaired first.
+          largest: of the `spread` cost.
         """
 
         def excess(g: Genome) -> float:
@@ -205,7 +237,7 @@ class Feasible(NamedTuple):
 
         Uniform draws of a dense space are nearly all large networks. So each
         draw is brought to a size drawn log-uniformly between the floor, or the
-        smallest network's, and the limit (without a limit, the draw's own), which
+        smallest network's, and the largest's (without limits, the draw's own), which
         spreads the sample over the axis that fronts are read on. Fewer than `num` come
         back only when the space is used up.
 
@@ -222,18 +254,16 @@ class Feasible(NamedTuple):
         if num < 1:
             return found
         if self._is_small():
-            every = [(self.space.id(g), g) for g in self.everything()]
+            every = [(self.space.id(g), g) for g in self.everything]
             left = [g for id, g in every if id not in known and id not in taken]
             return [left[i] for i in rng.permutation(len(left))[:num]]
-        low = math.log(max(self.floor, self._size(self._smallest(self._size))))
-        limit = self.limits.get(self.spread)
-        if limit is not None:
-            limit = self._reached(limit)
+        low = math.log(max(self.floor, self._least))
+        most = self._most if self.limits or self.targets else None
         for _ in range(20 * num):
             if len(found) == num:
                 break
             draw = self.space.sample(rng, num=1)[0] if draws is None else next(draws)
-            high = math.log(limit or self._size(draw))
+            high = math.log(most or self._size(draw))
             largest = math.exp(rng.uniform(low, max(low, high)))
             genome = self.shrink(rng, draw, largest=largest)
             if genome is None:

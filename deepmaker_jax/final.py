@@ -18,7 +18,7 @@ from deepmaker_jax.data import Dataset
 from deepmaker_jax.documents import ROBUSTNESS
 from deepmaker_jax.errors import InputError, StorageError, one_line
 from deepmaker_jax.events import Event, Exported, FinalStarted, Measured, Note
-from deepmaker_jax.evolve.hypervolume import greedy_subset
+from deepmaker_jax.evolve.hypervolume import subset_beside
 from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.execute.pool import pooled
 from deepmaker_jax.execute.unit import longest_first
@@ -27,7 +27,7 @@ from deepmaker_jax.export.worker import Made, do_export
 from deepmaker_jax.files import remove_leftovers, save_arrays, sha256
 from deepmaker_jax.ledger import WEIGHTS, Record, unit_name
 from deepmaker_jax.measurement import Search, ledger_record
-from deepmaker_jax.objective import scaled
+from deepmaker_jax.objective import COST_HOW, ERROR_HOW, scaled
 from deepmaker_jax.run_folder import check_there, weights_path
 from deepmaker_jax.search import checkpoints
 from deepmaker_jax.tally import objective_values
@@ -41,33 +41,26 @@ def choose_members(s: Search, records: list[Record]) -> list[Record]:
     Args:
       s: the search, whose first objective is the error.
       records: the front by error, then size, then id; what is returned stays so.
-
-
-    With few members for many sizes, greedy choice alone may pass over the most
-    accurate network, which is what a size limit is there for.
     """
-    if not records:
-        return []
     values = np.array([objective_values(record, s.objectives) for record in records])
-    table, num = scaled(values, s.objectives), s.config.final.members
-    chosen = greedy_subset(table, num=num, first=[0])
+    table = scaled(values.reshape(-1, len(s.objectives)), s.objectives)
+    chosen = subset_beside(table, num=s.config.final.members)
     return [records[i] for i in sorted(chosen)]
 
 
-def has_weights(path: pathlib.Path, arch: ArchSpec, record: Record | None = None) -> bool:
+def has_weights(path: pathlib.Path, arch: ArchSpec, record: Record) -> bool:
     """Whether a network's trained weights are there and whole; others are trained again.
 
     Args:
       path: of their file.
       arch: the network's.
-      record: of the training that they are to be of, which names their sum.
+      record: of the training that they are of, which names their sum if it ended well.
     """
     try:
         found, _ = load_weights(path)
     except InputError:
         return False
-    told = None if record is None else record.get(WEIGHTS)
-    return found == arch and told in (None, sha256(path))
+    return found == arch and record.get(WEIGHTS) == sha256(path)
 
 
 def train_members(
@@ -226,11 +219,18 @@ def front_document(
     finals: dict[str, Record],
     made: dict[str, Made],
 ) -> dict[str, Any]:
-    """Returns front.json's object: nothing in it depends on time or place."""
+    """Returns front.json's object: nothing in it depends on time or place.
+
+    Args:
+      s: the search.
+      members: the search's records of the networks that were chosen.
+      finals: records of the final trainings, by `unit_name`.
+      made: by id, what was exported.
+    """
     return {
         "objectives": [
             {"name": o.name, "unit": o.unit, "scale": o.scale}
-            | ({"how": o.how} if o.timed else {})  # what a clock says needs its conditions
+            | ({"how": o.how} if o.how not in (COST_HOW, ERROR_HOW) else {})
             for o in s.objectives
         ],
         "members": [

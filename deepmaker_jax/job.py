@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import pathlib
 import shutil
@@ -207,8 +208,8 @@ def _reproducible(
     if timed:
         need(TFLITE, f"objective {timed[0]}", "leave it out", extra="export")
         is_same, reason = False, f"objective {timed[0]} is measured by a clock"
-    if config.search.time_limit is not None:
-        is_same, reason = False, "search.time-limit is measured by a clock"
+    if config.search.time_limit_seconds is not None:
+        is_same, reason = False, "search.time-limit-seconds is measured by a clock"
     if config.search.mode == "asynchronous":
         if timed:
             raise InputError(
@@ -271,9 +272,19 @@ def _lacks_directions(factory: Any) -> bool:
 def _name_of(factory: Any) -> str:
     """Returns a strategy's name, the same in every process."""
     if isinstance(factory, functools.partial):
-        words = ", ".join(f"{k}={v}" for k, v in sorted(factory.keywords.items()))
-        return f"{_name_of(factory.func)}({words})"
+        words = [_value_name(value) for value in factory.args]
+        words += [f"{k}={_value_name(v)}" for k, v in sorted(factory.keywords.items())]
+        return f"{_name_of(factory.func)}({', '.join(words)})"
     return getattr(factory, "__name__", type(factory).__name__)
+
+
+def _value_name(value: Any) -> str:
+    """Returns what a strategy was given, arrays by all that they hold."""
+    if hasattr(value, "__array__"):
+        array = np.ascontiguousarray(value)
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:12]
+        return f"{array.dtype}{list(array.shape)} {digest}"
+    return _name_of(value) if callable(value) else str(value)
 
 
 def _executor(name: str, config: Config, task: Task, out: pathlib.Path) -> Executor:

@@ -16,7 +16,7 @@ import numpy as np
 
 from deepmaker_jax.config import SearchConfig
 from deepmaker_jax.evolve import host_rank
-from deepmaker_jax.evolve.hypervolume import greedy_subset
+from deepmaker_jax.evolve.hypervolume import subset_beside
 from deepmaker_jax.ledger import Record
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.tally import objective_values
@@ -46,17 +46,16 @@ def fidelity_at(rung: int, epochs: Sequence[int], full: dict[str, Any]) -> dict[
 
 
 def best(values, scaled_values, *, among: Sequence[int], num: int) -> list[int]:
-    """Returns the `num` best of the rows `among`: front by front, and of the last by hypervolume.
-
-    Of that front the row that is least in the first objective, the error, comes before all others:
-    a network close to a limit on its size, which is the reference, adds next to nothing however
-    accurate it is.
+    """Returns the `num` best of the rows `among`: front by front, of the last see `subset_beside`.
 
     Args:
       values: Float[n, m], finite, minimised: they decide who dominates whom.
       scaled_values: Float[n, m], the same on the scaled axes.
       among: rows that may be chosen; the others have a part in fronts and volumes.
       num: how many, at most as many as `among`.
+
+    Returns:
+      Indices of rows, the best first but for those of a front that all go on, by index.
     """
     rank = host_rank(values)
     may_be_chosen = np.isin(np.arange(len(rank)), among)
@@ -66,11 +65,9 @@ def best(values, scaled_values, *, among: Sequence[int], num: int) -> list[int]:
         free = np.flatnonzero(may_be_chosen[members])
         if len(free) > num - len(chosen):  # whoever adds most to those that are there anyway
             there = np.flatnonzero(~may_be_chosen[members]).tolist()
-            ahead = int(np.argmin(values[members, 0]))
-            first = there if ahead in there else [*there, ahead]
-            size = len(there) + num - len(chosen)
-            order = greedy_subset(scaled_values[members], num=size, first=first)
-            return chosen + members[order[len(there) :]].tolist()
+            more = num - len(chosen)
+            rows = subset_beside(scaled_values[members], num=more, there=there)
+            return chosen + members[rows].tolist()
         chosen += members[free].tolist()
     return chosen
 

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from deepmaker_jax.errors import InputError, StorageError
@@ -157,11 +157,16 @@ class Ledger:
             file.seek(offset)
             return _parse(file.read(length), f"{self.path} at byte {offset}")
 
-    def num_lost(self) -> int:
-        """Returns how many measurements were lost, of those that `find` was asked for.
+    def expect(self, measurements: Iterable[tuple[str, Record]]) -> None:
+        """Takes note of (id, fidelity) that a run needs: `num_lost` counts them, found or not."""
+        self._asked.update((id, dump_json(fidelity)) for id, fidelity in measurements)
 
-        Others are of no consequence: a run that resumes with a lost candidate
-        measured may leave its former children behind.
+    def num_lost(self) -> int:
+        """Returns how many measurements were lost, of those that a run needs.
+
+        It needs what `find` was asked for, and what it told `expect`. Others are of no
+        consequence: a run that resumes with a lost candidate measured may leave its former
+        children behind.
         """
         return len(self._lost & self._asked)
 

@@ -11,6 +11,7 @@ from deepmaker_jax import latency
 from deepmaker_jax.config import COSTS, LimitConfig
 from deepmaker_jax.data.corruption import KINDS, SEVERITIES
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.rules import flag
 from deepmaker_jax.types import Array, Objective
 
 # (unit, ideal, reference): fixed, so that hypervolumes of runs with equal settings compare. The
@@ -38,11 +39,11 @@ def built_in(name: str, limits: LimitConfig, *, floor: int | None = None) -> Obj
 
     Args:
       name: of the objective.
-      limits: on costs; a cost's is its reference point.
+      limits: on costs; a cost's is its reference point, unless close to its ideal.
       floor: of a cost, its ideal point: what is below counts as this; None for none.
 
     Raises:
-      InputError: there is none of that name.
+      InputError: there is none of that name, or the floor is not below the reference.
     """
     if name == "error":
         measure = operator.itemgetter("val_error")
@@ -61,13 +62,18 @@ def built_in(name: str, limits: LimitConfig, *, floor: int | None = None) -> Obj
         )
     unit, ideal, reference = SIZES[name]
     measure, how = operator.itemgetter(name), COST_HOW
+    limit = getattr(limits, name)
+    if limit is not None:
+        reference = limit if floor is not None else max(limit, 2 * ideal)
     if floor is not None:
+        if floor >= reference:
+            raise InputError(
+                f"search.floor (={floor}) must be below {reference}, past which {name} adds "
+                f"nothing: lower it, or set {flag(f'limits.{name}')} above it"
+            )
         ideal = floor
         measure = functools.partial(_at_least, name=name, floor=floor)
         how += f", at least {floor:,}"
-    limit = getattr(limits, name)
-    if limit is not None:
-        reference = max(limit, 2 * ideal)
     return Objective(name, unit, "log2", ideal, reference, measure, how)
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from deepmaker_jax.config import Config
 from deepmaker_jax.ledger import Record, unit_name
+from deepmaker_jax.rules import LAST_SEED
 from deepmaker_jax.run_folder import weights_path
-
-LAST_SEED = 2**31 - 1
 
 
 def further_seeds(config: Config) -> list[int]:

@@ -12,12 +12,23 @@ if TYPE_CHECKING:  # it imports this module
     from deepmaker_jax.config import Config, SearchConfig, TrainConfig
 
 # Far above what anybody has time for, and far below what arithmetic or memory would fail at.
-MOST = 2**31 - 1
+MOST = LAST_SEED = 2**31 - 1
 MOST_CANDIDATES, MOST_GENERATIONS, MOST_EPOCHS, MOST_WORKERS = 65_536, 1_000_000, 100_000, 1_024
 MOST_COST, MOST_SEEDS = 2**53, 1_000
 COSTS = (
     "params", "macs", "peak_activation_bytes", "arena_bytes", "ethos_u_sram_bytes", "flash_bytes",
 )  # fmt: skip
+
+
+KINDS = {  # of settings, and what they must be
+    str: "text", str | None: "text or null",
+    bool: "true or false", bool | None: "true, false or null",
+}  # fmt: skip
+
+
+def flag(name: str) -> str:
+    """Returns a setting as the command line names it, which messages do too."""
+    return name.replace("_", "-")
 
 
 def first_cost(names: Sequence[str]) -> str | None:
@@ -28,8 +39,8 @@ def first_cost(names: Sequence[str]) -> str | None:
 def check(config: "Config") -> None:
     """Raises InputError at the first setting that is out of range."""
     _check_kinds(config)
-    whole("seed", config.seed, 0, 2**31 - 1)
-    _share("validation_share", config.validation_share, open_low=True)
+    whole("seed", config.seed, 0, LAST_SEED)
+    _share("validation-share", config.validation_share, open_low=True)
     whole("workers", config.workers, 0, most=MOST_WORKERS)
     whole("retries", config.retries, 0)
     _check_address(config)
@@ -41,7 +52,7 @@ def check(config: "Config") -> None:
         whole("side", config.side, 4, 1024)
     for name in COSTS:
         if getattr(config.limits, name) is not None:
-            whole(f"limits.{name}", getattr(config.limits, name), 1, most=MOST_COST)
+            whole(flag(f"limits.{name}"), getattr(config.limits, name), 1, most=MOST_COST)
     if config.board is not None:
         from deepmaker_jax.backends import boards
 
@@ -90,8 +101,8 @@ def _check_search(search: "SearchConfig") -> None:
         )
     if search.images is not None:
         whole("search.images", search.images, 1)
-    if search.time_limit is not None:
-        _above_zero("search.time-limit", search.time_limit)
+    if search.time_limit_seconds is not None:
+        _above_zero("search.time-limit-seconds", search.time_limit_seconds)
     _share("search.crossover-rate", search.crossover_rate, closed_high=True)
     if search.mutation_rate is not None:
         _share("search.mutation-rate", search.mutation_rate, closed_high=True)
@@ -120,19 +131,19 @@ def _check_floor(config: "Config") -> None:
     limit = getattr(config.limits, name)
     if limit is not None and floor >= limit:
         raise InputError(
-            f"search.floor (={floor}) must be below limits.{name.replace('_', '-')} (={limit})"
+            f"search.floor (={floor}) must be below {flag(f'limits.{name}')} (={limit})"
         )
 
 
 def _check_train(train: "TrainConfig") -> None:
     whole("train.batch-size", train.batch_size, 2)
     for name in ("sgd_learning_rate", "adam_learning_rate", "adagrad_learning_rate"):
-        _above_zero(f"train.{name.replace('_', '-')}", getattr(train, name))
+        _above_zero(flag(f"train.{name}"), getattr(train, name))
     _share("train.momentum", train.momentum)
     for name in ("weight_decay", "clip_norm"):
         value = getattr(train, name)
         if not (_is_number(value) and value >= 0):
-            raise InputError(f"train.{name.replace('_', '-')} (={value}) must be at least 0")
+            raise InputError(f"{flag(f'train.{name}')} (={value}) must be at least 0")
     if train.crop is not None:
         whole("train.crop", train.crop, 0)
 
@@ -143,7 +154,7 @@ def _check_kinds(settings: Any, prefix: str = "") -> None:
     Numbers are checked with their ranges.
     """
     for name, kind in get_type_hints(type(settings)).items():
-        value, name = getattr(settings, name), f"{prefix}{name}"
+        value, name = getattr(settings, name), flag(f"{prefix}{name}")
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             if not isinstance(value, kind):
                 raise InputError(f"{name} (={value}) must be a {kind.__name__}")
@@ -155,9 +166,8 @@ def _check_kinds(settings: Any, prefix: str = "") -> None:
         elif get_origin(kind) is tuple:
             if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
                 raise InputError(f"{name} (={value}) must be a list of words")
-        elif kind in (str, bool, str | None) and not isinstance(value, kind):
-            wanted = {str: "text", bool: "true or false"}.get(kind, "text or null")
-            raise InputError(f"{name} (={value}) must be {wanted}")
+        elif kind in KINDS and not isinstance(value, kind):
+            raise InputError(f"{name} (={value}) must be {KINDS[kind]}")
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None, *, most: int = MOST) -> None:

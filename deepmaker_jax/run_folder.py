@@ -116,21 +116,25 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
             raise InputError(f"{path} is damaged: {RESTORE}")
         _compare(old, document, config)
         if config.accept_platform and _differences(old, document, ("versions", "platform")):
-            accepted = [*old.get("accepted_platforms", []), _platform(old)]
-            document = document | {"accepted_platforms": accepted, "reproducible": False}
-            document["reason"] = "continued on another platform or with other versions"
-        elif old.get("accepted_platforms"):
-            kept = ("accepted_platforms", "reproducible", "reason")
-            document = document | {name: old[name] for name in kept}
-        if old.get("program_changes"):  # some of its candidates are another program's
-            kept = ("program_changes", "reproducible", "reason")
-            document = document | {name: old[name] for name in kept}
+            old |= {"accepted_platforms": [*old.get("accepted_platforms", []), _platform(old)]}
+        document = document | _what_stays(old)
         before = old["config"]["search"]["generations"]
         if config.search.generations > before and (out / FRONT).exists():
             _set_aside(out / FRONT)  # the front of the shorter search
     write_document(path, document)
     make_folders(out)
     return document
+
+
+def _what_stays(old: dict[str, Any]) -> dict[str, Any]:
+    """Returns what of an older config.json holds for as long as the run's ledger does."""
+    kept = {}
+    if accepted := old.get("accepted_platforms"):
+        reason = "continued on another platform or with other versions"
+        kept |= {"accepted_platforms": accepted, "reproducible": False, "reason": reason}
+    if changes := old.get("program_changes"):  # some of its candidates are another program's
+        kept |= {"program_changes": changes, "reproducible": False, "reason": changes[-1]}
+    return kept
 
 
 def make_folders(out: pathlib.Path) -> None:

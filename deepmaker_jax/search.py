@@ -16,10 +16,10 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, GenerationStarted, Measured, Note
 from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.execute.unit import longest_first
+from deepmaker_jax.history import History
 from deepmaker_jax.ladder import Ladder
 from deepmaker_jax.ledger import Record, lost
 from deepmaker_jax.measurement import Candidate, Search, check_known, new_record
-from deepmaker_jax.memory import Memory
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.tally import objective_values
 from deepmaker_jax.types import Genome, Objective
@@ -35,28 +35,32 @@ def search(s: Search) -> Generator[Event, None, list[Record]]:
     a ledger that holds some of them, it asks for the same candidates, finds
     theirs there, and goes on where it stopped. So the ledger is all that resume
     needs.
+
+    Raises:
+      InputError: no network within the limits was found, or the ledger's measurements are not
+        of these objectives.
     """
     num_generations = s.config.search.generations
-    memory, size = remember(s), s.config.search.population
-    tally = memory.tally
+    history, size = new_history(s), s.config.search.population
+    tally = history.tally
     candidates = first_candidates(s)
-    records = yield from _measure(s, candidates, 0, memory)
+    records = yield from _measure(s, candidates, 0, history)
     yield tally.summary(0)
     teller = Teller(s, records)
     for generation in range(1, num_generations):
-        candidates = teller.propose(generation, memory, known=tally.known, num=size)
+        candidates = teller.propose(generation, history, known=tally.known, num=size)
         if not candidates:
             yield exhausted(s, f"{generation} of {num_generations} generations")
             break
-        records = yield from _measure(s, candidates, generation, memory)
+        records = yield from _measure(s, candidates, generation, history)
         teller.tell(generation, records)
         yield tally.summary(generation)
-    return memory.highest_front()
+    return history.highest_front()
 
 
-def remember(s: Search) -> Memory:
-    """Returns the memory of a search that has measured nothing yet."""
-    return Memory(s.config.search, s.feasible.space, s.objectives, s.fidelity)
+def new_history(s: Search) -> History:
+    """Returns the history of a search that has measured nothing yet."""
+    return History(s.config.search, s.feasible.space, s.objectives, s.fidelity)
 
 
 def exhausted(s: Search, so_far: str) -> Note:
@@ -98,16 +102,25 @@ class Teller:
         return jax.random.split(jax.random.fold_in(self._key, turn))
 
     def propose(
-        self, turn: int, memory: Memory, *, known: Collection[str], num: int
+        self, turn: int, history: History, *, known: Collection[str], num: int
     ) -> list[Candidate]:
-        """Returns up to `num` networks that are not among the `known`; see `_propose`."""
+        """Returns up to `num` networks to measure next, fewer if the space is used up.
+
+        Children that the strategy asks for; with preselection the most promising of many.
+
+        Args:
+          turn: from 1 on; the key of what is drawn.
+          history: what was measured so far.
+          known: ids that are not wanted.
+          num: how many.
+        """
         more = num * self._s.config.search.oversample
         key = self._keys(turn)[0]
         children = _propose(self._s, self._state, self._params, key, turn, known, more)
-        if memory.preselection is None:
+        if history.preselection is None:
             return children
         genomes = [child.genome for child in children]
-        rows = memory.preselection.choose(genomes, num=num, front=memory.tally.front)
+        rows = history.preselection.choose(genomes, num=num, front=history.tally.front)
         return [children[i] for i in rows]
 
     def tell(self, turn: int, records: Sequence[Record]) -> None:
@@ -210,15 +223,15 @@ def _asked(s: Search, state: Any, params: Any, key: jax.Array) -> Iterator[Genom
 
 
 def _measure(
-    s: Search, candidates: list[Candidate], generation: int, memory: Memory
+    s: Search, candidates: list[Candidate], generation: int, history: History
 ) -> Generator[Event, None, list[Record]]:
     """Trains candidates, the better ones further; returns the last record of each, in order."""
     found: dict[str, Record] = {}
-    left, ladder = candidates, memory.ladder
+    left, ladder = candidates, history.ladder
     for rung in range(len(ladder.rungs)):
         records = yield from _measure_at(s, left, generation, ladder, rung)
         found |= {record["id"]: record for record in records}
-        memory.add(rung, records)
+        history.add(rung, records)
         if rung < len(ladder.rungs) - 1:
             chosen = set(ladder.promote(rung, [c.id for c in left]))
             forget(s, [c.id for c in left if c.id not in chosen])

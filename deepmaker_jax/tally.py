@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from deepmaker_jax.events import GenerationDone
-from deepmaker_jax.evolve import front
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.ledger import Record
 from deepmaker_jax.objective import scaled
@@ -22,16 +21,6 @@ def objective_values(record: Record, objectives: Sequence[Objective]) -> list[fl
     return values
 
 
-def front_records(records: list[Record], objectives: Sequence[Objective]) -> list[Record]:
-    """Returns the non-dominated measurements by error, then size, then id."""
-    good = [record for record in records if record["status"] == "ok"]
-    if not good:
-        return []
-    values = np.array([objective_values(record, objectives) for record in good])
-    best = [good[i] for i in front(values)]
-    return sorted(best, key=lambda r: (*objective_values(r, objectives), r["id"]))
-
-
 class Tally:
     """What a search has found so far: who was measured, and the best of them.
 
@@ -40,7 +29,7 @@ class Tally:
 
     Attributes:
       known: ids of every candidate of this run so far.
-      front: ledger records of the best so far, as `front_records` returns them.
+      front: ledger records of those that nobody dominates, by error, then size, then id.
     """
 
     def __init__(self, objectives: tuple[Objective, ...], fidelity: dict[str, Any]):

@@ -71,7 +71,7 @@ def make_task(config: Config, data: Dataset, *, corrupted: bool = False) -> Task
         input_scale=_input_scale(config, data.train_images),
         settings=config.train,
         seed=config.seed,
-        limit_seconds=config.search.time_limit,
+        limit_seconds=config.search.time_limit_seconds,
         rungs=rungs(config.search),
         corrupted_rows=corrupted_rows,
     )

@@ -56,6 +56,22 @@ def test_a_floor_above_every_network_is_refused():
         make(WIDE, LimitConfig(), spread="params", floor=10**9).check(4)
 
 
+def test_a_floor_that_another_limit_keeps_every_network_below_is_refused():
+    both = LimitConfig(flash_bytes=200_000, macs=200_000)
+    make(WIDE, both, spread="flash_bytes", floor=16_384).check(8)
+    with pytest.raises(InputError, match=r"search.floor \(=150000\) must be below the flash_bytes"):
+        make(WIDE, both, spread="flash_bytes", floor=150_000).check(8)
+
+
+@pytest.mark.parametrize("macs", [300_000, 2_000_000, 24_000_000])
+def test_sizes_are_drawn_up_to_the_largest_that_all_limits_leave(macs):
+    part = make(WIDE, LimitConfig(params=200_000, macs=macs), spread="params")
+    sizes = [part._size(g) for g in part.sample(np.random.default_rng(1), num=60)]
+    assert max(sizes) <= part._most <= 200_000
+    # Not most of them at the upper end, as if they had been drawn beyond it.
+    assert np.median(sizes) < part._most / 2
+
+
 def test_a_limit_that_no_network_reaches_spreads_samples_as_one_that_the_largest_meets():
     draws = [
         make(WIDE, LimitConfig(params=limit), spread="params").sample(

@@ -261,7 +261,7 @@ def halved(tmp_path_factory):
 
 
 def test_a_time_limit_for_candidates_is_recorded_as_what_is_not_repeatable(tmp_path):
-    search = dataclasses.replace(TINY.search, time_limit=60.0)
+    search = dataclasses.replace(TINY.search, time_limit_seconds=60.0)
     with pytest.raises(Stopped):
         go(
             tmp_path / "run",
@@ -269,7 +269,7 @@ def test_a_time_limit_for_candidates_is_recorded_as_what_is_not_repeatable(tmp_p
             stop=lambda event: isinstance(event, Started),
         )
     document = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert document["reason"] == "search.time-limit is measured by a clock"
+    assert document["reason"] == "search.time-limit-seconds is measured by a clock"
 
 
 def test_a_run_in_which_everything_fails_ends_with_an_empty_front(tmp_path):

@@ -29,6 +29,8 @@ from deepmaker_jax.events import (
 from deepmaker_jax.evolve import NSGA3
 from deepmaker_jax.evolve.reference import directions
 from deepmaker_jax.export import read_bundle
+from deepmaker_jax.job import _name_of
+from deepmaker_jax.search import strategy_scale
 from tests.examples import LAST, SMALL
 from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
 
@@ -76,6 +78,22 @@ def test_a_strategy_made_from_nsga3_has_directions_its_own_if_it_was_given_some(
         assert fixed_box == is_fixed
 
 
+def test_a_strategy_is_named_by_all_that_it_was_given_and_by_no_address():
+    def names(directions, scale):
+        factory = functools.partial(NSGA3, directions=directions, scale=scale, fixed_box=True)
+        return _name_of(factory)
+
+    table = np.random.default_rng(0).uniform(size=(1000, 3))
+    first = names(table, strategy_scale)
+    assert first == names(table.copy(), strategy_scale)
+    assert "strategy_scale" in first
+    assert " at 0x" not in first
+    changed = table.copy()
+    changed[500] = 1
+    assert names(changed, strategy_scale) != first
+    assert names(table.astype(np.float32), strategy_scale) != first
+
+
 def test_a_floor_is_of_the_first_cost_that_is_named(tmp_path):
     search = dataclasses.replace(TINY.search, floor=3000, objectives=("error", "macs", "params"))
     config, events = dataclasses.replace(TINY, search=search), []
@@ -89,6 +107,7 @@ def test_a_floor_is_of_the_first_cost_that_is_named(tmp_path):
     document = json.loads((tmp_path / "run" / "config.json").read_text())
     assert [o["ideal"] for o in document["objectives"]] == [0.0, 3000, 256]
     measured = of_kind(events, Measured)[0].record
+    assert document["objectives"][1]["how"] == "from the layer list, at least 3,000"
     assert measured["objectives"]["macs"] == max(measured["costs"]["macs"], 3000)
     mine = Objective("mine", "s", "linear", 0.0, 1.0, lambda m: 0.5)
     error = Objective("error", "share", "linear", 0.0, 1.0, lambda m: m["val_error"])

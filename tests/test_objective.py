@@ -76,6 +76,15 @@ def test_less_than_the_floor_counts_as_the_floor():
     assert values.tolist() == [16_384, 16_384, 32_768]
     assert objective.scaled(values).tolist() == [0, 0, 0.5]
     assert objective.how == "from the layer list, at least 16,384"
+    near = built_in("flash_bytes", LimitConfig(flash_bytes=65_536), floor=60_000)
+    assert (near.ideal, near.reference) == (60_000, 65_536)
+
+
+def test_a_floor_past_the_reference_is_refused_by_name():
+    with pytest.raises(
+        InputError, match=r"search.floor \(=5000000\) must be below 4000000.*limits.params"
+    ):
+        built_in("params", LimitConfig(), floor=5_000_000)
 
 
 @every_size
@@ -85,7 +94,7 @@ def test_no_network_beats_the_ideal(name, space, shape):
     """Of every genome in neuropower; in deepmaker of all small ones, for each cost apart."""
     space = SPACES[space](shape, 2)
     whole = make(space, LimitConfig(), spread="params")
-    genomes = whole.everything() if space.num_genomes < 2_000 else _smallest(space)
+    genomes = whole.everything if space.num_genomes < 2_000 else _smallest(space)
     ideal = built_in(name, LimitConfig()).ideal
     smallest = min(getattr(cost(space.decode(genome)), name) for genome in genomes)
     assert ideal <= smallest

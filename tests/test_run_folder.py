@@ -131,6 +131,22 @@ def test_an_accepted_platform_is_recorded_for_good(tmp_path):
     ]
 
 
+def test_a_reason_that_holds_no_more_goes(tmp_path):
+    run_folder.begin(tmp_path, DOCUMENT, Config())
+    new, accept = changed("versions/jax", "0.11.0"), Config(accept_platform=True)
+    run_folder.begin(tmp_path, new, accept)
+    run_folder.not_reproducible(tmp_path, "2 measurements were lost")
+    run_folder.begin(tmp_path, new, Config())
+    document = load_json(tmp_path / "config.json")
+    assert document["reason"] == "continued on another platform or with other versions"
+    run_folder.program_changed(tmp_path, "out of memory")
+    run_folder.not_reproducible(tmp_path, "2 measurements were lost")
+    run_folder.begin(tmp_path, new, Config())
+    document = load_json(tmp_path / "config.json")
+    assert document["reason"] == "out of memory"
+    assert not document["reproducible"]
+
+
 def test_a_front_that_changes_is_kept_beside_the_new_one(tmp_path):
     for members in ([1], [1], [2], [3]):
         run_folder.write_front(tmp_path, {"members": members})

@@ -33,7 +33,7 @@ def hypervolume(scaled) -> float:
     """
     points = _table(scaled)
     bound = np.ones(points.shape[1:])
-    points = points[np.isfinite(points).all(-1) & (points < bound).all(-1)]
+    points = points[_are_useful(points)]
     return float(moocore.hypervolume(points, ref=bound)) if len(points) else 0.0
 
 
@@ -59,7 +59,7 @@ def greedy_subset(scaled, *, num, first: Sequence[int] = ()) -> np.ndarray:
     if num < 0:
         raise ValueError(f"num={num} must not be negative")
     num = min(num, len(points))
-    useful = np.isfinite(points).all(-1) & (points < 1).all(-1)
+    useful = _are_useful(points)
     chosen = list(first)
     rest = [int(i) for i in np.flatnonzero(useful) if i not in chosen]
     volume = hypervolume(points[chosen])
@@ -74,6 +74,37 @@ def greedy_subset(scaled, *, num, first: Sequence[int] = ()) -> np.ndarray:
     order = np.lexsort((np.arange(len(points)), failed))
     fill = order[~np.isin(order, chosen)]
     return np.concatenate([np.asarray(chosen, np.int64), fill])[:num]
+
+
+def subset_beside(scaled, *, num: int, there: Sequence[int] = ()) -> np.ndarray:
+    """Picks rows beside those that are there: the least in the first objective, then greedily.
+
+    The first objective is the error. A network close to a limit on its size, which is the
+    reference, adds next to no hypervolume however accurate it is, and yet is what a limit is set
+    for: so the most accurate that adds any is picked first, unless it is there.
+
+    Args:
+      scaled: Float[n, m], minimised; the reference is 1.
+      num: how many rows to pick, >= 0.
+      there: distinct rows that have a part in the volume and are not picked.
+
+    Returns:
+      int64[min(num, n - len(there))], distinct, in the order of picking.
+
+    Raises:
+      ValueError: if `scaled` does not have two axes, or num < 0.
+    """
+    points, first = _table(scaled), list(there)
+    useful = np.flatnonzero(_are_useful(points))
+    if num > 0 and len(useful):
+        ahead = int(useful[np.argmin(points[useful, 0])])
+        first += [ahead] if ahead not in first else []
+    return greedy_subset(points, num=len(there) + num, first=first)[len(there) :]
+
+
+def _are_useful(points):
+    """Returns which rows dominate the reference, Bool[n]."""
+    return np.isfinite(points).all(-1) & (points < 1).all(-1)
 
 
 def _table(scaled):

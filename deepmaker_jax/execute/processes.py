@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.events import Epoch, Note
 from deepmaker_jax.execute import runtime
@@ -25,7 +23,7 @@ from deepmaker_jax.execute.unit import (
     out_of_memory,
 )
 from deepmaker_jax.execute.work import do_unit
-from deepmaker_jax.files import replacing
+from deepmaker_jax.files import load_arrays, save_arrays
 from deepmaker_jax.ledger import OUT_OF_MEMORY, WORKER_DIED
 
 READY = "ready"  # a worker's first word: its imports worked
@@ -46,8 +44,7 @@ def _work(connection: Any, task: Task, folder: pathlib.Path) -> None:
     """
     runtime.belong_to_parent()
     runtime.keep_programs()
-    shared = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-    task = task._replace(**shared)
+    task = task._replace(**load_arrays(folder))
     beat = Beat(connection.send)
     try:
         connection.send(READY)
@@ -104,9 +101,7 @@ class Processes:
         """Writes the data once and starts the workers."""
         self._opened = True
         shared = arrays(self._task)
-        for name, value in shared.items():
-            with replacing(self._folder / f"{name}.npy") as path, open(path, "wb") as file:
-                np.save(file, value)
+        save_arrays(self._folder, **shared)
         self._bare = self._task._replace(**dict.fromkeys(shared))
         for _ in range(self.num_workers):
             self._start()
@@ -145,7 +140,12 @@ class Processes:
         return [unit for unit in self._doing.values() if unit is not None]
 
     def results(self) -> Iterator[Epoch | Note | Outcome]:
-        """Yields progress and outcomes until no submitted unit is left."""
+        """Yields progress and outcomes until no submitted unit is left.
+
+        Raises:
+          InputError: worker processes cannot start.
+          StorageError: a worker's disk takes no more.
+        """
         while self._line or self._busy():
             by_connection = {worker.connection: worker for worker in self._doing}
             began = time.monotonic()

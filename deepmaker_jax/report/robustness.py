@@ -51,7 +51,7 @@ class _Column(NamedTuple):
 
 
 def ranked(view: RunView) -> list[Figures]:
-    """Returns the front's members whose robustness is known, the most accurate first."""
+    """Returns the front's members whose robustness is known, best under corruptions first."""
     members = [] if view.front is None else view.front["members"]
     found = [figures for member in members if (figures := _figures(member)) is not None]
     return sorted(found, key=lambda f: (-f.corrupted, f.id))

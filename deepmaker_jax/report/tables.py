@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from deepmaker_jax.objective import COST_HOW, ERROR_HOW
 from deepmaker_jax.report import text
 from deepmaker_jax.report.view import RunView, candidates, front_records, part
 
@@ -154,11 +155,11 @@ def columns(view: RunView, table: list[Row], *, wide: bool = False) -> list[Colu
 
 
 def hows(view: RunView) -> list[tuple[str, str]]:
-    """Returns (name, how it was measured) of the objectives that have a column by their name."""
+    """Returns (name, how it was measured) of the objectives of which headings do not tell it."""
     return [
         (text.plain(o.name, limit=60), text.plain(o.how))
         for o in view.objectives
-        if o.how and o.name not in KNOWN
+        if o.how and o.how not in (COST_HOW, ERROR_HOW)
     ]
 
 

@@ -50,7 +50,7 @@ class Feed(NamedTuple):
     """What a step reads and never changes.
 
     Attributes:
-      images: UInt8[n, h, w, c], all training images.
+      images: UInt8[n, h, w, c], the training images; others that a task holds may follow.
       labels: Int32[n].
       input_scale: Float[c].
       key: the run's key; a step's own is `fold_in(key, step)`.

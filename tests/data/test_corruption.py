@@ -69,7 +69,7 @@ def test_a_corruption_is_a_function_of_its_arguments_and_gives_pictures(kind, sh
 def test_what_leaves_the_range_is_clipped_and_does_not_wrap(kind):
     extremes = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)])
     black, white = corrupt(extremes, kind, severity=5, seed=0).astype(int)
-    # No deviation of noise at its strongest is 26; brightness adds 76.
+    # The deviation of noise is 26 at its strongest; brightness adds 76.
     assert black.max() <= 130
     assert white.min() >= 125
 

@@ -44,7 +44,8 @@ def test_survivors_of_nsga2(m):
     with jax.enable_x64(True):
         kept = jax.jit(jax.vmap(select))(points)
     np.testing.assert_array_equal(np.sort(kept, axis=1), expected)
-    assert (crowding_decides(GOLDEN[f"rank_{m}"][cases], expected)).sum() > (20 if m > 1 else -1)
+    if m > 1:  # by a single objective nobody is crowded: fronts are of equals
+        assert (crowding_decides(GOLDEN[f"rank_{m}"][cases], expected)).sum() > 20
 
 
 def crowding_decides(rank, kept):

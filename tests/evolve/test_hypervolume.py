@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from deepmaker_jax.evolve.hypervolume import greedy_subset, hypervolume
+from deepmaker_jax.evolve.hypervolume import greedy_subset, hypervolume, subset_beside
 
 
 def brute_volume(points):
@@ -83,6 +83,17 @@ def test_greedy_subset_goes_on_from_the_first():
     assert greedy_subset(points, num=1, first=[0]).tolist() == [0]
     failed = np.array([[math.nan, 0.0], [0.5, 0.5]])
     assert greedy_subset(failed, num=2, first=[0]).tolist() == [0, 1]
+
+
+def test_beside_others_the_least_in_the_first_objective_comes_first_unless_it_is_there():
+    points = [[0.5, 0.5], [0.1, 0.9999], [0.4, 0.7], [0.7, 0.1], [np.nan, np.nan]]
+    assert subset_beside(points, num=2).tolist() == [1, 3]
+    assert subset_beside(points, num=2, there=[1]).tolist() == [3, 0]
+    assert subset_beside(points, num=2, there=[0]).tolist() == [1, 3]
+    assert subset_beside(points, num=9, there=[0, 3]).tolist() == [1, 2, 4]
+    assert subset_beside(points, num=0, there=[0]).tolist() == []
+    assert subset_beside(points, num=0).tolist() == []
+    assert subset_beside(np.zeros((0, 2)), num=3).tolist() == []
 
 
 def test_greedy_subset_of_nothing_is_empty():

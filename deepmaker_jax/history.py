@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deepmaker_jax.preselection import Preselection
 
 
-class Memory:
+class History:
     """What was measured, and what follows from it.
 
     Attributes:
