@@ -84,8 +84,7 @@ class Preselection:
         told = np.array([[_told(o, c) for o in self._objectives] for c in costs])
         unknown = np.isnan(told)
         # A function of costs that fails for one network fails after its training too: no gain.
-        references = [o.reference for o in self._objectives]
-        hoped = scaled(np.where(unknown, references, told), self._objectives)
+        hoped = np.where(unknown, np.inf, scaled(told, self._objectives))
         table = np.stack([self._features(g, len(self._rungs) - 1) for g in genomes])
         seen = np.stack([row for row, _ in self._seen])
         measured = np.clip(np.stack([v for _, v in self._seen]), EDGE, 1 - EDGE)

@@ -81,7 +81,7 @@ def subset_beside(scaled, *, num: int, there: Sequence[int] = ()) -> np.ndarray:
 
     The first objective is the error. A network close to a limit on its size, which is the
     reference, adds next to no hypervolume however accurate it is, and yet is what a limit is set
-    for: so the most accurate that adds any is picked first, unless it is there.
+    for: so the most accurate up to the reference is picked first, unless it is there.
 
     Args:
       scaled: Float[n, m], minimised; the reference is 1.
@@ -95,9 +95,9 @@ def subset_beside(scaled, *, num: int, there: Sequence[int] = ()) -> np.ndarray:
       ValueError: if `scaled` does not have two axes, or num < 0.
     """
     points, first = _table(scaled), list(there)
-    useful = np.flatnonzero(_are_useful(points))
-    if num > 0 and len(useful):
-        ahead = int(useful[np.argmin(points[useful, 0])])
+    within = np.flatnonzero(np.isfinite(points).all(-1) & (points <= 1).all(-1))
+    if num > 0 and len(within):
+        ahead = int(within[np.argmin(points[within, 0])])
         first += [ahead] if ahead not in first else []
     return greedy_subset(points, num=len(there) + num, first=first)[len(there) :]
 
