@@ -4,7 +4,7 @@
         --out benchmarks/results/curves.jsonl
 
 Networks of space `deepmaker` as preset `small` narrows it, up to 200,000 parameters and 24 million
-multiply-accumulates, spread over sizes as a search's first generation is, each trained on 9,000
+multiply-accumulates, spread over sizes as a search's first generation is, each trained on 10,000
 images of CIFAR-10 with the learning rate restarting at each rung, 1, 3 and 9 epochs, and measured
 there on the same 5,000 images. The first 20 are trained with three seeds. `--also` adds networks
 that a search proposed (benchmarks/results/proposed.json). Seven core-hours; run again, it goes on

@@ -117,7 +117,7 @@ def live(executor: str) -> int:
     def on_event(event: Any) -> None:
         _append(control / "stages", f"{type(event).__name__}\n")
         if isinstance(event, Epoch):
-            _append(control / "epochs")
+            _append(control / "epochs", f"{event.id} {event.stage} {event.num_done}\n")
 
     data = load_data("digits")
     if death.kind == "clock":

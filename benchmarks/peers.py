@@ -1,7 +1,7 @@
 """Other searches than ours, which ask a trainer (of `on_paper` or `real_search`) until it stops.
 
 Each raises what the trainer raises once the budget is spent. Their settings are the best of those
-in benchmarks/results/search_tuning.json.
+in benchmarks/results/search_tuning.json, where they begin with draws of their own.
 """
 
 from typing import Any

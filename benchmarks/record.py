@@ -1,5 +1,6 @@
 """What stands with every figure: when, where, with what and how it was measured."""
 
+import ast
 import contextlib
 import datetime
 import hashlib
@@ -8,7 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import deepmaker_jax
@@ -16,21 +17,33 @@ from deepmaker_jax import program
 from deepmaker_jax.execute import runtime
 from deepmaker_jax.execute.pool import pooled
 from deepmaker_jax.files import dump_json, lock, write_json
+from deepmaker_jax.machine import version_of
 
 PATIENCE_SECONDS = 4 * 3600.0  # for one training beside whatever else runs
 READERS = {"backends", "export", "report"}  # of finished runs: no measurement comes from these
+REPORTING = ("main", "summary")  # functions of a benchmark that make no rows
+PEERS = ("optuna", "pymoo")
 
 
 def conditions() -> dict[str, Any]:
-    """Returns date, machine, versions and command of this process."""
+    """Returns date, machine, versions, commit and command of this process."""
     name = pathlib.Path(sys.argv[0]).stem
     machine = program.describe_platform()
     return {
         "date": datetime.date.today().isoformat(),
         "machine": f"{program.num_cores()} cores, {machine['processor']}, {machine['machine']}",
         "versions": program.versions(),
+        "commit": commit(),
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *map(portable, sys.argv[1:])]),
     }
+
+
+def commit() -> str | None:
+    """Returns the commit of this tree, with a + if its files were changed; None without git."""
+    root = pathlib.Path(__file__).parent.parent
+    words = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    told = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    return told.stdout.strip() or None
 
 
 def in_workers_environment() -> None:
@@ -53,21 +66,43 @@ def portable(word: str) -> str:
     return os.path.basename(below) if below.startswith("..") else below
 
 
-def made_of(*more: pathlib.Path) -> str:
-    """Returns what kept rows are made of, eight hex digits: of source and of some files.
+def made_of(*more: pathlib.Path, reporting: Collection[str] = REPORTING) -> str:
+    """Returns what kept rows are made of, eight hex digits: of source, packages and some files.
 
-    The source is the package's, but for what reads finished runs, and that of the benchmarks
-    that this process has loaded.
+    The source is the package's, but for what reads finished runs, and that of the benchmarks and
+    presets that this process has loaded; comments, docstrings and functions that only report are
+    none of it.
+
+    Args:
+      *more: files.
+      reporting: names of functions of benchmarks.
     """
     package = pathlib.Path(deepmaker_jax.__file__).parent
     sources = [
         path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in READERS
     ]
     here = pathlib.Path(__file__).parent
+    folders = here, here.parent / "configs"
     loaded = {pathlib.Path(getattr(m, "__file__", None) or "") for m in sys.modules.values()}
-    sources += [path for path in loaded if path.parent == here]
-    texts = [path.read_bytes() for path in (*sorted(set(sources)), *more)]
-    return hashlib.sha256(b"".join(texts)).hexdigest()[:8]
+    sources += [path for path in loaded if path.parent in folders]
+    texts = [
+        _what_runs(path.read_text(), reporting if path.parent == here else ())
+        for path in sorted(set(sources))
+    ]
+    texts.append(dump_json(program.versions() | {name: version_of(name) for name in PEERS}))
+    parts = [*(text.encode() for text in texts), *(path.read_bytes() for path in more)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:8]
+
+
+def _what_runs(source: str, reporting: Collection[str]) -> str:
+    """Returns source without comments, docstrings and some of its functions."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if getattr(node, "name", None) not in reporting]
+    for node in ast.walk(tree):
+        has_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if has_docstring and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def whole_lines(path: pathlib.Path) -> list[Any]:
@@ -106,7 +141,7 @@ def train_missing(
 
     Raises:
       InputError: another process adds to the file.
-      RuntimeError: a job failed.
+      RuntimeError: a job failed; all others were done.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {name: f"{name}, of {made_of}" if made_of else name for name in jobs}
@@ -115,15 +150,20 @@ def train_missing(
         done = known(path)
         left = {name: arguments for name, arguments in jobs.items() if kept[name] not in done}
         made = pooled(function, left, num_workers=num_workers, patience_seconds=PATIENCE_SECONDS)
+        failed: dict[str, BaseException] = {}
         with contextlib.closing(made):
             for name, found in made:
                 if isinstance(found, BaseException):
-                    raise RuntimeError(f"{name} failed") from found
+                    failed[name] = found
+                    print(f"{name} failed: {found}", flush=True)
+                    continue
                 rows = done[kept[name]] = found if isinstance(found, list) else [found]
                 line = dump_json({"job": kept[name], "rows": rows})
                 file.write(line + "\n")
                 file.flush()
                 print(line, flush=True)
+    for name, error in failed.items():
+        raise RuntimeError(f"{name} failed") from error
     return [{"job": name} | row for name in jobs for row in done[kept[name]]]
 
 

@@ -81,13 +81,16 @@ def test_a_run_that_met_a_full_disk_ends_with_one_line_and_then_with_the_same_by
 
 def test_what_a_killed_run_did_otherwise_is_noticed(finished, tmp_path):
     out, whole = shutil.copytree(finished[0], tmp_path / "run"), finished[1]
-    assert kill.check(out, whole, epochs_again=2, allowed=2) == []
+    assert kill.check(out, whole, ["a search 1", "a final 1"]) == []
     (out / "front.json").write_bytes(b"{}")
     (out / "models" / ".half").touch()
-    assert kill.check(out, whole, epochs_again=3, allowed=2) == [
+    weights, *_ = sorted((out / "robustness").rglob("*.safetensors"))
+    weights.write_bytes(b"")
+    assert kill.check(out, whole, ["a search 1", "b search 1", "a search 1"]) == [
         "front.json is another",
+        f"{weights.relative_to(out)} is another",
         "models/.half was left behind",
-        "3 epochs were trained again, more than 2",
+        "epoch a search 1 was trained again",
     ]
 
 
