@@ -44,7 +44,12 @@ class Cluster:
     """
 
     def __init__(
-        self, num_workers: int, seconds_of: Callable[[Unit], float], *, is_real: bool = False
+        self,
+        num_workers: int,
+        seconds_of: Callable[[Unit], float],
+        *,
+        is_real: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         """Makes the workers.
 
@@ -53,14 +58,15 @@ class Cluster:
           seconds_of: how long a unit takes.
           is_real: the host loop really waits for it; else time is made up, but for
             what the host loop itself needs, which is added.
+          clock: says what time it is for the host loop, in seconds.
         """
         self.num_workers, self.host_seconds, self.num_done = num_workers, 0.0, 0
-        self._seconds_of, self._is_real = seconds_of, is_real
+        self._seconds_of, self._is_real, self._clock = seconds_of, is_real, clock
         self._came = itertools.count()
         self._free = [0.0] * num_workers  # when each worker is done, a heap
         self._doing: list[tuple[float, int, Unit]] = []  # by their end, a heap
         self._busy = self._now = 0.0
-        self._since = time.perf_counter()
+        self._since = clock()
 
     @property
     def seconds(self) -> float:
@@ -74,7 +80,7 @@ class Cluster:
 
     def _tick(self) -> None:
         """Lets the time pass that the host loop has needed since it was last answered."""
-        now = time.perf_counter()
+        now = self._clock()
         self.host_seconds += now - self._since
         self._now += now - self._since
         self._since = now
@@ -95,7 +101,7 @@ class Cluster:
             end, _, unit = heapq.heappop(self._doing)
             if self._is_real:
                 time.sleep(max(0.0, end - self._now))
-            self._now, self._since = max(self._now, end), time.perf_counter()
+            self._now, self._since = max(self._now, end), self._clock()
             self.num_done += 1
             yield answer(unit)
 

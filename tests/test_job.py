@@ -187,7 +187,9 @@ def test_a_run_whose_folder_is_removed_stops_and_brings_nothing_back(tmp_path):
         if isinstance(event, Measured):
             shutil.rmtree(tmp_path / "run")
 
-    with pytest.raises(StorageError, match=r"msgpack cannot be written \(its folder is gone"):
+    # The next candidate trains beside the host loop: whoever writes first finds it.
+    gone = r"msgpack cannot be written \(its folder is gone|jsonl was removed while the run went on"
+    with pytest.raises(StorageError, match=gone):
         go(tmp_path / "run", stop=remove)
     assert not (tmp_path / "run").exists()
 
