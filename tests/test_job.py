@@ -19,6 +19,7 @@ from deepmaker_jax.events import (
     FinalStarted,
     Finished,
     GenerationDone,
+    GenerationStarted,
     Measured,
     Note,
     Started,
@@ -184,12 +185,11 @@ def test_two_runs_on_one_folder_are_refused(tmp_path):
 
 def test_a_run_whose_folder_is_removed_stops_and_brings_nothing_back(tmp_path):
     def remove(event):
-        if isinstance(event, Measured):
+        # Between generations: else the next candidate, in a thread of its own, may be done by then.
+        if isinstance(event, GenerationStarted) and event.generation == 1:
             shutil.rmtree(tmp_path / "run")
 
-    # The next candidate trains beside the host loop: whoever writes first finds it.
-    gone = r"msgpack cannot be written \(its folder is gone|jsonl was removed while the run went on"
-    with pytest.raises(StorageError, match=gone):
+    with pytest.raises(StorageError, match=r"msgpack cannot be written \(its folder is gone"):
         go(tmp_path / "run", stop=remove)
     assert not (tmp_path / "run").exists()
 
