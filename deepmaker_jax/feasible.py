@@ -63,7 +63,10 @@ class Feasible:
 
     def _smallest(self, value) -> Genome:
         """Returns a genome that no change of one gene makes smaller in `value(genome)`."""
-        best = self.space.repair(np.zeros(len(self.space.genes), np.int32))
+        return self._descended(self.space.repair(np.zeros(len(self.space.genes), np.int32)), value)
+
+    def _descended(self, best: Genome, value: Callable[[Genome], float]) -> Genome:
+        """Returns where changes of one gene at a time lead, each to a smaller `value(genome)`."""
         best_value = value(best)
         improved = True
         while improved:
@@ -90,17 +93,11 @@ class Feasible:
         rng = np.random.default_rng(0)
         starts = [self._smallest(self.excess), *self.space.sample(rng, num=CLIMBS)]
         shrunk = [self.shrink(rng, genome) for genome in starts]
-        return max((self._climbed(g) for g in shrunk if g is not None), default=0)
+        grown = [self._descended(g, self._smallness) for g in shrunk if g is not None]
+        return max(map(self._size, grown), default=0)
 
-    def _climbed(self, genome: Genome) -> int:
-        """Returns how large a feasible network becomes by changes of one gene at a time."""
-        size, improved = self._size(genome), True
-        while improved:
-            improved = False
-            for neighbour in self._neighbours(genome):
-                if (found := self._size(neighbour)) > size and self.allows(neighbour):
-                    genome, size, improved = neighbour, found, True
-        return size
+    def _smallness(self, genome: Genome) -> float:
+        return -self._size(genome) if self.allows(genome) else math.inf
 
     def _neighbours(self, genome: Genome) -> Iterator[Genome]:
         for i, num in enumerate(self.space.num_choices):
