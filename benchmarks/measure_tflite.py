@@ -72,6 +72,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="the CIFAR-10 folder")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
+    for path in args.files:
+        if not path.is_file():
+            parser.error(f"{path} is no file")
     data = load_data("cifar10", path=args.data)
     medians = median_milliseconds(args.files, data.test_images[:TIMED_IMAGES])
     rows = []

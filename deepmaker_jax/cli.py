@@ -21,6 +21,7 @@ from deepmaker_jax import config as config_module
 from deepmaker_jax import ending
 from deepmaker_jax.config import Config
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.terminal import say
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 NOTICE_SECONDS = 5.0
@@ -276,11 +277,13 @@ def _run(
     config: Config, *, load: Callable[[Config], Any], command: str, extension: dict[str, Any]
 ) -> None:
     # Late, so that --help and a wrong flag answer before JAX is loaded.
-    from deepmaker_jax import report, run_folder
+    from deepmaker_jax import deploy, report, run_folder
     from deepmaker_jax.data import NAMES
     from deepmaker_jax.job import run
 
     run_folder.check(pathlib.Path(config.out or run_folder.default_out(config)))
+    for line in deploy.not_ready(config.targets):
+        say(line)  # before hours of work
     # To stdout: on stderr a refusal must stand alone.
     source = f"reading {config.data}" if config.data else f"loading {config.experiment}"
     notice = threading.Timer(NOTICE_SECONDS, print, [f"still {source}"])

@@ -197,7 +197,8 @@ class FinalConfig:
     """What happens to the front once the search is over."""
 
     members: int = 8
-    """Members of the front that are trained in full and exported; 1 to 65536."""
+    """Members of the front that are trained in full and exported; 1 to 65536. More of them on a
+    finished run train the further ones."""
 
     epochs: int = 10
     """Epochs of the final training, from scratch on all training images; 1 to 100000."""

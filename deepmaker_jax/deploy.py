@@ -164,14 +164,31 @@ def at_the_end(
     left_out = []
     for name, backend in backends.items():
         if LIGHT in targets and backend.light and name not in chosen:
-            missing = [tool for tool in backend.probe() if tool.version is None]
-            if missing:
-                tools = ", ".join(tool.name for tool in missing)
-                remedies = "; ".join(dict.fromkeys(tool.install for tool in missing))
-                left_out.append(f"target {name} is left out without {tools}: {remedies}")
+            if lacks := _lacks(backend):
+                left_out.append(f"target {name} is left out without {lacks}")
             else:
                 chosen.append(name)
     return chosen, left_out
+
+
+def not_ready(targets: Sequence[str], backends: Mapping[str, Backend] = BACKENDS) -> Iterator[str]:
+    """Yields a line for each named target whose tools are not all installed.
+
+    Raises:
+      InputError: as `named`.
+    """
+    for name in named(targets, backends):
+        if lacks := _lacks(backends[name]):
+            yield f"target {name} lacks {lacks}; until the run ends there is time for that"
+
+
+def _lacks(backend: Backend) -> str | None:
+    """Returns the tools that a backend lacks and what installs them; None if all are there."""
+    missing = [tool for tool in backend.probe() if tool.version is None]
+    if not missing:
+        return None
+    remedies = "; ".join(dict.fromkeys(tool.install for tool in missing))
+    return f"{', '.join(tool.name for tool in missing)}: {remedies}"
 
 
 def find_bundles(run: pathlib.Path, members: int | None) -> list[pathlib.Path]:

@@ -48,6 +48,12 @@ def choose_members(s: Search, records: list[Record]) -> list[Record]:
     return [records[i] for i in sorted(chosen)]
 
 
+def no_longer_members(s: Search, members: list[Record]) -> list[str]:
+    """Returns the ids of networks that were trained in full before and are not among `members`."""
+    known = {record["id"]: None for record in s.ledger if record["fidelity"]["name"] == "final"}
+    return [id for id in known if id not in {record["id"] for record in members}]
+
+
 def has_weights(path: pathlib.Path, arch: ArchSpec, record: Record) -> bool:
     """Whether a network's trained weights are there and whole; others are trained again.
 

@@ -18,6 +18,7 @@ from deepmaker_jax.config import Config, SearchConfig
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.data import check as check_data
 from deepmaker_jax.deploy import named
+from deepmaker_jax.documents import MODELS
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Event, Finished, Note, ProgramChanged, Started
 from deepmaker_jax.evolve import NSGA2, NSGA3, RandomSearch, reference
@@ -165,6 +166,11 @@ def _stages(s: Search, data: Dataset, out: pathlib.Path) -> Generator[Event, Non
         yield Note(
             f"no candidate came through all {settings.epochs} epochs (see the reasons in the "
             f"ledger): the front is of those measured after {reached}"
+        )
+    if others := final.no_longer_members(s, members):
+        yield Note(
+            f"no members any more, though trained in full before: {', '.join(others)}; what was "
+            f"made of them stays in {out / MODELS}. --final.members takes up to {len(records)}"
         )
     finals = yield from final.train_members(s, members, out, len(data.train_labels))
     s.executor.close()  # its memory is the exporters' now

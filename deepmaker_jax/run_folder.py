@@ -180,8 +180,9 @@ def _platform(document: dict[str, Any]) -> dict[str, Any]:
 def _compare(old: dict[str, Any], new: dict[str, Any], config: Config) -> None:
     """Raises InputError with the fields that differ and change results."""
     was, now = _settings(old), _settings(new)
-    # More of what is made of the finished members, and of them alone.
-    names = sorted((was.keys() | now.keys()) - {"final.export", "final.seeds"})
+    # How many members there are, and what is made of them: no training that was done changes.
+    free = {"final.export", "final.seeds", "final.members"}
+    names = sorted((was.keys() | now.keys()) - free)
     differ = [name for name in names if was.get(name) != now.get(name)]
     before, after = was.get("search.generations"), now.get("search.generations")
     if "search.generations" in differ and isinstance(before, int) and after and after > before:

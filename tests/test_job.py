@@ -171,6 +171,22 @@ def test_a_finished_run_goes_on_with_more_generations(bare, tmp_path):
     assert json.loads((tmp_path / "run" / "front.1.json").read_text()) == shorter
 
 
+def test_a_finished_run_takes_in_more_members_and_says_who_is_none_any_more(bare, tmp_path):
+    config, _, front = bare
+    assert len(front["members"]) == 2
+    fewer = dataclasses.replace(config, final=dataclasses.replace(config.final, members=1))
+    one, _ = go(tmp_path / "run", config=fewer)
+    two, events = go(tmp_path / "run", config=config)
+    assert two == front
+    assert not [e for e in of_kind(events, Note) if "no members any more" in e.text]
+    again, events = go(tmp_path / "run", config=fewer)
+    assert again == one
+    (left,) = {m["id"] for m in two["members"]} - {m["id"] for m in one["members"]}
+    (note,) = of_kind(events, Note)
+    assert note.text.startswith(f"no members any more, though trained in full before: {left}; ")
+    assert (tmp_path / "run" / "models" / left / "weights.safetensors").exists()
+
+
 def test_two_runs_on_one_folder_are_refused(tmp_path):
     def second(event):
         if isinstance(event, Measured):

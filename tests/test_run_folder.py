@@ -102,6 +102,8 @@ def test_what_changes_results_is_refused_with_the_field(tmp_path, path, value, m
         ("config/quiet", True),
         ("config/data", "elsewhere"),
         ("config/search/generations", 9),
+        ("config/final/members", 3),
+        ("config/final/seeds", 3),
         ("objectives", [{"name": "error", "how": "by hand"}]),
         ("space/targets", ["fpga"]),
     ],

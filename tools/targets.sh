@@ -6,6 +6,8 @@
 # PYTHON has for this machine, unpacked where the arm target looks for it.
 set -euo pipefail
 python="${1:-python3}"
+"$python" -m deepmaker_jax.backends  # first: it ends here without the packages of PYTHON
+
 packages=(g++ libc6-arm64-cross libstdc++6-arm64-cross mesa-vulkan-drivers qemu-user)
 
 if ! dpkg --status "${packages[@]}" > /dev/null 2>&1; then
@@ -15,4 +17,3 @@ if ! dpkg --status "${packages[@]}" > /dev/null 2>&1; then
   "${as_root[@]}" apt-get install --yes --quiet=2 "${packages[@]}"
 fi
 
-"$python" -m deepmaker_jax.backends

@@ -18,7 +18,7 @@ from deepmaker_jax import machine, report
 from deepmaker_jax.backends import BACKENDS, Tool, tool
 from deepmaker_jax.backends.worker import made_from, run_backend
 from deepmaker_jax.cli import main
-from deepmaker_jax.deploy import at_the_end, deploy
+from deepmaker_jax.deploy import at_the_end, deploy, not_ready
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import read_bundle
 from deepmaker_jax.export.manifest import ENTRY_KEYS, made_entry, write_manifest
@@ -331,6 +331,8 @@ def test_experiments_end_with_the_light_targets_whose_tools_are_here():
     assert at_the_end(["heavy-one", "light"], backends) == (["heavy-one", "light-one"], [line])
     assert at_the_end(["lame-one"], backends) == (["lame-one"], [])  # it says why it cannot
     assert at_the_end(["none"], backends) == at_the_end([], backends) == ([], [])
+    (line,) = not_ready(["lame-one", "light-one", "light"], backends)
+    assert line.startswith("target lame-one lacks vela, vala: pip install vela; ")
     with pytest.raises(InputError, match=r"targets \(=light none\) must be none alone"):
         at_the_end(["light", "none"], backends)
     with pytest.raises(InputError, match=r"must be among heavy-one, light-one, lame-one, light, "):
