@@ -14,6 +14,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.terminal import say
 
 Run = Annotated[str, tyro.conf.arg(metavar="RUN")]
+Bundles = Annotated[str, tyro.conf.arg(metavar="RUN|BUNDLE")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +56,22 @@ class Train:
     out: str | None = None
     """Folder for it, the bundle in its models/MEMBER; None for RUN/longer/MEMBER-EPOCHS."""
 
+    quiet: bool = False
+    """Print only the accuracies at the end, and what must not be missed."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Deploy:
-    """Builds, runs and measures a front's members for devices; only what is missing or stale."""
+    """Builds, runs and measures networks for devices; only what is missing or stale."""
 
-    run: tyro.conf.Positional[Run]
-    """Run folder."""
+    path: tyro.conf.Positional[Bundles]
+    """Run folder, a folder in its longer/, or a bundle in its models/."""
 
     members: int | None = None
-    """How many members, the most accurate first; at least 1. None for all."""
+    """How many members of a run, the most accurate first; at least 1. None for all."""
 
     targets: tuple[str, ...] = ()
-    """Targets, as `deepmaker targets` lists them; none for all."""
+    """Names from `deepmaker targets`, or light as for an experiment; leave it out for all."""
 
     workers: int = 0
     """Processes at once; 0 for one per core. Latency is measured by one alone."""
@@ -86,8 +90,8 @@ class Check:
     made and ran, are run where that can be done; of other files the sums alone are checked.
     """
 
-    path: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN|BUNDLE")]]
-    """Run folder, or a bundle in its models/."""
+    path: tyro.conf.Positional[Bundles]
+    """Run folder, a folder in its longer/, or a bundle in its models/."""
 
     sums_only: bool = False
     """Run nothing: a bundle's files for devices are programs, which whoever made them wrote."""
@@ -113,31 +117,52 @@ def train(settings: Train) -> None:
 
     runtime.one_thread()  # before JAX starts, which the next import does
     from deepmaker_jax import rules
+    from deepmaker_jax.documents import Longer, longer_path
     from deepmaker_jax.longer import train_longer
 
     rules.whole("epochs", settings.epochs, 1, most=rules.MOST_EPOCHS)
     run = pathlib.Path(settings.run)
-    name = f"{settings.member}-{settings.epochs}"
-    out = pathlib.Path(settings.out) if settings.out else run / "longer" / name
-    train_longer(run, settings.member, num_epochs=settings.epochs, data_path=settings.data, out=out)
+    usual = longer_path(run, Longer(settings.member, settings.epochs))
+    train_longer(
+        run,
+        settings.member,
+        num_epochs=settings.epochs,
+        data_path=settings.data,
+        out=pathlib.Path(settings.out) if settings.out else usual,
+        quiet=settings.quiet,
+    )
 
 
 def deploy(settings: Deploy) -> None:
-    """`deepmaker deploy RUN`."""
+    """`deepmaker deploy RUN|BUNDLE`."""
+    from deepmaker_jax import deploy as deploying
     from deepmaker_jax import report
-    from deepmaker_jax.deploy import deploy_and_print
+    from deepmaker_jax.backends import BACKENDS
 
     if settings.workers < 0:
         raise InputError(f"workers (={settings.workers}) must be a whole number, at least 0")
-    run = pathlib.Path(settings.run)
+    known = (*BACKENDS, deploying.LIGHT)
+    for name in settings.targets:
+        if name not in known:
+            raise InputError(
+                f"targets (={name}) must be among {', '.join(known)}: leave --targets out for all"
+            )
+    targets, left_out = deploying.at_the_end(settings.targets)
+    for line in left_out:
+        print(line)
+    path = pathlib.Path(settings.path)
+    if settings.targets and not targets:
+        deploying.find_bundles(path, settings.members)  # bad input is said all the same
+        return
+    run = deploying.run_of(path)
     has_page = (run / report.NAME).exists()
     if has_page:
         report.read_run(run)  # what cannot be drawn again is said before the work
     try:
-        deploy_and_print(
-            run,
+        deploying.deploy_and_print(
+            path,
             members=settings.members,
-            targets=settings.targets,
+            targets=targets,
             num_workers=settings.workers or None,
         )
     finally:
@@ -161,34 +186,53 @@ def targets(settings: Targets) -> None:
 
 def check(settings: Check) -> None:
     """`deepmaker check RUN|BUNDLE`."""
-    from deepmaker_jax.documents import CONFIG, load_config, written_by
+    from deepmaker_jax import ledger
+    from deepmaker_jax.documents import (
+        CONFIG,
+        LONGER,
+        experiment_line,
+        find_bundles,
+        has_ended,
+        load_config,
+    )
     from deepmaker_jax.export import check as checking
     from deepmaker_jax.export.check_run import check_run
+    from deepmaker_jax.files import is_held
 
     path = pathlib.Path(settings.path)
-    bundles = checking.find_bundles(path)
-    runs = [path, *sorted(found.parent for found in path.glob(f"longer/*/{CONFIG}"))]
+    bundles = find_bundles(path)
+    runs = [path, *sorted(found.parent for found in path.glob(f"{LONGER}/*/{CONFIG}"))]
     for run in runs[1:]:
-        bundles += checking.find_bundles(run)
+        bundles += find_bundles(run)
+    is_damaged = False  # the run itself, not what lies in its longer/
     counts = dict.fromkeys(("agrees", "whole", *checking.BAD), 0)
     not_run: collections.Counter[str] = collections.Counter()
     found = (checking.check_bundle(b, sums_only=settings.sums_only) for b in bundles)
     for finding in itertools.chain(*map(check_run, runs), *found):
         counts[finding.verdict] += 1
+        is_own = not finding.path.is_relative_to(path / LONGER)
+        is_damaged |= is_own and finding.verdict in checking.BAD
         not_run.update(filter(None, [finding.not_run]))
         say(f"{finding.verdict:9} {finding.path} {finding.text}".rstrip())
     for reason, number in not_run.items():
         print(f"{number} files were not run again; {reason}")
     bad = sum(counts[verdict] for verdict in checking.BAD)
+    for run in itertools.filterfalse(has_ended, runs):
+        is_going = is_held(run / ledger.NAME)
+        say(f"{run} has not ended{': it still goes on' if is_going else ', or lost its end'}")
     if bad:
+        print(
+            f"{counts['agrees'] + counts['whole']} files are whole; {counts['agrees']} were run "
+            "and agree"
+        )
         with contextlib.suppress(InputError):  # a finding above
-            if command := written_by(load_config(path)):
-                say(f"its experiment, to be given --out {path}: {command}")
+            if is_damaged and (command := experiment_line(path, load_config(path))):
+                say(command)
         raise RuntimeError(
             f"{bad} of {sum(counts.values())} files are missing, damaged or disagree"
         )
     if not bundles:
-        raise InputError(f"{path} has no bundles: run its experiment to the end, with the export")
+        say(f"{path} has no bundles: its experiment makes them, unless with --final.no-export")
     print(f"all {sum(counts.values())} files are whole; {counts['agrees']} were run and agree")
 
 

@@ -1,4 +1,4 @@
-"""Deployment: every backend on every member of a front, only what is missing or stale."""
+"""Deployment: every backend on every bundle, only what is missing or stale."""
 
 import concurrent.futures
 import contextlib
@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from deepmaker_jax import ledger
+from deepmaker_jax import documents, ledger
 from deepmaker_jax.backends import BACKENDS
 from deepmaker_jax.backends.backend import Backend, BackendError, failed
 from deepmaker_jax.backends.worker import (
@@ -19,9 +19,22 @@ from deepmaker_jax.backends.worker import (
     made_from,
     run_backend,
 )
-from deepmaker_jax.documents import FRONT, load_front
+from deepmaker_jax.documents import (
+    CONFIG,
+    FRONT,
+    MODELS,
+    NOT_ENDED,
+    Longer,
+    has_ended,
+    load_config,
+    load_front,
+    longer_of,
+    train_command,
+)  # fmt: skip
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export.manifest import (
+    MANIFEST,
+    WEIGHTS,
     check_owner,
     check_sum,
     load_manifest,
@@ -32,10 +45,11 @@ from deepmaker_jax.export.manifest import (
     standing,
     write_manifest,
 )
-from deepmaker_jax.files import lock
+from deepmaker_jax.files import is_held, lock
 from deepmaker_jax.machine import num_cores
 from deepmaker_jax.terminal import say
 
+STILL_GOES_ON = "it has not ended, another process works in it: wait for it"
 LIGHT, NONE = "light", "none"  # what an experiment's targets may be besides names of backends
 
 
@@ -65,7 +79,7 @@ class Deployed(NamedTuple):
 
 
 def deploy(
-    run: pathlib.Path,
+    path: pathlib.Path,
     *,
     members: int | None = None,
     targets: Sequence[str] = (),
@@ -80,9 +94,9 @@ def deploy(
     manifest is written after each, so that nothing done is lost.
 
     Args:
-      run: a finished run folder.
-      members: how many members of the front, the most accurate first; None for all.
-      targets: names of backends; none for all.
+      path: a finished run folder, that of a longer training, or a bundle.
+      members: how many members of a run's front, the most accurate first; None for all.
+      targets: names of backends; no name for all.
       backends: what there is to choose from, by name.
       num_workers: processes at once; None for one per core.
       limit_seconds: for one backend on one member.
@@ -91,9 +105,9 @@ def deploy(
       InputError: no front, no bundles, a name that is not there, or (by the first
         event) another process works in the run folder.
     """
-    bundles = find_bundles(run, members)
+    bundles = find_bundles(path, members)
     chosen = choose(targets, backends)
-    return _deploy(run, bundles, chosen, num_workers or num_cores(), limit_seconds)
+    return _deploy(run_of(path), bundles, chosen, num_workers or num_cores(), limit_seconds)
 
 
 def describe(event: Deployed) -> str:
@@ -107,11 +121,11 @@ def describe(event: Deployed) -> str:
     )
 
 
-def deploy_and_print(run: pathlib.Path, *, quiet: bool = False, **settings: Any) -> None:
+def deploy_and_print(path: pathlib.Path, *, quiet: bool = False, **settings: Any) -> None:
     """Deploys with `deploy`'s settings and prints a line for each event.
 
     Args:
-      run: a finished run folder.
+      path: as `deploy`'s.
       quiet: print only what failed.
       **settings: of `deploy`.
 
@@ -120,7 +134,7 @@ def deploy_and_print(run: pathlib.Path, *, quiet: bool = False, **settings: Any)
       RuntimeError: a backend failed on a member; all others are done.
     """
     failures = 0
-    with contextlib.closing(deploy(run, **settings)) as events:
+    with contextlib.closing(deploy(path, **settings)) as events:
         for event in events:
             if event.status == "failed" or not quiet:
                 say(describe(event))
@@ -191,26 +205,77 @@ def _lacks(backend: Backend) -> str | None:
     return f"{', '.join(tool.name for tool in missing)}: {remedies}"
 
 
-def find_bundles(run: pathlib.Path, members: int | None) -> list[pathlib.Path]:
-    """Returns the bundles of a front's members, in the front's order: by error, then size.
+def find_bundles(path: pathlib.Path, members: int | None) -> list[pathlib.Path]:
+    """Returns the bundles of a run, in its front's order: by error, then size.
+
+    Of a longer training they are all that it has; a bundle is its own.
 
     Raises:
       InputError: there are none, or fewer than `members`; a portable file is missing or changed.
     """
-    bundles = (member.get("bundle") for member in load_front(run)["members"])
-    found = [run / bundle for bundle in bundles if bundle is not None]
-    if not found:
-        raise InputError(
-            f"{run / FRONT} names no bundle: run the experiment without --final.no-export"
-        )
-    if members is not None and not 1 <= members <= len(found):
-        raise InputError(f"members (={members}) must be 1..{len(found)}, the bundles of {run}")
+    longer = None
+    with contextlib.suppress(InputError):  # a front says all that is needed of a run
+        longer = longer_of(load_config(path))
+    if longer is None and not (path / MANIFEST).exists():
+        found = _of_front(path)
+        if members is not None and not 1 <= members <= len(found):
+            raise InputError(f"members (={members}) must be 1..{len(found)}, the bundles of {path}")
+    else:
+        found = documents.find_bundles(path.resolve())  # whose names are ids
+        if members is not None:
+            raise InputError(f"members (={members}) is for a run's front: leave it out for {path}")
+        if longer is not None and not found:
+            raise InputError(_no_bundle(path, longer))
     for bundle in found[:members]:
         manifest = check_owner(bundle, read_manifest(bundle))
         portable = portable_entries(manifest)  # what lies deeper is made again if it is not whole
         for name, entry in present(manifest | {"files": portable}):
             check_sum(bundle / name, entry)
     return found[:members]
+
+
+def _of_front(run: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the bundles that a front names, at least one.
+
+    Raises:
+      InputError: there are none, or no front.
+    """
+    path = run / FRONT
+    if not path.exists():
+        if is_held(run / ledger.NAME):
+            raise InputError(f"{path} is missing: {STILL_GOES_ON}")
+        if any((run / name).exists() for name in (CONFIG, ledger.NAME)):
+            raise InputError(f"{path} {NOT_ENDED}")
+        raise InputError(
+            f"{path} is missing: name a finished run, a folder in its longer/, or a bundle in its "
+            "models/"
+        )
+    bundles = (member.get("bundle") for member in load_front(run)["members"])
+    found = [run / bundle for bundle in bundles if bundle is not None]
+    if not found:
+        raise InputError(f"{path} names no bundle: run the experiment without --final.no-export")
+    return found
+
+
+def _no_bundle(folder: pathlib.Path, longer: Longer) -> str:
+    """Returns why a longer training has no bundle, and the way out."""
+    if has_ended(folder):
+        return f"{folder} has no bundle: its run was begun with --final.no-export"
+    if is_held(folder / ledger.NAME):
+        return f"{folder} has no bundle: {STILL_GOES_ON}"
+    return f"{folder} has not ended: go on with {train_command(folder, longer)}"
+
+
+def run_of(path: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the run, or of the longer training, that a bundle lies in.
+
+    A run folder is its own, and so is a bundle that lies in none.
+    """
+    if not (path / MANIFEST).exists():
+        return path
+    folder = path.resolve().parent
+    is_run = any((folder.parent / name).exists() for name in (ledger.NAME, FRONT))
+    return folder.parent if folder.name == MODELS and is_run else path
 
 
 def choose(targets: Sequence[str], backends: Mapping[str, Backend]) -> list[Backend]:
@@ -227,14 +292,15 @@ def choose(targets: Sequence[str], backends: Mapping[str, Backend]) -> list[Back
 
 @contextlib.contextmanager
 def _alone(run: pathlib.Path) -> Iterator[None]:
-    """Holds a run folder for this process, against its experiment and other deployments.
+    """Holds a run folder, or a bundle in none, against its experiment and other deployments.
 
     Raises:
       InputError: another process holds it, or it cannot be written.
     """
-    path = run / ledger.NAME if (run / ledger.NAME).exists() else run / FRONT
+    names = (ledger.NAME, FRONT, WEIGHTS)
+    path = next((run / name for name in names if (run / name).exists()), run / WEIGHTS)
     try:
-        file = open(path, "ab")  # noqa: SIM115 - closed below
+        file = open(path, "r+b")  # noqa: SIM115 - closed below
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): copy the run") from None
     with file:

@@ -1,19 +1,29 @@
 """A run folder's documents, read back, and what it lacks; needs neither JAX nor the data."""
 
+import contextlib
 import pathlib
+import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from deepmaker_jax import ledger
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.export.manifest import MANIFEST
+from deepmaker_jax.export.manifest import MANIFEST, WEIGHTS
 from deepmaker_jax.files import is_inside, load_json
 
 CONFIG, FRONT = "config.json", "front.json"
-CHECKPOINTS, MODELS, ROBUSTNESS = "checkpoints", "models", "robustness"
+CHECKPOINTS, MODELS, ROBUSTNESS, LONGER = "checkpoints", "models", "robustness", "longer"
 # Nothing makes a config.json again.
 RESTORE = "restore it, or name a run folder that an experiment wrote"
 AGAIN = "run its experiment again"
+NOT_ENDED = f"is missing: the run has not ended, or lost it: {AGAIN}"  # of a front
+
+
+class Longer(NamedTuple):
+    """What a longer training's config.json tells: the member, and how many epochs are added."""
+
+    member: str
+    epochs: int
 
 
 class Gap(NamedTuple):
@@ -38,6 +48,90 @@ def load_config(run: pathlib.Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InputError(f"{run / CONFIG} does not hold a JSON object: {RESTORE}")
     return document
+
+
+def longer_of(config: dict[str, Any]) -> Longer | None:
+    """Returns what config.json's object tells of a longer training; None if it is none's."""
+    settings = config.get("config")
+    told: dict[str, Any] = settings if isinstance(settings, dict) else {}
+    member, epochs = told.get("member"), told.get("epochs")
+    if not isinstance(member, str) or not isinstance(epochs, int):
+        return None
+    return Longer(member, epochs) if is_inside(member) and "/" not in member else None
+
+
+def load_search(run: pathlib.Path) -> dict[str, Any]:
+    """Returns config.json's object of a search.
+
+    Raises:
+      InputError: as `load_config`, or it is that of a longer training.
+    """
+    config = load_config(run)
+    if (longer := longer_of(config)) is not None:
+        origin = _origin(run)
+        its_run = "the run that it is of" if origin is None else f"its run, {origin}"
+        raise InputError(
+            f"{run} is a longer training of member {longer.member}: name {its_run}; deepmaker "
+            "check and deepmaker deploy take it as it is"
+        )
+    return config
+
+
+def _origin(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the run folder that a longer training lies in; None if it lies elsewhere."""
+    place = folder if folder.parent.name == LONGER else folder.resolve()
+    return place.parents[1] if place.parent.name == LONGER else None
+
+
+def longer_path(run: pathlib.Path, longer: Longer) -> pathlib.Path:
+    """Returns where a longer training lies unless another place is named."""
+    return run / LONGER / f"{longer.member}-{longer.epochs}"
+
+
+def train_command(folder: pathlib.Path, longer: Longer) -> str:
+    """Returns the command with which a longer training goes on where it lies now."""
+    run = _origin(folder)
+    words = ["deepmaker", "train", str(run or "RUN"), longer.member, "--epochs", str(longer.epochs)]
+    if run is None or longer_path(run, longer).resolve() != folder.resolve():
+        words += ["--out", str(folder)]
+    return shlex.join(words)
+
+
+def has_ended(folder: pathlib.Path) -> bool:
+    """Whether a run or a longer training has written what it ends with; a bundle has."""
+    if (folder / MANIFEST).exists():
+        return True
+    longer = None
+    with contextlib.suppress(InputError):
+        longer = longer_of(load_config(folder))
+    if longer is None:
+        return (folder / FRONT).exists()
+    files = {path.name for path in (folder / MODELS / longer.member).glob("*")}
+    # Without the export there are but the weights.
+    return MANIFEST in files or (files == {WEIGHTS} and not (folder / CHECKPOINTS).exists())
+
+
+def find_bundles(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the bundle that `path` is, or those of the run that it is, in order.
+
+    Raises:
+      InputError: no such folder, or neither of the two.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder: name a run folder or a bundle in its models/")
+    if (path / MANIFEST).exists():
+        return [path]
+    if not any((path / name).exists() for name in (CONFIG, FRONT)):
+        raise InputError(
+            f"{path} is neither a run folder (no {CONFIG}) nor a bundle (no {MANIFEST}): name one"
+        )
+    return sorted(file.parent for file in (path / MODELS).glob(f"*/{MANIFEST}"))
+
+
+def experiment_line(run: pathlib.Path, config: dict[str, Any]) -> str:
+    """Returns a line with the command that goes on with a run where it lies now; "" if unknown."""
+    command = written_by(config)
+    return command and f"its experiment, to be given --out {shlex.quote(str(run))}: {command}"
 
 
 def written_by(config: dict[str, Any]) -> str:
@@ -87,7 +181,7 @@ def find_gaps(
         kinds["final" if is_final else "search"].add(record["id"])
     bundles = {path.parent.name for path in (run / MODELS).glob(f"*/{MANIFEST}")}
     if (bundles or kinds["final"]) and not (run / FRONT).exists():
-        gaps.append(Gap(FRONT, f"is missing: the run has not ended, or lost it: {AGAIN}"))
+        gaps.append(Gap(FRONT, NOT_ENDED))
     members = [] if front is None else front["members"]
     trained = {member["id"] for member in members} | bundles
     if records is not None and (lost := trained - (kinds["final"] & kinds["search"])):

@@ -223,6 +223,20 @@ def lock(file: IO[Any], folder: pathlib.Path) -> bool:
     return True
 
 
+def is_held(path: pathlib.Path) -> bool:
+    """Whether another process holds a folder by this file of it, as far as can be told."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with open(path, "rb") as file:
+            lock(file, path.parent)
+    except InputError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
     """Writes a file atomically."""
     with replacing(path) as temporary:

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,17 +21,20 @@ from deepmaker_jax.documents import (
     RESTORE,
     load_config,
     load_front,
+    longer_of,
 )  # fmt: skip
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.events import Epoch, Note
 from deepmaker_jax.execute import Inline, Outcome, Unit
+from deepmaker_jax.export.manifest import read_entries
 from deepmaker_jax.export.weights import load_weights
-from deepmaker_jax.files import checksum, is_inside, sha256, write_document
+from deepmaker_jax.files import is_inside, sha256, write_document
 from deepmaker_jax.final import export_members, has_weights
 from deepmaker_jax.job import need_exporters
 from deepmaker_jax.ledger import NAME, WEIGHTS, Ledger
 from deepmaker_jax.measurement import ledger_record
-from deepmaker_jax.run_folder import claim, make_folders, read_config, weights_path
+from deepmaker_jax.report import text
+from deepmaker_jax.run_folder import claim, differences, make_folders, read_config, weights_path
 from deepmaker_jax.task import make_task
 from deepmaker_jax.terminal import say
 
@@ -43,11 +47,12 @@ def train_longer(
     out: pathlib.Path,
     data_path: str | None = None,
     data: Dataset | None = None,
+    quiet: bool = False,
 ) -> None:
     """Continues a member's training from its weights and writes a bundle into `out`.
 
-    Interrupted, it goes on from the last epoch. Prints a line an epoch and the
-    test accuracies at the end.
+    Interrupted, it goes on from the last epoch. Prints a line an epoch and, at the
+    end, each file's test accuracy beside that of the run's own file.
 
     Args:
       run: a finished run folder.
@@ -56,6 +61,7 @@ def train_longer(
       out: folder of the new run-like folder; the bundle is `out/models/MEMBER`.
       data_path: where the data are now; None for where the run found them.
       data: the data themselves, for a data set of one's own.
+      quiet: print only the end, and what must not be missed.
 
     Raises:
       InputError: no such member, other data than the run's, or `out` is taken.
@@ -83,13 +89,16 @@ def train_longer(
     if config.final.export:
         need_exporters()
     document = {
-        "config": {"run": run.name, "member": member, "epochs": num_epochs},
+        "config": {"member": member, "epochs": num_epochs},
         "start": sha256(weights_path(run, member)),
         "data": data.fingerprint,
         "conditions": program.training_conditions(),
     }
     with begin_longer(out, document, needed_bytes=data.train_images.nbytes) as ledger:
-        _train(run, member, config, data, arch, num_epochs=num_epochs, out=out, ledger=ledger)
+        _train(
+            run, member, config, data, arch, num_epochs=num_epochs, out=out, ledger=ledger,
+            quiet=quiet,
+        )  # fmt: skip
 
 
 def _train(
@@ -102,6 +111,7 @@ def _train(
     num_epochs: int,
     out: pathlib.Path,
     ledger: Ledger,
+    quiet: bool,
 ) -> None:
     """`train_longer`, once all is checked and `out` is this process's."""
     weights = weights_path(out, member)
@@ -117,13 +127,15 @@ def _train(
     )
     fidelity = {"name": "final", "epochs": num_epochs}
     known = ledger.find(member, fidelity)
+    began, num_trained = time.monotonic(), 0
     try:
         if known is None or not has_weights(weights, arch, known):
             executor.submit(unit)
         for result in executor.results():
             if isinstance(result, Epoch):
-                epoch = f"epoch {result.num_done}/{result.num_epochs}"
-                say(f"{epoch}: loss {result.loss:.4f}")
+                num_trained += 1
+                if not quiet:
+                    say(_words(result, (time.monotonic() - began) / num_trained))
             elif isinstance(result, Outcome) and result.status != "ok":
                 raise RuntimeError(f"training ended as {result.status}: {result.reason}")
             elif isinstance(result, Outcome) and known is None:
@@ -144,13 +156,31 @@ def _train(
             break
         if isinstance(event, Note):
             say(event.text)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     if not files:
         raise RuntimeError(f"{member} was not exported: run the same command again")
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    accuracies = _accuracies(run, member)
     for name, file in files.items():
         if file["accuracy"] is not None:
             accuracy = f"test accuracy {file['accuracy']:.4f}"
-            say(f"{weights.parent / name}: {file['bytes']:,} bytes, {accuracy}")
+            before = "" if name not in accuracies else f", before {accuracies[name]:.4f}"
+            say(f"{weights.parent / name}: {file['bytes']:,} bytes, {accuracy}{before}")
+
+
+def _words(epoch: Epoch, seconds_each: float) -> str:
+    """Returns an epoch as a line, with the time that is left at so many seconds for each."""
+    said = f"epoch {epoch.num_done}/{epoch.num_epochs}: loss {epoch.loss:.4f}"
+    num_left = epoch.num_epochs - epoch.num_done
+    return f"{said}; about {text.duration(num_left * seconds_each)} left" if num_left else said
+
+
+def _accuracies(run: pathlib.Path, member: str) -> dict[str, float]:
+    """Returns the test accuracies of the run's own files, by name; {} if its manifest is lost."""
+    files: dict[str, Any] = {}
+    with contextlib.suppress(InputError):
+        files = read_entries(weights_path(run, member).parent)["files"]
+    numbers = {name: text.number(file.get("accuracy")) for name, file in files.items()}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 @contextlib.contextmanager
@@ -163,15 +193,25 @@ def begin_longer(out: pathlib.Path, document: dict, *, needed_bytes: int) -> Ite
     claim(out, needed_bytes=needed_bytes)
     with contextlib.closing(Ledger(out / NAME)) as ledger:
         path = out / CONFIG
-        if path.exists() and checksum(old := load_config(out)) != checksum(document):
-            differ = sorted(n for n in document if old.get(n) != document[n])
-            raise InputError(
-                f"out (={out}) holds another training ({', '.join(differ) or 'more'} differ): name "
-                "a new one with --out"
-            )
+        if path.exists():
+            _compare(out, load_config(out), document)
         write_document(path, document)
         make_folders(out)
         yield ledger
+
+
+def _compare(out: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raises InputError with what differs if a folder holds anything but the same training."""
+    if longer_of(old) is None:
+        raise InputError(
+            f"out (={out}) holds something else than a longer training: name a new one with --out"
+        )
+    # Older versions told the run's name, which may be another by now.
+    settings = {name: value for name, value in old["config"].items() if name != "run"}
+    if differ := differences(old | {"config": settings}, new, new):
+        raise InputError(
+            f"out (={out}) holds another training: {', '.join(differ)}; name a new one with --out"
+        )
 
 
 def _members(run: pathlib.Path) -> dict[str, dict]:

@@ -5,7 +5,7 @@ import errno
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from deepmaker_jax import config as config_module
@@ -18,6 +18,7 @@ from deepmaker_jax.documents import (
     RESTORE,
     ROBUSTNESS,
     load_config,
+    load_search,
 )  # fmt: skip
 from deepmaker_jax.errors import InputError, StorageError
 from deepmaker_jax.files import checksum, load_json, remove_leftovers, storing, write_document
@@ -111,11 +112,11 @@ def begin(out: pathlib.Path, document: dict[str, Any], config: Config) -> dict[s
     for name in (CONFIG, FRONT):
         remove_leftovers(out / name)
     if path.exists():
-        old = load_config(out)
+        old = load_search(out)
         if not _is_whole(old):
             raise InputError(f"{path} is damaged: {RESTORE}")
         _compare(old, document, config)
-        if config.accept_platform and _differences(old, document, ("versions", "platform")):
+        if config.accept_platform and differences(old, document, ("versions", "platform")):
             old |= {"accepted_platforms": [*old.get("accepted_platforms", []), _platform(old)]}
         document = document | _what_stays(old)
         before = old["config"]["search"]["generations"]
@@ -190,7 +191,7 @@ def _compare(old: dict[str, Any], new: dict[str, Any], config: Config) -> None:
     if differ:
         words = ", ".join(f"{n} (was {was.get(n)}, now {now.get(n)})" for n in differ)
         raise InputError(f"out holds another run: {words}; name a new --out, or ask for the same")
-    changed = _differences(old, new, ("versions", "platform"))
+    changed = differences(old, new, ("versions", "platform"))
     if changed and not config.accept_platform:
         raise InputError(
             f"out was begun elsewhere: {', '.join(changed)}; results would not be the same bits: "
@@ -213,9 +214,9 @@ def _settings(document: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{CONFIG} is damaged (no {error}): {RESTORE}") from None
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], names: tuple[str, ...]) -> list[str]:
-    was = _flatten({name: old.get(name) or {} for name in names})
-    now = _flatten({name: new.get(name) or {} for name in names})
+def differences(old: dict[str, Any], new: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """Returns what differs in the parts of these names of two documents, each field in words."""
+    was, now = (_flatten({name: d.get(name) or {} for name in names}) for d in (old, new))
     keys = sorted(was.keys() | now.keys())
     return [f"{k} (was {was.get(k)}, now {now.get(k)})" for k in keys if was.get(k) != now.get(k)]
 
@@ -277,9 +278,9 @@ def read_config(out: pathlib.Path) -> Config:
     """Returns the settings of a run folder.
 
     Raises:
-      InputError: `out` is no run folder, or its config.json is damaged.
+      InputError: `out` is no run folder, its config.json is damaged, or a longer training's.
     """
-    document = load_config(out)
+    document = load_search(out)
     if "config" not in document:
         raise InputError(f"{out / CONFIG} has no settings: {RESTORE}")
     return config_module.from_json(document["config"])

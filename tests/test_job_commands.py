@@ -11,9 +11,7 @@ import time
 
 import pytest
 
-from deepmaker_jax import (
-    load,
-)
+from deepmaker_jax import load, longer
 from deepmaker_jax.cli import main
 from experiments import digits
 from tests.execute.ray_workers import alive, descendants
@@ -56,11 +54,16 @@ def test_the_command_line_runs_shows_reports_and_trains_longer(tmp_path, capsys)
     capsys.readouterr()
     assert main(["train", str(out), best, "--epochs", "2"]) == 0
     said = capsys.readouterr()
+    assert "epoch 1/2: loss " in said.out
+    assert " left\n" in said.out
     assert "epoch 2/2: loss " in said.out
-    assert "model_int8.tflite" in said.out
+    for name in ("weights.safetensors", "model_int8.tflite"):
+        (line,) = (line for line in said.out.splitlines() if f"/{name}: " in line)
+        manifest = json.loads((out / "models" / best / "manifest.json").read_text())
+        assert line.endswith(f", before {manifest['files'][name]['accuracy']:.4f}")
     added = out / "longer" / f"{best}-2"
-    longer = load(added / "models" / best)
-    assert longer.logits(DIGITS.test_images).shape == (len(DIGITS.test_labels), 10)
+    network = load(added / "models" / best)
+    assert network.logits(DIGITS.test_images).shape == (len(DIGITS.test_labels), 10)
     before = files_below(added)
     assert main(["train", str(out), best, "--epochs", "2"]) == 0
     assert "epoch" not in capsys.readouterr().out  # it was there: nothing is paid again
@@ -76,6 +79,39 @@ def test_the_command_line_runs_shows_reports_and_trains_longer(tmp_path, capsys)
     assert "holds another training" in capsys.readouterr().err
     assert main(["train", str(out), "0" * 12]) == 2
     assert "must be one of" in capsys.readouterr().err
+    assert main(["deploy", str(added), "--targets", "mcu"]) == 0
+    assert f"1/1 {best} mcu: ok" in capsys.readouterr().out
+    assert main(["show", str(out)]) == 0
+    assert f" longer/{best}-2\n" in capsys.readouterr().out
+    assert main(["check", str(out), "--sums-only"]) == 0
+
+
+def test_a_longer_training_goes_on_where_its_run_was_moved(tmp_path, capsys, monkeypatch):
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    rest = ["--targets", "none", "--quiet", "--executor", "inline"]
+    assert digits.main([*ARGS, *SHORTER, *rest, "--out", str(out)]) == 0
+    best = json.loads((out / "front.json").read_text())["members"][0]["id"]
+    words = [best, "--epochs", "2"]
+    assert main(["train", str(out), *words, "--out", str(tmp_path / "whole"), "--quiet"]) == 0
+    capsys.readouterr()
+
+    def stop(words):
+        if words.startswith("epoch 1/2"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(longer, "say", stop)
+        assert main(["train", str(out), *words]) == 130
+    out.rename(moved)
+    assert main(["show", str(moved)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "not ended" in line)
+    assert line.endswith(f"it goes on with deepmaker train {moved} {best} --epochs 2")
+    monkeypatch.chdir(moved)
+    assert main(["train", ".", *words]) == 0
+    said = capsys.readouterr().out
+    assert ("epoch 1/2" in said, "epoch 2/2" in said) == (False, True)
+    whole = tmp_path / "whole" / "models"
+    assert files_below(moved / "longer" / f"{best}-2" / "models") == files_below(whole)
 
 
 # The command with a compile that does not end.

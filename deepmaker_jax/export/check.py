@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from deepmaker_jax.documents import CONFIG, FRONT, MODELS
 from deepmaker_jax.errors import InputError, MissingToolError, UnsupportedError, one_line
 from deepmaker_jax.export.manifest import (
     MANIFEST,
@@ -69,23 +68,6 @@ def damaged(path: pathlib.Path, error: InputError) -> Finding:
     """Returns the finding of what is wrong with a file; its path is said once."""
     text = str(error).removeprefix(str(path)).lstrip(": ")
     return Finding(path, "damaged" if path.exists() else "missing", text)
-
-
-def find_bundles(path: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the bundle that `path` is, or those of the run that it is, in order.
-
-    Raises:
-      InputError: no such folder, or neither of the two.
-    """
-    if not path.is_dir():
-        raise InputError(f"{path} is not a folder: name a run folder or a bundle in its models/")
-    if (path / MANIFEST).exists():
-        return [path]
-    if not any((path / name).exists() for name in (CONFIG, FRONT)):
-        raise InputError(
-            f"{path} is neither a run folder (no {CONFIG}) nor a bundle (no {MANIFEST}): name one"
-        )
-    return sorted(file.parent for file in (path / MODELS).glob(f"*/{MANIFEST}"))
 
 
 def check_bundle(bundle: pathlib.Path, *, sums_only: bool = False) -> Iterator[Finding]:

@@ -11,14 +11,20 @@ from deepmaker_jax.documents import (
     CONFIG,
     FRONT,
     MODELS,
+    NOT_ENDED,
     RESTORE,
     ROBUSTNESS,
+    Longer,
+    find_bundles,
     find_gaps,
+    has_ended,
     load_config,
     load_front,
+    longer_of,
+    train_command,
 )  # fmt: skip
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.export.check import BAD, Finding, check_bundle, damaged, find_bundles
+from deepmaker_jax.export.check import BAD, Finding, check_bundle, damaged
 from deepmaker_jax.export.manifest import (
     MANIFEST,
     REMAKE,
@@ -33,14 +39,16 @@ from deepmaker_jax.files import is_inside, load_json, sha256
 def check_run(run: pathlib.Path) -> Iterator[Finding]:
     """Yields what a check finds for a run folder's own files; nothing for a bundle.
 
-    A run that has not ended lacks its front, which is a finding too.
+    A run that has not ended lacks its front, a longer training its bundle's manifest, which is a
+    finding too.
     """
     if (run / MANIFEST).exists():
         return
     # A folder whose config.json is gone is taken for what its other files say.
-    is_search, front, records = (run / FRONT).exists(), None, None
+    is_search, longer, front, records = (run / FRONT).exists(), None, None, None
     try:
-        is_search = _is_search(run)
+        longer = _longer(run)
+        is_search = longer is None
         yield Finding(run / CONFIG, "whole")
     except InputError as error:
         yield damaged(run / CONFIG, error)
@@ -59,6 +67,11 @@ def check_run(run: pathlib.Path) -> Iterator[Finding]:
         yield Finding(run / ledger.NAME, "whole")
     for gap in gaps:
         yield Finding(run / gap.name, "missing", gap.text)
+    if longer is not None and not has_ended(run):
+        text = f"is missing: the training has not ended, or lost it: {train_command(run, longer)}"
+        yield Finding(run / MODELS / longer.member / MANIFEST, "missing", text)
+    if is_search and not has_ended(run) and all(gap.name != FRONT for gap in gaps):
+        yield Finding(run / FRONT, "missing", NOT_ENDED)
     yield from _check_weights(run, records or [])
     for figures in sorted((run / ROBUSTNESS).glob("*.json")):
         yield from _check_robustness(figures)
@@ -80,19 +93,18 @@ def find_damage(run: pathlib.Path) -> Iterator[str]:
             yield f"{path} {text.rstrip(': ')}"
 
 
-def _is_search(run: pathlib.Path) -> bool:
-    """Whether a folder is a search's; else it is a longer training's.
+def _longer(run: pathlib.Path) -> Longer | None:
+    """Returns the longer training that a folder is of; None for a search's.
 
     Raises:
       InputError: its config.json is missing, damaged, or that of neither.
     """
     document = load_config(run)
-    settings = document.get("config")
-    if isinstance(settings, dict) and "member" in settings:
-        return False
-    if not isinstance(settings, dict) or not isinstance(document.get("objectives"), list):
+    longer, settings = longer_of(document), document.get("config")
+    is_search = isinstance(settings, dict) and isinstance(document.get("objectives"), list)
+    if longer is None and not is_search:
         raise InputError(f"{run / CONFIG} has no settings, or no objectives: {RESTORE}")
-    return True
+    return longer
 
 
 def _check_weights(run: pathlib.Path, records: list[ledger.Record]) -> Iterator[Finding]:

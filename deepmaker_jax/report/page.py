@@ -11,6 +11,7 @@ from deepmaker_jax.files import remove_leftovers, write_bytes
 from deepmaker_jax.report import tables, text
 from deepmaker_jax.report.account import cost_section, definitions, reproduction_section
 from deepmaker_jax.report.devices import devices_section
+from deepmaker_jax.report.longer import longer_section, read_longer
 from deepmaker_jax.report.markup import escape, section, table
 from deepmaker_jax.report.networks import networks_section
 from deepmaker_jax.report.plots import plot_front, plot_hypervolume
@@ -65,6 +66,7 @@ def write_report(run: pathlib.Path) -> pathlib.Path:
         _published_table(view, members, anchors),
         robustness_section(view, anchors),
         devices_section(view, members, anchors),
+        longer_section(read_longer(run)),
         section(
             "Hypervolume by cost",
             "How much of the objective space the front covered for what had been paid. "

@@ -7,8 +7,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from deepmaker_jax.documents import written_by
-from deepmaker_jax.report import devices, robustness, tables, text
+from deepmaker_jax.documents import experiment_line
+from deepmaker_jax.report import devices, longer, robustness, tables, text
 from deepmaker_jax.report.view import RunView, hypervolume_trace, read_run
 
 
@@ -19,15 +19,17 @@ def show(run: pathlib.Path, console: Console | None = None) -> None:
       InputError: the folder is no run folder or is damaged.
     """
     console = console or Console(highlight=False)
-    view = read_run(pathlib.Path(run))
+    run = pathlib.Path(run)
+    view = read_run(run)
     names = (view.config.get("experiment"), view.config.get("preset"))
     name = " ".join(text.plain(n, limit=60) for n in names if n) or "run"
     line(console, f"{name}: {state(view)}")
     for gap in view.gaps:
         line(console, f"{gap.name} {gap.text}")
-    if view.gaps and (command := written_by(view.config)):
-        line(console, f"its experiment: {text.plain(command, limit=4000)}")
+    if view.gaps and (command := experiment_line(run, view.config)):
+        line(console, command)
     print_front(view, console)
+    print_longer(run, console)
 
 
 def state(view: RunView) -> str:
@@ -79,6 +81,19 @@ def print_front(view: RunView, console: Console) -> None:
             line(console, f"{target}: {status} for {count} of {len(members)}: {reason}")
 
 
+def print_longer(run: pathlib.Path, console: Console) -> None:
+    """Prints the longer trainings of a run's members; nothing if there are none."""
+    found = longer.read_longer(run)
+    if not found:
+        return
+    line(console, "")
+    if cells := longer.terminal_table(found):
+        _print_table(cells, console)
+    for trained in found:
+        if trained.problem:
+            line(console, trained.problem)
+
+
 def _print_table(cells: list[list[str]], console: Console) -> None:
     """Prints rows of cells, the heading first; the first column to the left, others to the right.
 
@@ -121,4 +136,4 @@ def print_finished(
 
 def line(console: Console, words: str, *, style: str = "") -> None:
     """Prints one line as it is: no markup, no wrapping, no control characters."""
-    console.print(Text(text.plain(words, limit=2000), style=style), soft_wrap=True)
+    console.print(Text(text.plain(words, limit=5000), style=style), soft_wrap=True)

@@ -6,25 +6,27 @@ the one of the ledger so far.
 
 import operator
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from deepmaker_jax import ledger
 from deepmaker_jax.documents import (
+    AGAIN,
     CONFIG,
     FRONT,
     MODELS,
     RESTORE,
     Gap,
     find_gaps,
-    load_config,
     load_front,
+    load_search,
 )  # fmt: skip
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.evolve import pareto
 from deepmaker_jax.evolve.hypervolume import hypervolume
-from deepmaker_jax.export.manifest import MANIFEST, check_owner, read_entries
+from deepmaker_jax.export.manifest import MANIFEST, check_owner, present, read_entries
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.report.text import number
 from deepmaker_jax.types import Objective
@@ -77,13 +79,14 @@ def read_run(path: pathlib.Path) -> RunView:
     """Reads a run folder, finished or not.
 
     Raises:
-      InputError: there is no config.json, or a file is damaged.
+      InputError: there is no config.json, it is a longer training's, or a file is damaged.
     """
     path = pathlib.Path(path)
-    config = load_config(path)
+    config = load_search(path)
     measured = ledger.read(path / ledger.NAME)
     front = load_front(path) if (path / FRONT).exists() else None
-    found = sorted((path / MODELS).glob(f"*/{MANIFEST}"))
+    bundles = sorted(found.parent for found in (path / MODELS).glob(f"*/{MANIFEST}"))
+    manifests = {bundle.name: check_owner(bundle, read_entries(bundle)) for bundle in bundles}
     view = RunView(
         config=config,
         objectives=_objectives(config.get("objectives"), path / CONFIG),
@@ -91,13 +94,40 @@ def read_run(path: pathlib.Path) -> RunView:
         latencies=[r for r in measured if fidelity_name(r) == "latency"],
         finals=[r for r in measured if fidelity_name(r) == "final"],
         front=front,
-        manifests={
-            path.parent.name: check_owner(path.parent, read_entries(path.parent)) for path in found
-        },
-        gaps=find_gaps(path, front=front, records=measured),
+        manifests=manifests,
+        gaps=[
+            *find_gaps(path, front=front, records=measured),
+            *_files_lost(path, manifests),
+        ],
     )
     resumed = measured and fidelity_name(measured[-1]) != "final"
     return view._replace(front=None) if resumed and _is_outdated(view) else view
+
+
+def _files_lost(run: pathlib.Path, manifests: dict[str, dict[str, Any]]) -> Iterator[Gap]:
+    """Yields for each bundle what is missing or cut, by the files' lengths: `check` reads them."""
+    for id, manifest in manifests.items():
+        bundle = f"{MODELS}/{id}"
+        sizes = {name: _size(run / bundle / name) for name, _ in present(manifest)}
+        lost = [
+            name
+            for name, entry in present(manifest)
+            if sizes[name] is None or sizes[name] != entry.get("bytes")
+        ]
+        if lost:
+            first, *more = sorted(lost, key=lambda name: "/" in name)  # devices' files after it
+            what = "is missing" if sizes[first] is None else f"is not as long as {MANIFEST} says"
+            others = f", and {len(more)} more of its bundle's files are not whole" if more else ""
+            remedy = "deploy it again" if "/" in first else AGAIN
+            yield Gap(f"{bundle}/{first}", f"{what}{others}: {remedy}")
+
+
+def _size(path: pathlib.Path) -> int | None:
+    """Returns a plain file's length in bytes; None if there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _is_outdated(view: RunView) -> bool:

@@ -22,7 +22,7 @@ from deepmaker_jax.deploy import at_the_end, deploy, not_ready
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import read_bundle
 from deepmaker_jax.export.manifest import ENTRY_KEYS, made_entry, write_manifest
-from deepmaker_jax.files import lock
+from deepmaker_jax.files import lock, write_document
 from tests.backends import own
 from tests.backends.conftest import ID, write_run
 
@@ -165,6 +165,78 @@ def test_a_run_that_another_process_works_in_is_left_alone(run, held, capsys):
     assert manifest_of(run) == before
 
 
+def test_a_run_that_still_goes_on_is_not_deployed(run, capsys):
+    (run / "front.json").unlink()
+    for held, words in ((True, "it has not ended, another process works in it"),
+                        (False, "the run has not ended, or lost it")):  # fmt: skip
+        with open(run / "ledger.jsonl", "ab") as file:
+            assert not held or lock(file, run)
+            assert main(["deploy", str(run), "--targets", "mcu"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {run / 'front.json'} is missing: {words}")
+        assert said.count("\n") == 1
+
+
+@pytest.fixture
+def longer(run):
+    """Returns a longer training of the run's member, in the run folder."""
+    folder = run / "longer" / f"{ID}-9"
+    shutil.copytree(run / "models", folder / "models")
+    write_document(folder / "config.json", {"config": {"member": ID, "epochs": 9}})
+    (folder / "ledger.jsonl").touch()
+    return folder
+
+
+@pytest.mark.parametrize("part", ["longer", "bundle", "bundle of the run", "bundle alone", "here"])
+def test_longer_trainings_and_bundles_are_deployed_and_held(run, longer, part, monkeypatch):
+    place, held = {
+        "longer": (longer, longer / "ledger.jsonl"),
+        "bundle": (longer / "models" / ID, longer / "ledger.jsonl"),
+        "bundle of the run": (run / "models" / ID, run / "front.json"),
+        "bundle alone": (run.parent / ID, run.parent / ID / "weights.safetensors"),
+        "here": (pathlib.Path(), longer / "ledger.jsonl"),
+    }[part]
+    if part == "bundle alone":
+        shutil.copytree(run / "models" / ID, place)
+    monkeypatch.chdir(longer / "models" / ID)
+    before = manifest_of(run)
+    with open(held, "ab") as file:
+        lock(file, run)
+        with pytest.raises(InputError, match="in use by another process"):
+            next(deploy(place, backends={"table": own.TABLE}))
+    (event,) = deploy(place, backends={"table": own.TABLE})
+    assert (event.id, event.status) == (ID, "ok")
+    bundle = place / "models" / ID if part == "longer" else place
+    assert own.PATH in read_bundle(bundle)["files"]
+    assert (manifest_of(run) == before) == (part != "bundle of the run")
+    with pytest.raises(InputError, match=r"members \(=1\) is for a run's front"):
+        deploy(place, members=1, backends={"table": own.TABLE})
+    (bundle / "model_int8.tflite").write_bytes(b"TFL3")
+    with pytest.raises(InputError, match="does not match its sum"):
+        deploy(place, backends={"table": own.TABLE})
+
+
+def test_a_bundle_is_that_of_its_folder(run):
+    moved = shutil.copytree(run / "models" / ID, run.parent / "another")
+    with pytest.raises(InputError, match=f"is that of '{ID}'"):
+        deploy(moved, backends={"table": own.TABLE})
+
+
+def test_a_longer_training_without_a_bundle_says_why(run, longer):
+    weights = longer / "models" / ID / "weights.safetensors"
+    for path in weights.parent.iterdir():
+        path.unlink() if path != weights else None
+    with pytest.raises(InputError, match="its run was begun with --final"):
+        deploy(longer)
+    (longer / "checkpoints").mkdir()
+    with pytest.raises(InputError, match=f"has not ended: go on with deepmaker train {run} {ID}"):
+        deploy(longer)
+    with open(longer / "ledger.jsonl", "ab") as file:
+        lock(file, longer)
+        with pytest.raises(InputError, match="it has not ended, another process works in it"):
+            deploy(longer)
+
+
 def start_deployment(run):
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     return subprocess.Popen(
@@ -268,6 +340,7 @@ def test_members_are_the_first_of_the_front(run):
     ("args", "words"),
     [
         (["--targets", "arm", "toaster"], "targets (=toaster) must be among arm, mcu, cpu"),
+        (["--targets", "none"], "targets (=none) must be among arm, mcu, cpu, gpu, fpga, light: "),
         (["--members", "0"], "members (=0) must be 1..1"),
         (["--members", "2"], "members (=2) must be 1..1"),
         (["--members", "two"], "--members"),
@@ -337,6 +410,19 @@ def test_experiments_end_with_the_light_targets_whose_tools_are_here():
         at_the_end(["light", "none"], backends)
     with pytest.raises(InputError, match=r"must be among heavy-one, light-one, lame-one, light, "):
         at_the_end(["toaster"], backends)
+
+
+def test_light_targets_are_those_of_an_experiment(run, monkeypatch, capsys):
+    settings = []
+    monkeypatch.setattr(deploying, "deploy_and_print", lambda path, **rest: settings.append(rest))
+    monkeypatch.setattr(deploying, "at_the_end", lambda targets: (["mcu"], ["arm is left out"]))
+    assert main(["deploy", str(run), "--targets", "light"]) == 0
+    assert [rest["targets"] for rest in settings] == [["mcu"]]
+    assert capsys.readouterr().out == "arm is left out\n"
+    monkeypatch.setattr(deploying, "at_the_end", lambda targets: ([], ["mcu is left out"]))
+    assert main(["deploy", str(run), "--targets", "light"]) == 0
+    assert main(["deploy", str(run / "no such"), "--targets", "light"]) == 2
+    assert len(settings) == 1  # nothing left is not all
 
 
 def test_the_page_that_is_there_is_written_again(run, monkeypatch, capsys):

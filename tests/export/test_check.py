@@ -344,18 +344,67 @@ def test_other_places_are_bad_input(tmp_path, capsys, prepare, text):
     assert said.err.count("\n") == 1
 
 
-def test_a_run_without_bundles_is_checked_as_far_as_it_goes(tmp_path, capsys):
+def test_a_run_that_has_not_ended_lacks_its_front(tmp_path, capsys):
     run = tmp_path / "run"
-    write_document(run / "config.json", {"config": {}, "objectives": []})
-    assert cli.main(["check", str(run)]) == 2
+    write_document(run / "config.json", {"config": {}, "objectives": [], "command": "it"})
+    with contextlib.closing(Ledger(run / "ledger.jsonl")) as ledger:
+        ledger.append(FINAL | {"fidelity": {"name": "search"}})
+        assert cli.main(["check", str(run)]) == 1
+        assert f"{run} has not ended: it still goes on\n" in capsys.readouterr().out
+    assert cli.main(["check", str(run)]) == 1
     said = capsys.readouterr()
-    assert f"{'whole':9} {run / 'config.json'}" in said.out
-    assert said.err == (
-        f"error: {run} has no bundles: run its experiment to the end, with the export\n"
-    )
+    assert said.out.splitlines() == [
+        f"whole     {run / 'config.json'}",
+        f"whole     {run / 'ledger.jsonl'}",
+        f"missing   {run / 'front.json'} is missing: the run has not ended, or lost it: run its "
+        "experiment again",
+        f"{run} has not ended, or lost its end",
+        "2 files are whole; 0 were run and agree",
+        f"its experiment, to be given --out {run}: it",
+    ]
+    assert said.err == "error: 1 of 3 files are missing, damaged or disagree\n"
     (run / "ledger.jsonl").write_text("{}\n")
     code, found, _ = check(run, capsys)
     assert (code, found["ledger.jsonl"]) == (1, "damaged")
+
+
+def test_a_run_without_the_export_is_whole_without_bundles(tmp_path, capsys):
+    run = tmp_path / "run"
+    write_document(run / "config.json", {"config": {}, "objectives": []})
+    write_document(run / "front.json", {"members": []})
+    assert cli.main(["check", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith(f"{run} has no bundles: its experiment makes them")
+    assert lines[-1] == "all 3 files are whole; 0 were run and agree"
+
+
+@pytest.mark.parametrize("part", ["", f"longer/{ID}-9"])
+@pytest.mark.parametrize("begun", ["weights.safetensors", "model_int8.tflite", None])
+def test_a_longer_training_that_has_not_ended_lacks_its_bundle(run, capsys, part, begun):
+    folder = run / "longer" / f"{ID}-9"
+    (folder / "models" / ID).mkdir(parents=True)
+    (folder / "checkpoints").mkdir()
+    write_document(folder / "config.json", {"config": {"member": ID, "epochs": 9}})
+    if begun is not None:
+        shutil.copy(run / "models" / ID / begun, folder / "models" / ID)
+    assert cli.main(["check", str(run / part), "--sums-only"]) == 1
+    said = capsys.readouterr()
+    lacks = folder / "models" / ID / "manifest.json"
+    command = f"deepmaker train {run} {ID} --epochs 9"
+    text = f"is missing: the training has not ended, or lost it: {command}"
+    assert f"missing   {lacks} {text}" in said.out
+    assert f"{folder} has not ended, or lost its end\n" in said.out
+    assert "its experiment" not in said.out
+    assert said.err.startswith("error: 1 of ")
+
+
+def test_a_longer_training_without_the_export_has_ended_with_its_weights(run, capsys):
+    folder = run / "longer" / f"{ID}-9"
+    (folder / "models" / ID).mkdir(parents=True)
+    write_document(folder / "config.json", {"config": {"member": ID, "epochs": 9}})
+    shutil.copy(run / "models" / ID / "weights.safetensors", folder / "models" / ID)
+    assert cli.main(["check", str(run), "--sums-only"]) == 0
+    assert "has not ended" not in capsys.readouterr().out
 
 
 def test_weights_must_be_those_that_the_ledger_tells_of(run, capsys):

@@ -189,8 +189,32 @@ def write_run(
         for member in front["members"]:
             write_json(folder / "robustness" / f"{member['id']}.json", {"files": {}})
         for member in front["members"][:1]:
-            write_json(folder / "models" / member["id"] / "manifest.json", make_manifest(member))
+            write_bundle(folder / "models" / member["id"], make_manifest(member))
     write_bytes(folder / "unrelated.txt", b"not ours")
+    return folder
+
+
+def write_bundle(bundle: pathlib.Path, manifest: dict[str, Any]) -> None:
+    """Writes a manifest, and zeros for the files that it has the sums of."""
+    write_json(bundle / "manifest.json", manifest)
+    for name, entry in manifest["files"].items():
+        if entry["sha256"] is not None:
+            (bundle / name).parent.mkdir(exist_ok=True)
+            (bundle / name).write_bytes(bytes(entry["bytes"]))
+
+
+def write_longer(
+    run: pathlib.Path, member: dict[str, Any], *, epochs: int, ended: bool = True
+) -> pathlib.Path:
+    """Writes a longer training of a run's member, as `deepmaker train` does; returns its folder."""
+    folder = run / "longer" / f"{member['id']}-{epochs}"
+    (folder / "models" / member["id"]).mkdir(parents=True)
+    write_json(folder / "config.json", {"config": {"member": member["id"], "epochs": epochs}})
+    if ended:
+        manifest = make_manifest(member)
+        weights = manifest["files"]["model_int8.tflite"] | {"accuracy": 0.8765}
+        manifest["files"]["weights.safetensors"] = weights
+        write_bundle(folder / "models" / member["id"], manifest)
     return folder
 
 

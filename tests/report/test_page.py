@@ -15,7 +15,7 @@ from deepmaker_jax.files import write_document, write_json
 from deepmaker_jax.report import devices, read_run, tables, write_report
 from deepmaker_jax.report.plots import plot_front
 from deepmaker_jax.report.view import front_records
-from tests.report.conftest import ERROR, FLASH, HOSTILE, LATENCY, MARKUP, SCRIPT
+from tests.report.conftest import ERROR, FLASH, HOSTILE, LATENCY, MARKUP, SCRIPT, write_longer
 
 OUTPUTS = ("report.html", "front.png", "hypervolume.png")
 VOID = ("meta",)
@@ -66,6 +66,18 @@ def test_a_run_of_any_size_has_a_page(make_run, num, finished):
     assert "How to reproduce it" in said
     assert ("still running" in said) == (not finished)
     assert ("No candidate has been measured yet" in said) == (num == 0)
+
+
+def test_longer_trainings_are_listed(make_run):
+    run = make_run(20)
+    assert "Trained longer" not in words(read_page(run))
+    member, other = read_run(run).front["members"][:2]
+    done = write_longer(run, member, epochs=100)
+    done.rename(done.with_name("<b>"))
+    write_longer(run, other, epochs=7, ended=False)
+    said = words(read_page(run))
+    assert f"{member['id']}+10087.6552.0 KB85.12longer/<b>" in said
+    assert f"{other['id']}+7---longer/{other['id']}-7" in said
 
 
 def test_only_failures_have_a_page(make_run, tmp_path):

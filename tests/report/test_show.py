@@ -1,5 +1,6 @@
 """The front in the terminal."""
 
+import html
 import io
 import shutil
 
@@ -11,7 +12,7 @@ from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import write_document
 from deepmaker_jax.report import print_finished, read_run, show, tables, write_report
 from deepmaker_jax.report.robustness import ranked
-from tests.report.conftest import ERROR, HOSTILE, LATENCY, MARKUP
+from tests.report.conftest import ERROR, HOSTILE, LATENCY, MARKUP, write_longer
 
 
 def printed(function, *args, width=80, terminal=False, **rest):
@@ -146,12 +147,47 @@ def test_stdout_is_the_default(make_run, capsys):
         ("ledger.jsonl", "ledger.jsonl is missing, and with it measurements of"),
         ("robustness", ".json is missing: run its experiment again"),
         ("models", "manifest.json is missing: run its experiment again"),
+        ("models/ID/model_int8.tflite", "model_int8.tflite is missing: run its experiment again"),
+        ("models/ID/mcu/main.cc", "mcu/main.cc is missing: deploy it again"),
+        ("models/ID/mcu", "mcu/main.cc is missing, and 2 more of its bundle's files are not whole"),
     ],
 )
 def test_what_a_finished_run_has_lost_is_said(make_run, name, said):
     run = make_run(30)
     assert read_run(run).gaps == []
-    shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
+    (id,) = (bundle.name for bundle in (run / "models").iterdir())
+    lost = run / name.replace("ID", id)
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
     assert said in (shown := printed(show, run))
-    assert "its experiment: python -m experiments.cifar10 small --seed 0" in shown
-    assert said in write_report(run).read_text()
+    command = "python -m experiments.cifar10 small --seed 0"
+    assert f"its experiment, to be given --out {run}: {command}" in shown
+    assert html.escape(said) in write_report(run).read_text()
+
+
+def test_a_file_that_was_cut_is_said(make_run):
+    run = make_run(30)
+    (path,) = run.glob("models/*/model_int8.tflite")
+    path.write_bytes(b"TFL3")
+    said = f"{path.relative_to(run)} is not as long as manifest.json says: run its experiment again"
+    assert said in printed(show, run)
+
+
+def test_longer_trainings_follow_with_where_they_lie_and_how_they_go_on(make_run):
+    run = make_run(60)
+    before = printed(show, run)
+    member, other = read_run(run).front["members"][:2]
+    done = write_longer(run, member, epochs=100)
+    going = write_longer(run, other, epochs=7, ended=False)
+    damaged = write_longer(run, other, epochs=9)
+    (damaged / "config.json").write_text("{")
+    table = printed(show, run).removeprefix(before).splitlines()
+    assert " ".join(table[1].split()) == "trained longer epochs test % int8 int8 % in"
+    figures = ["+100", "87.65", "52.0", "KB", "85.12", f"longer/{done.name}"]
+    assert table[2].split() == [member["id"], *figures]
+    assert all(len(line) <= 80 for line in table[:3])
+    command = f"deepmaker train {run} {other['id']} --epochs 7"
+    problems = {
+        f"{going} has not ended: it goes on with {command}",
+        f"{damaged}/config.json cannot be read as JSON",
+    }
+    assert {line.partition(" (")[0] for line in table[3:]} == problems
