@@ -104,7 +104,9 @@ def write_report(settings: Report) -> None:
     """`deepmaker report RUN`."""
     from deepmaker_jax import report
 
-    say(str(report.write_report(pathlib.Path(settings.run))))
+    run = pathlib.Path(settings.run)
+    report.check_page(run)
+    say(str(report.write_report(run)))
 
 
 def train(settings: Train) -> None:
@@ -132,7 +134,7 @@ def deploy(settings: Deploy) -> None:
     run = pathlib.Path(settings.run)
     has_page = (run / report.NAME).exists()
     if has_page:
-        report.read_run(run)  # what cannot be drawn again is said before the work
+        report.check_page(run)  # what cannot be drawn again is said before the work
     try:
         deploy_and_print(
             run,
