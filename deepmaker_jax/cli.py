@@ -13,15 +13,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import tyro
 
 from deepmaker_jax import config as config_module
-from deepmaker_jax import ending
+from deepmaker_jax import ending, rules
 from deepmaker_jax.config import Config
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.terminal import say
+from deepmaker_jax.terminal import plain, say
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 NOTICE_SECONDS = 5.0
@@ -131,7 +131,39 @@ def parse(
         if not stop.code:
             print(ending, end="\n" if ending else "")
             raise
-        raise InputError(f"{_unboxed(said.getvalue())}; see {prog} --help") from None
+        said_why = _said_plainly(said.getvalue(), args, kind, prog)
+        raise InputError(f"{said_why}; see {prog} --help") from None
+
+
+def _said_plainly(text: str, args: Sequence[str], settings: type, prog: str) -> str:
+    """Returns what tyro says of a command line, as all messages say it: name, value and rule."""
+    words = _unboxed(text)
+    if words.startswith("Missing from"):
+        # Each stands alone on a line, less indented than its help.
+        missing = re.findall(r"^. {5}(\S+) +.$", text, re.MULTILINE)
+        return f"{prog} needs {' '.join(missing)}"
+    found = re.match(r"(Error parsing|invalid choice|Missing value)[^:]*--([\w.-]*\w)", words)
+    if found is None:
+        return words
+    rule = rules.wanted(_kind_of(found[2], settings))
+    if found[1] == "Missing value":
+        return f"--{found[2]} needs a value: it must be {rule}"
+    return f"{found[2]} (={_value_of(found[2], args)}) must be {rule}"
+
+
+def _kind_of(name: str, settings: Any) -> Any:
+    """Returns the type of the setting that a flag without its dashes names."""
+    for part in name.replace("-", "_").split("."):
+        settings = get_type_hints(settings)[part]
+    return settings
+
+
+def _value_of(name: str, args: Sequence[str]) -> str:
+    """Returns what a command line gives a flag, the last time that it does."""
+    flags = [word.partition("=")[0].replace("_", "-") for word in args]
+    last = max(i for i, flag in enumerate(flags) if flag == f"--{name}")
+    _, equals, value = args[last].partition("=")
+    return plain(value if equals else args[last + 1], limit=60)
 
 
 def _unboxed(text: str) -> str:
@@ -222,7 +254,7 @@ def _deploy(config: Config, out: pathlib.Path) -> str | None:
     from deepmaker_jax import deploy
 
     targets, left_out = deploy.at_the_end(config.targets)
-    for line in left_out:
+    for line in () if config.quiet else left_out:
         print(line)
     try:
         if targets:

@@ -108,7 +108,9 @@ def write_report(settings: Report) -> None:
     """`deepmaker report RUN`."""
     from deepmaker_jax import report
 
-    say(str(report.write_report(pathlib.Path(settings.run))))
+    run = pathlib.Path(settings.run)
+    report.check_page(run)
+    say(str(report.write_report(run)))
 
 
 def train(settings: Train) -> None:
@@ -157,7 +159,7 @@ def deploy(settings: Deploy) -> None:
     run = deploying.run_of(path)
     has_page = (run / report.NAME).exists()
     if has_page:
-        report.read_run(run)  # what cannot be drawn again is said before the work
+        report.check_page(run)  # what cannot be drawn again is said before the work
     try:
         deploying.deploy_and_print(
             path,

@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import os
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
@@ -39,9 +40,20 @@ def _documented(cls: Class) -> Class:
     return cls
 
 
+class _Settings:
+    """Takes what Python has for the same: a list for a tuple, a path for its text."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+            elif isinstance(value, os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))
+
+
 @_documented
 @dataclasses.dataclass(frozen=True)
-class SpaceConfig:
+class SpaceConfig(_Settings):
     """Which networks can be found."""
 
     name: str = "deepmaker"
@@ -55,7 +67,7 @@ class SpaceConfig:
 
 @_documented
 @dataclasses.dataclass(frozen=True)
-class LimitConfig:
+class LimitConfig(_Settings):
     """Costs that no candidate may exceed; None for no limit. Checked before any training."""
 
     params: int | None = None
@@ -79,7 +91,7 @@ class LimitConfig:
 
 @_documented
 @dataclasses.dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(_Settings):
     """The evolutionary search and the cheap training that its candidates get."""
 
     strategy: Literal["nsga2", "nsga3", "random"] = "nsga2"
@@ -146,7 +158,7 @@ class SearchConfig:
 
 @_documented
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Settings):
     """How one network is trained, in the search and at the end."""
 
     batch_size: int = 128
@@ -193,7 +205,7 @@ class TrainConfig:
 
 @_documented
 @dataclasses.dataclass(frozen=True)
-class FinalConfig:
+class FinalConfig(_Settings):
     """What happens to the front once the search is over."""
 
     members: int = 8
@@ -212,12 +224,13 @@ class FinalConfig:
     """Write TFLite files, run them on the test set and compare them with JAX."""
 
     calibration_images: int = 500
-    """Training images that set the int8 ranges and correct the last bias; at least 1."""
+    """Training images that set the int8 ranges and correct the last bias; at least 1. The
+    default takes all where there are fewer; any other number must be there."""
 
 
 @_documented
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(_Settings):
     """Searches for small, accurate networks and trains the best of them."""
 
     seed: int = 0
@@ -323,11 +336,10 @@ def from_json(value: Any) -> Config:
     try:
         fields = dict(value)
         for name, group in groups.items():
-            parts = {k: tuple(v) if isinstance(v, list) else v for k, v in fields[name].items()}
-            fields[name] = group(**parts)
-        fields["targets"] = tuple(fields.get("targets", ()))
+            fields[name] = group(**fields[name])
+        fields.setdefault("targets", ())
         config = Config(**fields)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"not a run's settings: {error}; restore config.json") from None
     check(config)
     return config

@@ -1,5 +1,6 @@
 """Deployment: every backend on every bundle, only what is missing or stale."""
 
+import collections
 import concurrent.futures
 import contextlib
 import pathlib
@@ -114,7 +115,8 @@ def describe(event: Deployed) -> str:
     """Returns an event as a line of progress."""
     files = f"{event.num_ok} of {event.num_files} files"
     spent = f"{event.seconds:.0f} s" if event.seconds else "there already"
-    reason = f"; {event.reason}" if event.reason else ""
+    # What an agreeing target leaves out is the same for every member: told once, at the end.
+    reason = f"; {event.reason}" if event.reason and event.status != "ok" else ""
     return (
         f"{event.num_done}/{event.num_jobs} {event.id} {event.target}: {event.status}, {files}, "
         f"{spent}{reason}"
@@ -133,12 +135,16 @@ def deploy_and_print(path: pathlib.Path, *, quiet: bool = False, **settings: Any
       InputError: as `deploy`.
       RuntimeError: a backend failed on a member; all others are done.
     """
-    failures = 0
+    failures, left_out = 0, collections.Counter[str]()
     with contextlib.closing(deploy(path, **settings)) as events:
         for event in events:
             if event.status == "failed" or not quiet:
                 say(describe(event))
             failures += event.status == "failed"
+            if event.status == "ok" and event.reason and not quiet:
+                left_out[event.reason] += 1
+    for reason, number in left_out.items():
+        say(f"{reason} ({number} network{'s' * (number != 1)})")
     if failures:
         raise RuntimeError(f"{failures} failed, as each manifest.json says: run again to retry")
 
@@ -154,7 +160,9 @@ def named(targets: Sequence[str], backends: Mapping[str, Backend] = BACKENDS) ->
             known = ", ".join((*backends, LIGHT, NONE))
             raise InputError(f"targets (={name}) must be among {known}")
     if NONE in targets and len(targets) > 1:
-        raise InputError(f"targets (={' '.join(targets)}) must be {NONE} alone, or leave it out")
+        raise InputError(
+            f"targets (={' '.join(targets)}) must be {NONE} alone, or others: leave {NONE} out"
+        )
     return [name for name in targets if name in backends]
 
 

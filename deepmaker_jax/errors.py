@@ -1,6 +1,8 @@
 """The one exception that people are meant to read, and others made readable."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -28,6 +30,20 @@ class TimeLimitError(RuntimeError):
 
 class UnsupportedError(RuntimeError):
     """What cannot be done for a network though nothing went wrong; the message says why."""
+
+
+def called(name: str, function: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+    """Returns what a user's own function returns.
+
+    Raises:
+      InputError: it raises; `name` says which function that is.
+    """
+    try:
+        return function(*args, **settings)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} raises {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:

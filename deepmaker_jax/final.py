@@ -22,6 +22,7 @@ from deepmaker_jax.evolve.hypervolume import subset_beside
 from deepmaker_jax.execute import Outcome, Unit
 from deepmaker_jax.execute.pool import pooled
 from deepmaker_jax.execute.unit import longest_first
+from deepmaker_jax.export.manifest import portable_entries
 from deepmaker_jax.export.weights import load_weights
 from deepmaker_jax.export.worker import Made, do_export
 from deepmaker_jax.files import remove_leftovers, save_arrays, sha256
@@ -213,7 +214,7 @@ def export_members(
         jobs.close()
         shutil.rmtree(folder, ignore_errors=True)
     for id, made in sorted(found.items()):
-        for name, file in sorted(made.manifest["files"].items()):
+        for name, file in sorted(portable_entries(made.manifest).items()):
             if file["status"] != "ok":
                 yield Note(f"member {id}: {name} is {file['status']}: {file['reason']}")
     return found

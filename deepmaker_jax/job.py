@@ -19,7 +19,7 @@ from deepmaker_jax.data import Dataset
 from deepmaker_jax.data import check as check_data
 from deepmaker_jax.deploy import named
 from deepmaker_jax.documents import MODELS
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, called
 from deepmaker_jax.events import Event, Finished, Note, ProgramChanged, Started
 from deepmaker_jax.evolve import NSGA2, NSGA3, RandomSearch, reference
 from deepmaker_jax.execute import Executor, Inline, Processes, Task
@@ -30,7 +30,7 @@ from deepmaker_jax.feasible import Feasible
 from deepmaker_jax.latency import Timer
 from deepmaker_jax.ledger import NAME, Ledger
 from deepmaker_jax.measurement import Search
-from deepmaker_jax.problem import check_problem, make_problem
+from deepmaker_jax.problem import check_parts, check_problem, make_problem
 from deepmaker_jax.search import checkpoints, search, strategy_scale
 from deepmaker_jax.spaces import Space, SpaceFactory
 from deepmaker_jax.task import (
@@ -80,12 +80,13 @@ def run(
       front.json's object.
 
     Raises:
-      InputError: a setting, the data or the run folder breaks a rule.
+      InputError: a setting, the data, a part of one's own or the run folder breaks a rule.
     """
     config_module.check(config)
     config = config_module.with_board(config)
     config_module.check_reference(config, references)
     check_data(data)
+    check_parts(space=space, objectives=objectives, strategy=strategy)
     config = resolve(config, data)
     out = pathlib.Path(config.out or run_folder.default_out(config))
     targets, begun_with = named(config.targets), run_folder.targets(out)
@@ -258,7 +259,9 @@ def _strategy(
     if _lacks_directions(factory):
         further["directions"] = reference.directions(len(objectives), settings.population)
         further["fixed_box"] = True  # the config's ideal and reference points, whatever was found
-    return factory(
+    return called(
+        "strategy",
+        factory,
         settings.population,
         np.zeros(len(space.genes), np.int32),
         num_choices=space.num_choices,

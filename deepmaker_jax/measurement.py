@@ -9,7 +9,7 @@ from deepmaker_jax import arch as arch_module
 from deepmaker_jax import latency
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, called
 from deepmaker_jax.execute import Executor, Outcome
 from deepmaker_jax.feasible import Feasible
 from deepmaker_jax.latency import Timer
@@ -75,10 +75,7 @@ def value_of(o: Objective, measured: Mapping[str, float]) -> float:
     Raises:
       InputError: its function raises, or gives what has no place on its scale.
     """
-    try:
-        value = float(o.measure(measured))
-    except Exception as error:  # noqa: BLE001 - a user's function
-        raise InputError(f"objective {o.name} raises {type(error).__name__}: {error}") from None
+    value = called(f"objective {o.name}", lambda: float(o.measure(measured)))
     if not np.isfinite(value):
         raise InputError(f"objective {o.name} (={value}) must be a finite number")
     if o.scale == "log2" and value <= 0:

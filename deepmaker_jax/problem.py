@@ -1,6 +1,7 @@
 """What a run searches: a space within its limits, and objectives; both may be a user's own."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,13 +10,36 @@ from deepmaker_jax.backends import BACKENDS
 from deepmaker_jax.config import Config
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, called
 from deepmaker_jax.feasible import Feasible, make
 from deepmaker_jax.measurement import measure
 from deepmaker_jax.objective import built_in
 from deepmaker_jax.rules import first_cost
 from deepmaker_jax.spaces import SPACES, Space, SpaceFactory
+from deepmaker_jax.terminal import plain
 from deepmaker_jax.types import Objective
+
+
+def check_parts(*, space: Any, objectives: Any, strategy: Any) -> None:
+    """Raises InputError for what `run` is given of one's own and can be no such part."""
+    for name, part, rule, setting in (
+        ("space", space, "a function (input_shape, num_classes) -> Space", "space.name"),
+        ("strategy", strategy, "called like evolve.NSGA2", "search.strategy"),
+    ):
+        if part is not None and not callable(part):
+            found = plain(part, limit=60)
+            raise InputError(
+                f"{name} (={found}) must be {rule}: for one that has a name set {setting}"
+            )
+    if objectives is None:
+        return
+    for o in objectives if isinstance(objectives, list | tuple) else [objectives]:
+        if not isinstance(o, Objective):
+            found = plain(o, limit=60)
+            raise InputError(
+                f"objectives (={found}) must be Objectives: for those that have a name set "
+                "search.objectives"
+            )
 
 
 def make_problem(
@@ -43,7 +67,10 @@ def make_problem(
             "to run(space=...)"
         )
     h, w, c = data.train_images.shape[1:]
-    made: Space = (space or SPACES[config.space.name])((h, w, c), len(data.class_names))
+    factory = space or SPACES[config.space.name]
+    made = called("space(input_shape, num_classes)", factory, (h, w, c), len(data.class_names))
+    if not isinstance(made, Space):
+        raise InputError(f"space returns {plain(made, limit=60)}: it must return a Space")
     allowed = {}
     for text in config.space.only:
         gene, equals, choices = text.partition("=")
@@ -54,7 +81,10 @@ def make_problem(
         if gene in allowed:
             raise InputError(f"space.only names gene {gene} twice: join its choices with |")
         allowed[gene] = [_choice(choice) for choice in choices.split("|")]
-    made = made.narrow(allowed)
+    try:
+        made = made.narrow(allowed)
+    except InputError as error:
+        raise InputError(f"space.only: {error}") from None
     floor = config.search.floor
     if objectives is None:
         names = config.search.objectives

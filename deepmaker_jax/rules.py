@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.terminal import plain
 
 if TYPE_CHECKING:  # it imports this module
     from deepmaker_jax.config import Config, SearchConfig, TrainConfig
@@ -21,14 +22,26 @@ COSTS = (
 
 
 KINDS = {  # of settings, and what they must be
-    str: "text", str | None: "text or null",
-    bool: "true or false", bool | None: "true, false or null",
+    str: "text", str | None: "text or None",
+    bool: "True or False", bool | None: "True, False or None",
+    int: "a whole number", int | None: "a whole number or None",
+    float: "a number", float | None: "a number or None",
 }  # fmt: skip
+NUMBERS = (int, int | None, float, float | None)
 
 
 def flag(name: str) -> str:
     """Returns a setting as the command line names it, which messages do too."""
     return name.replace("_", "-")
+
+
+def wanted(kind: Any) -> str:
+    """Returns what a setting of this kind must be, for messages."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is tuple:
+        return "a list of words"
+    return KINDS.get(kind) or f"a {kind.__name__}"
 
 
 def first_cost(names: Sequence[str]) -> str | None:
@@ -38,6 +51,10 @@ def first_cost(names: Sequence[str]) -> str | None:
 
 def check(config: "Config") -> None:
     """Raises InputError at the first setting that is out of range."""
+    from deepmaker_jax.config import Config
+
+    if not isinstance(config, Config):
+        raise InputError(f"config (={plain(config, limit=60)}) must be a Config of deepmaker_jax")
     _check_kinds(config)
     whole("seed", config.seed, 0, LAST_SEED)
     _share("validation-share", config.validation_share, open_low=True)
@@ -143,7 +160,8 @@ def _check_train(train: "TrainConfig") -> None:
     for name in ("weight_decay", "clip_norm"):
         value = getattr(train, name)
         if not (_is_number(value) and value >= 0):
-            raise InputError(f"{flag(f'train.{name}')} (={value}) must be at least 0")
+            rule = "must be a finite number, at least 0"
+            raise InputError(f"{flag(f'train.{name}')} (={value}) {rule}")
     if train.crop is not None:
         whole("train.crop", train.crop, 0)
 
@@ -155,19 +173,18 @@ def _check_kinds(settings: Any, prefix: str = "") -> None:
     """
     for name, kind in get_type_hints(type(settings)).items():
         value, name = getattr(settings, name), flag(f"{prefix}{name}")
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            if not isinstance(value, kind):
-                raise InputError(f"{name} (={value}) must be a {kind.__name__}")
+        if not _fits(value, kind):
+            raise InputError(f"{name} (={value}) must be {wanted(kind)}")
+        if dataclasses.is_dataclass(kind):
             _check_kinds(value, f"{name}.")
-        elif get_origin(kind) is Literal:
-            if value not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise InputError(f"{name} (={value}) must be one of {known}")
-        elif get_origin(kind) is tuple:
-            if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
-                raise InputError(f"{name} (={value}) must be a list of words")
-        elif kind in KINDS and not isinstance(value, kind):
-            raise InputError(f"{name} (={value}) must be {KINDS[kind]}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(word, str) for word in value)
+    return kind in NUMBERS or isinstance(value, kind)
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None, *, most: int = MOST) -> None:
@@ -181,7 +198,7 @@ def whole(name: str, value: Any, low: int, high: int | None = None, *, most: int
 
 def _above_zero(name: str, value: Any) -> None:
     if not (_is_number(value) and value > 0):
-        raise InputError(f"{name} (={value}) must be above 0")
+        raise InputError(f"{name} (={value}) must be a finite number above 0")
 
 
 def _is_number(value: Any) -> bool:

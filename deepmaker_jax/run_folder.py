@@ -179,18 +179,25 @@ def _platform(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(old: dict[str, Any], new: dict[str, Any], config: Config) -> None:
-    """Raises InputError with the fields that differ and change results."""
-    was, now = _settings(old), _settings(new)
-    # How many members there are, and what is made of them: no training that was done changes.
-    free = {"final.export", "final.seeds", "final.members"}
-    names = sorted((was.keys() | now.keys()) - free)
-    differ = [name for name in names if was.get(name) != now.get(name)]
-    before, after = was.get("search.generations"), now.get("search.generations")
-    if "search.generations" in differ and isinstance(before, int) and after and after > before:
-        differ.remove("search.generations")  # more generations go on from where it stood
-    if differ:
-        words = ", ".join(f"{n} (was {was.get(n)}, now {now.get(n)})" for n in differ)
-        raise InputError(f"out holds another run: {words}; name a new --out, or ask for the same")
+    """Raises InputError with the fields that differ and change results.
+
+    What follows from others that differ is not named beside them.
+    """
+    for was, now in zip(_settings(old), _settings(new), strict=True):
+        # How many members there are, and what is made of them: no training that was done changes.
+        free = {"final.export", "final.seeds", "final.members"}
+        names = sorted((was.keys() | now.keys()) - free)
+        differ = [name for name in names if was.get(name) != now.get(name)]
+        before, after = was.get("search.generations"), now.get("search.generations")
+        if "search.generations" in differ and isinstance(before, int) and after and after > before:
+            differ.remove("search.generations")  # more generations go on from where it stood
+        if differ:
+            words = ", ".join(
+                f"{n} (was {_words(was.get(n))}, now {_words(now.get(n))})" for n in differ
+            )
+            raise InputError(
+                f"out holds another run: {words}; name a new --out, or ask for the same"
+            )
     changed = differences(old, new, ("versions", "platform"))
     if changed and not config.accept_platform:
         raise InputError(
@@ -199,17 +206,23 @@ def _compare(old: dict[str, Any], new: dict[str, Any], config: Config) -> None:
         )
 
 
-def _settings(document: dict[str, Any]) -> dict[str, Any]:
-    """Returns everything that changes results, flat."""
+def _words(value: Any) -> str:
+    """Returns a setting's value as a command line has it."""
+    return " ".join(map(str, value)) or "nothing" if isinstance(value, list) else str(value)
+
+
+def _settings(document: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Returns everything that changes results, flat, each part followed by what it may change."""
     try:
         settings = {n: v for n, v in document["config"].items() if n not in FREE_FIELDS}
-        flat = _flatten(settings) | {"data": document["data"]["fingerprint"]}
-        flat["strategy"] = document["strategy"]
-        flat |= {"space": document["space"]["name"], "space.genes": document["space"]["genes"]}
-        flat["objectives"] = [
-            {n: v for n, v in o.items() if n != "how"} for o in document["objectives"]
-        ]
-        return flat | _flatten({"program": document["program"]})
+        space, objectives = document["space"], document["objectives"]
+        fields = {str(o["name"]): {n: v for n, v in o.items() if n != "how"} for o in objectives}
+        return (
+            _flatten(settings) | {"data": document["data"]["fingerprint"]},
+            {"strategy": document["strategy"], "space": space["name"], "objectives": [*fields]}
+            | _flatten({"space.genes": space["genes"]}),
+            _flatten({"objectives": fields, "program": document["program"]}),
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{CONFIG} is damaged (no {error}): {RESTORE}") from None
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from deepmaker_jax import program
-from deepmaker_jax.config import Config
+from deepmaker_jax.config import Config, FinalConfig
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset, corruption, split
 from deepmaker_jax.data.augment import default_augmentation
@@ -53,6 +53,12 @@ def make_task(config: Config, data: Dataset, *, corrupted: bool = False) -> Task
         raise InputError(
             f"train.batch-size (={config.train.batch_size}) must be at most the {len(search_rows)} "
             "images that the search trains on: lower it"
+        )
+    num, usual = config.final.calibration_images, FinalConfig.calibration_images
+    if num > max(len(data.train_labels), usual):
+        raise InputError(
+            f"final.calibration-images (={num}) must be at most the {len(data.train_labels)} "
+            "training images: lower it"
         )
     side = min(data.train_images.shape[1:3])
     if (crop := config.train.crop or 0) >= side:

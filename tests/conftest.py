@@ -14,7 +14,7 @@ from beartype.claw import beartype_package
 # models, which take whatever JAX traces with.
 UNCHECKED = tuple(
     f"deepmaker_jax.{name}"
-    for name in ("arch", "config", "data", "lanes", "models", "rules", "spaces")
+    for name in ("arch", "config", "data", "job", "lanes", "models", "rules", "spaces")
 )
 CONF = BeartypeConf(
     claw_decor_place_func=BeartypeDecorPlace.FIRST,  # below `jax.custom_vjp` and its like

@@ -94,8 +94,11 @@ ROWS = {
     # settings
     "unknown preset": (cifar10, given("tiny"), "preset (=tiny) must be one of smoke, small"),
     "unknown flag": (cifar10, given("smoke", "--sed", "3"), "Unrecognized options: --sed"),
-    "choice of a gene": (digits, given("demo", "--space.only", "kernel=7"), "gene kernel (=[7])"),
+    "choice of a gene": (
+        digits, given("demo", "--space.only", "kernel=7"), "space.only: gene kernel (=7)", "3, 5"
+    ),
     "unknown gene": (digits, given("demo", "--space.only", "depth=7"), "has no gene 'depth'"),
+    "no folder of data": (cifar10, given("smoke", "--data", ""), "data (='') must name a folder"),
     "negative search epochs": (
         digits, given("demo", "--search.epochs", "-1"), "search.epochs (=-1) must be a whole number"
     ),

@@ -78,9 +78,21 @@ def test_help_has_no_line_breaks_of_the_source(capsys):
     [
         (["tiny"], ["preset (=tiny) must be one of smoke, small, night, neuropower, full"]),
         (["smoke", "--sed", "3"], ["Unrecognized options: --sed", "--help"]),
-        (["smoke", "--seed", "x"], ["--seed", "'x'"]),
-        (["smoke", "--seed"], ["--seed"]),
-        (["smoke", "--search.strategy", "luck"], ["'luck'", "nsga2", "random"]),
+        (["smoke", "--seed", "x"], ["error: seed (=x) must be a whole number; see"]),
+        (["smoke", "--seed"], ["--seed needs a value: it must be a whole number"]),
+        (
+            ["smoke", "--search.strategy", "luck"],
+            ["search.strategy (=luck) must be one of nsga2, nsga3, random; see"],
+        ),
+        (
+            ["smoke", "--limits.flash-bytes", "64KB"],
+            ["limits.flash-bytes (=64KB) must be a whole number or None; see"],
+        ),
+        (["--limits.flash_bytes=64KB"], ["limits.flash-bytes (=64KB) must be a whole number"]),
+        (["--seed", "1", "--seed", "2.5"], ["seed (=2.5) must be a whole number"]),
+        (["--search.mutation-rate", "x"], ["mutation-rate (=x) must be a number or None; see"]),
+        (["--train.flip", "maybe"], ["train.flip (=maybe) must be True, False or None; see"]),
+        (["--targets", "none", "mcu"], ["targets (=none mcu)", "leave none out"]),
         (["smoke", "extra"], ["extra"]),
         (
             ["--search.population", "8", "smoke"],
@@ -112,8 +124,8 @@ def npz(tmp_path_factory):
     [
         (["--space.name", "resnet"], ["space.name (=resnet)", "deepmaker, neuropower"]),
         (["--space.only", "kernel"], ["space.only (=kernel) must look like GENE=CHOICE"]),
-        (["--space.only", "learning_rate_log2=--1"], ["gene learning_rate_log2 (=['--1'])"]),
-        (["--space.only", "stages=4"], ["gene stages (=[4])", "at most 3", "12x12"]),
+        (["--space.only", "learning_rate_log2=--1"], ["gene learning_rate_log2 (=--1)"]),
+        (["--space.only", "stages=4"], ["gene stages (=4)", "at most 3", "12x12"]),
         (["--search.objectives", "error", "speed"], ["search.objectives (=speed)", "flash_bytes"]),
         (["--search.images", "90"], ["search.images (=90)", "at most"]),
         (
@@ -124,6 +136,10 @@ def npz(tmp_path_factory):
         (["--train.crop", "12"], ["train.crop (=12)", "12 pixels"]),
         (["--train.crop", "40"], ["train.crop (=40)"]),
         (["--side", "16"], ["side"]),
+        (
+            ["--final.calibration-images", "501"],
+            ["final.calibration-images (=501) must be at most the 96 training images: lower it"],
+        ),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_the_data_are_refused_before_training(
@@ -144,7 +160,9 @@ def test_out_that_cannot_be_a_run_is_refused_before_any_data_is_read(tmp_path, c
     ("argv", "words"),
     [
         (["shoe"], ["command (=shoe) must be one of show, report, train, deploy, targets"]),
-        (["show"], ["Run folder. (required)", "deepmaker show --help"]),
+        (["show"], ["error: deepmaker show needs RUN; see deepmaker show --help"]),
+        (["train"], ["error: deepmaker train needs RUN ID; see"]),
+        (["train", "run", "abc", "--epochs", "x"], ["epochs (=x) must be a whole number; see"]),
         (["show", "/no/such/run"], ["/no/such/run"]),
         (["report", "/no/such/run"], ["/no/such/run"]),
         (["train", "/no/such/run", "abc"], ["/no/such/run"]),

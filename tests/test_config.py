@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 
 import pytest
 
@@ -65,8 +66,11 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
             r"search\.strategy \(=luck\) must be one of nsga2, nsga3, random",
         ),
         ("space.only", "kernel=3", r"space\.only \(=kernel=3\) must be a list of words"),
-        ("quiet", 1, r"quiet \(=1\) must be true or false"),
-        ("train.flip", "no", r"train\.flip \(=no\) must be true, false or null"),
+        ("quiet", 1, r"quiet \(=1\) must be True or False"),
+        ("train.flip", "no", r"train\.flip \(=no\) must be True, False or None"),
+        ("out", 3, r"out \(=3\) must be text or None"),
+        ("search", 3, r"search \(=3\) must be a SearchConfig"),
+        ("search.objectives", ["error", 3], r"search\.objectives .* must be a list of words"),
         ("limits.macs", 10**400, r"limits\.macs .* at most 9007199254740992"),
         ("train.clip_norm", 10**400, r"train\.clip-norm"),
         ("search.generations", 0, r"search\.generations \(=0\)"),
@@ -79,10 +83,14 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
         ("search.objectives", ("error", "error"), r"at least one different objective"),
         ("search.objectives", ("params", "error"), r"search\.objectives \(=params error\)"),
         ("train.batch_size", 1, r"train\.batch-size \(=1\)"),
-        ("train.sgd_learning_rate", 0.0, r"train\.sgd-learning-rate \(=0\.0\) must be above 0"),
-        ("train.adam_learning_rate", math.inf, r"train\.adam-learning-rate \(=inf\)"),
+        ("train.sgd_learning_rate", 0.0, r"\(=0\.0\) must be a finite number above 0"),
+        (
+            "train.adam_learning_rate",
+            math.inf,
+            r"train\.adam-learning-rate \(=inf\) must be a finite number above 0",
+        ),
         ("train.momentum", 1.0, r"train\.momentum \(=1\.0\)"),
-        ("train.weight_decay", -1e-4, r"train\.weight-decay \(=-0\.0001\) must be at least 0"),
+        ("train.weight_decay", -1e-4, r"\(=-0\.0001\) must be a finite number, at least 0"),
         ("train.clip_norm", math.nan, r"train\.clip-norm \(=nan\)"),
         ("train.crop", -1, r"train\.crop \(=-1\)"),
         ("final.members", 0, r"final\.members \(=0\)"),
@@ -95,6 +103,23 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
 def test_a_setting_out_of_range_is_refused_with_value_and_rule(path, value, message):
     with pytest.raises(InputError, match=message):
         check(change(path, value))
+
+
+@pytest.mark.parametrize("config", [None, {}, "demo", SearchConfig()])
+def test_settings_are_a_config(config):
+    with pytest.raises(InputError, match=r"config \(=.*\) must be a Config"):
+        check(config)
+
+
+def test_lists_are_taken_for_tuples_and_paths_for_their_text():
+    config = Config(
+        out=pathlib.Path("runs") / "mine",
+        targets=["mcu"],
+        search=SearchConfig(objectives=["error"]),
+    )
+    assert config == Config(
+        out="runs/mine", targets=("mcu",), search=SearchConfig(objectives=("error",))
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from deepmaker_jax.evolve import NSGA3
 from deepmaker_jax.evolve.reference import directions
 from deepmaker_jax.export import read_bundle
 from deepmaker_jax.job import _name_of
+from deepmaker_jax.objective import built_in
 from deepmaker_jax.search import strategy_scale
 from tests.examples import LAST, SMALL
 from tests.tiny import DIGITS, TINY, Stopped, go, of_kind
@@ -55,6 +56,29 @@ def test_an_objective_that_cannot_work_is_refused_before_training(tmp_path, chan
     error = Objective("error", "share", "linear", 0.0, 1.0, lambda m: m["val_error"])
     with pytest.raises(InputError, match=message):
         go(tmp_path / "run", objectives=(error, mine))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"config": {}}, r"config \(=\{\}\) must be a Config"),
+        ({"data": None}, r"data \(of type NoneType\) must be a Dataset"),
+        ({"space": 3}, r"space \(=3\) must be a function .* set space\.name"),
+        ({"space": lambda: None}, r"space\(input_shape, num_classes\) raises TypeError"),
+        ({"space": lambda shape, num: None}, "space returns None: it must return a Space"),
+        ({"objectives": None, "space": lambda *_: 1 / 0}, "space.* raises ZeroDivisionError"),
+        ({"objectives": (built_in("error", LimitConfig()), None)}, r"objectives \(=None\) must be"),
+        ({"objectives": ("error", "macs")}, r"objectives \(=error\) .* set search\.objectives"),
+        ({"objectives": 3}, r"objectives \(=3\) must be Objectives"),
+        ({"strategy": "nsga2"}, r"strategy \(=nsga2\) must be called .* set search\.strategy"),
+        ({"strategy": lambda: None}, "strategy raises TypeError"),
+    ],
+)
+def test_a_part_of_ones_own_that_cannot_be_one_is_one_line(tmp_path, part, message):
+    parts = {"config": dataclasses.replace(TINY, out=str(tmp_path / "run")), "data": DIGITS} | part
+    with pytest.raises(InputError, match=message):
+        run(parts.pop("config"), **parts)
     assert not (tmp_path / "run").exists()
 
 

@@ -94,6 +94,32 @@ def test_what_changes_results_is_refused_with_the_field(tmp_path, path, value, m
     assert run_folder.holds(tmp_path / "config.json", DOCUMENT)
 
 
+def test_what_follows_from_a_setting_that_differs_is_not_named_beside_it(tmp_path):
+    fields = {"name": "macs", "ideal": 4096, "reference": 10_000}
+    old = DOCUMENT | {"objectives": [{"name": "error"}, fields]}
+    old["program"] |= {"size_class": ["a", "b"]}
+    run_folder.begin(tmp_path, old, Config())
+
+    def refusal(new):
+        with pytest.raises(InputError) as caught:
+            run_folder.begin(tmp_path, new, Config())
+        return str(caught.value).removeprefix("out holds another run: ").partition(";")[0]
+
+    new = copy.deepcopy(old)
+    new["program"] |= {"strategy": "map", "size_class": ["b"]}
+    program = "program.size_class (was a b, now b), program.strategy (was plain, now map)"
+    assert refusal(new) == program
+    new["objectives"][1]["reference"] = 5_000
+    assert refusal(new) == f"objectives.macs.reference (was 10000, now 5000), {program}"
+    new["objectives"][1]["name"] = "params"
+    assert refusal(new) == "objectives (was error macs, now error params)"
+    new["config"]["space"]["only"] = ["kernel=3"]
+    new["config"]["limits"]["macs"] = 5_000
+    assert refusal(new) == (
+        "limits.macs (was None, now 5000), space.only (was nothing, now kernel=3)"
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -78,7 +78,12 @@ def make_dataset(
         missing = "images" if test_images is None else "labels"
         raise InputError(f"{name} has no test {missing}: give test images and labels, or neither")
     if class_names is None:
-        largest = int(train_labels.max())
+        smallest, largest = int(train_labels.min()), int(train_labels.max())
+        if smallest < 0:
+            raise InputError(
+                f"{name}: train labels run from {smallest} to {largest}: number the classes "
+                "0, 1, 2, ..."
+            )
         if largest >= len(train_labels):
             raise InputError(
                 f"{name}: labels reach {largest} but there are {len(train_labels)} training "
@@ -122,8 +127,13 @@ def check(dataset: Dataset) -> None:
       InputError: images that aren't UInt8[n, h, w, c] of one shape, at least 4x4;
         labels that exceed the classes or don't fit the images in number; fewer
         than two classes; a class without images in either split; a fingerprint
-        that isn't that of the content.
+        that isn't that of the content; no `Dataset` at all.
     """
+    if not isinstance(dataset, Dataset):
+        raise InputError(
+            f"data (of type {type(dataset).__name__}) must be a Dataset: build it with "
+            "make_dataset, or read it with load_data"
+        )
     _check_content(dataset)
     found = fingerprint(dataset)
     if dataset.fingerprint != found:

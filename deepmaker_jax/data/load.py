@@ -36,6 +36,10 @@ def load(
     """
     if name not in NAMES:
         raise InputError(f"data set {name!r} is unknown: choose one of {', '.join(NAMES)}")
+    if path is not None and not os.fspath(path).strip():
+        raise InputError(f"data (={path!r}) must name a folder or a file, or be left out")
+    if path is not None and name == "digits":
+        raise InputError(f"digits come with scikit-learn, not from {path}: leave --data out")
     try:
         found = None if path is None else _existing(name, pathlib.Path(path).expanduser())
         return _read(name, found, side)
@@ -57,8 +61,6 @@ def _read(name: str, found: pathlib.Path | None, side: int | None) -> Dataset:
     if side is not None:
         raise InputError(f"side={side} applies to pictures by class, not to {name}: leave it out")
     if name == "digits":
-        if found is not None:
-            raise InputError(f"digits come with scikit-learn, not from {found}: leave --data out")
         return _digits()
     if found is None:
         return tfds_source.read(name, folder=None)
@@ -86,7 +88,7 @@ def _wanted(name: str) -> str:
         )
     return (
         f"looked for {OFFICIAL_SOURCES[name].looked_for(name)}, {tfds_source.looked_for(name)}; "
-        "name one of these, or leave --data out to download"
+        f"name one of these, or {tfds_source.to_download()}"
     )
 
 

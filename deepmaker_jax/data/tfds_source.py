@@ -54,6 +54,16 @@ def looked_for(name: str) -> str:
     return f"{name}/VERSION/dataset_info.json (TFDS)"
 
 
+def to_download() -> str:
+    """Says what makes `read` download."""
+    install = "" if _is_installed() else f"{_INSTALL} and "
+    return f"{install}leave --data out to download"
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("tensorflow_datasets") is not None
+
+
 def read(name: str, *, folder: pathlib.Path | None) -> Dataset:
     """Reads a prepared folder, or what TFDS has or downloads in its own data_dir.
 
@@ -64,7 +74,7 @@ def read(name: str, *, folder: pathlib.Path | None) -> Dataset:
     Raises:
       InputError: TFDS or TensorFlow is not installed; no network; a damaged folder.
     """
-    if importlib.util.find_spec("tensorflow_datasets") is None:
+    if not _is_installed():
         raise InputError(
             f"{name} through TFDS needs the package tensorflow_datasets: {_INSTALL}, "
             "or give the folder of official files"

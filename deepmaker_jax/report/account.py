@@ -111,7 +111,13 @@ def _listed(names: Any) -> str:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {values[name]}" for name in sorted(values)) or "not recorded"
+    return ", ".join(f"{name} {_words(values[name])}" for name in sorted(values)) or "not recorded"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return f"({_listed(value)})"
+    return "none" if value is None else str(value)
 
 
 def definitions(view: RunView) -> str:

@@ -7,6 +7,8 @@ a content policy forbids the rest. All foreign text passes through `markup.escap
 import html
 import pathlib
 
+from deepmaker_jax.documents import CHECKPOINTS, FRONT
+from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import remove_leftovers, write_bytes
 from deepmaker_jax.report import tables, text
 from deepmaker_jax.report.account import cost_section, definitions, reproduction_section
@@ -94,6 +96,21 @@ def write_report(run: pathlib.Path) -> pathlib.Path:
     return run / NAME
 
 
+def check_page(run: pathlib.Path) -> None:
+    """Raises InputError if the page can't be drawn again, or would tell less than the one there.
+
+    A run that still goes on has its checkpoints, and no front yet.
+    """
+    view = read_run(run)
+    goes_on = (run / CHECKPOINTS).exists()
+    lost = [gap for gap in view.gaps if not (goes_on and gap.name == FRONT)]
+    if lost and (run / NAME).exists():
+        raise InputError(
+            f"{run / NAME} tells of more than {run} holds, where {lost[0].name} {lost[0].text}, or "
+            f"move {NAME} away"
+        )
+
+
 def _name(view: RunView) -> str:
     names = (view.config.get("experiment"), view.config.get("preset"))
     return " ".join(text.plain(name, limit=80) for name in names if name) or "a run"
@@ -104,7 +121,7 @@ def _headline(view: RunView, members: list[Row]) -> str:
     data, space = part(view.config, "data"), part(view.config, "space")
     about = f"A search for small networks on {text.plain(data.get('name', 'the data'), limit=60)}"
     if space.get("name"):
-        about += f" in space {text.plain(space['name'], limit=60)}"
+        about += f" in space {_space(text.plain(space['name']))}"
     about += f", minimising {', '.join(names)} and {last}."
     state = "" if view.front is not None else '<span class="tag">still running</span>'
     volume = hypervolume_trace(view).hypervolume
@@ -123,7 +140,10 @@ def _headline(view: RunView, members: list[Row]) -> str:
     best = _best(members)
     if best is not None:
         share, split = tables.accuracy(best)
-        tiles.insert(0, (f"best {split} accuracy", text.percent(share)))
+        label = "test accuracy of the best in validation"
+        tiles.insert(
+            0, (label if split == "test" else f"best {split} accuracy", text.percent(share))
+        )
     shown = "".join(f"<div><b>{html.escape(v)}</b><span>{k}</span></div>" for k, v in tiles)
     gaps = "".join(
         f'<p class="lacks">{escape(gap.name)} {html.escape(gap.text)}.</p>' for gap in view.gaps
@@ -133,6 +153,16 @@ def _headline(view: RunView, members: list[Row]) -> str:
         f'<p class="lead">{html.escape(about)} {html.escape(_sentence(members))}</p>{gaps}'
         f'<div class="tiles">{shown}</div></header>'
     )
+
+
+def _space(name: str) -> str:
+    """Returns a space's name, what `Space.narrow` adds to it in words."""
+    whole, bracket, narrowed = name.removesuffix("]").partition("[")
+    genes = [gene.partition("=") for gene in narrowed.split(";")]
+    if not bracket or not all(choices for _, _, choices in genes):
+        return name
+    words = "; ".join(f"{gene} {text.either(choices.split('|'))}" for gene, _, choices in genes)
+    return f"{whole} (narrowed: {words})"
 
 
 def _best(members: list[Row]) -> Row | None:
@@ -148,8 +178,9 @@ def _sentence(members: list[Row]) -> str:
         return "No candidate has been measured yet."
     share, split = tables.accuracy(best)
     said = (
-        f"The most accurate of {len(members)} networks reaches {text.percent(share)} on the "
-        f"{split} split with {text.whole(best.params)} parameters"
+        f"Of {len(members)} network{'s' * (len(members) != 1)} the most accurate in validation "
+        f"reaches {text.percent(share)} on the {split} split with {text.whole(best.params)} "
+        "parameters"
     )
     said += f" ({text.size(best.int8_bytes)} as int8)." if best.int8_bytes else "."
     # Which network is named is a decision, so validation takes it; what is said of it is the test.
@@ -187,11 +218,10 @@ def _front_table(view: RunView, members: list[Row], anchors: dict[str, str]) -> 
         note = (
             f"Compression and points lost are counted against <b>{escape(reference.id)}</b>{source}"
         )
-        wanted = view.config.get("reference")
-        if wanted is None:
+        if unknown := tables.unknown_reference(view, members):
+            note += f": {escape(unknown)}."
+        elif view.config.get("reference") is None:
             note += ", the most accurate member by validation accuracy."
-        elif wanted != reference.id:
-            note += f", the most accurate member: the run does not know {escape(wanted, limit=60)}."
         else:
             note += ", which the config names."
     return section("Members", note, table([html.escape(c.heading) for c in columns], body))

@@ -27,7 +27,10 @@ MIN_WORK = (
 
 
 class Estimate:
-    """Time left in a stage from what was trained in it; epochs count as parts of a candidate."""
+    """Time left in a stage from what was trained in it; epochs count as parts of a candidate.
+
+    The pace is that from the first epoch's end on: what was compiled before, others use too.
+    """
 
     def __init__(self, clock: Callable[[], float]):
         self._clock = clock
@@ -37,7 +40,19 @@ class Estimate:
     def start(self, num_left: int) -> None:
         """Begins a stage in which `num_left` candidates are to be trained."""
         self._began, self._num_measured, self.num_left = self._clock(), 0, num_left
+        self._before = 0.0  # what was trained when the pace begins
         self.training.clear()
+
+    def epoch(self, epoch: events.Epoch) -> bool:
+        """Counts an epoch; returns whether the pace begins with it."""
+        is_first = not self.training and not self._num_measured
+        self.training[epoch.id] = epoch
+        if is_first:
+            self._began, self._before = self._clock(), self._begun()
+        return is_first
+
+    def _begun(self) -> float:
+        return sum(epoch.num_done / max(1, epoch.num_epochs) for epoch in self.training.values())
 
     def measured(self, id: str, num_left: int) -> None:
         """Counts a finished candidate."""
@@ -46,8 +61,8 @@ class Estimate:
 
     def seconds_left(self) -> float | None:
         """Returns the seconds that the stage still takes at its pace; None if unknown so far."""
-        begun = sum(epoch.num_done / max(1, epoch.num_epochs) for epoch in self.training.values())
-        work = self._num_measured + begun
+        begun = self._begun()
+        work = self._num_measured + begun - self._before
         if work < MIN_WORK:
             return None
         return (self._clock() - self._began) / work * max(0.0, self.num_left - begun)
@@ -132,7 +147,8 @@ class Progress:
             self._num_done, self._num_total = event.num_known, len(event.ids) * event.num_seeds
             self._estimate.start(self._num_total - self._num_done)
         elif isinstance(event, events.Epoch):
-            self._estimate.training[event.id] = event
+            if self._estimate.epoch(event):
+                self._since = self._clock(), self._share()
         elif isinstance(event, events.Measured):
             self._num_done, self._num_total = event.num_done, event.num_total
             if event.stage == "latency":
@@ -225,7 +241,7 @@ class Progress:
 
     def _best_words(self) -> str:
         best = [f"{text.percent(e)} in {_limit(size)}" for size, e in self._steps()]
-        return f", best error {', '.join(best)}" if best else ""
+        return f", best error {', '.join(best)} of flash" if best else ""
 
     def _steps(self) -> list[tuple[int, float]]:
         """Returns the sizes at which the best error falls, the smallest first."""

@@ -67,6 +67,8 @@ def print_front(view: RunView, console: Console) -> None:
         published = " (published)" if reference.published else ""
         name = text.plain(reference.id, limit=60)
         line(console, f"smaller, lost: parameters and accuracy points against {name}{published}")
+    if unknown := tables.unknown_reference(view, members):
+        line(console, unknown)
     if {tables.VALIDATION, tables.TEST} <= set(cells[0]):
         line(console, "val. %: after the search's training; test %: after the final one")
     if ranking := robustness.terminal_table(view):

@@ -12,7 +12,7 @@ CSS = f"""
 :root{{color-scheme:light dark;{LIGHT}}}
 @media (prefers-color-scheme:dark){{:root{{{DARK}}}}}
 *{{box-sizing:border-box}}
-body{{margin:0;background:var(--back);color:var(--ink);
+body{{margin:0;background:var(--back);color:var(--ink);overflow-wrap:anywhere;
 font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}}
 main{{max-width:1140px;margin:0 auto;padding:36px 20px 60px}}
 h1{{font-size:28px;line-height:1.25;margin:0 0 6px;letter-spacing:-.01em}}
@@ -20,7 +20,7 @@ h2{{font-size:19px;margin:0 0 4px}}
 h3{{font-size:15px;margin:0}}
 p{{margin:0 0 10px;max-width:76ch}}
 section{{background:var(--paper);border:1px solid var(--grid);border-radius:10px;
-padding:22px 24px;margin:18px 0;overflow-wrap:anywhere}}
+padding:22px 24px;margin:18px 0}}
 .lead{{font-size:16.5px}}
 .lacks{{color:var(--test)}}
 .note{{color:var(--muted);font-size:13.5px;max-width:110ch}}

@@ -99,6 +99,17 @@ def reference(view: RunView, members: list[Row]) -> Row | None:
     return max(known, key=lambda row: row.val_accuracy or 0.0) if known else None
 
 
+def unknown_reference(view: RunView, members: list[Row]) -> str:
+    """Returns a line on a config's `reference` that names nothing; "" if it names something."""
+    name, taken = view.config.get("reference"), reference(view, members)
+    if name is None or taken is None or taken.id == name:
+        return ""
+    return (
+        f"reference {text.plain(name, limit=60)} is neither a member nor a published network: "
+        "points are counted against the most accurate member"
+    )
+
+
 def against(row: Row, other: Row | None) -> Row:
     """Returns `row` with its compression and points lost counted against `other`.
 

@@ -5,12 +5,19 @@ top of that by the page. 1 KB is 1024 bytes.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from deepmaker_jax.terminal import plain
 
 NONE = "-"  # where a value is missing
 MOST, LEAST = 1e30, 1e-30  # past these nothing is measured, and axes would overflow
+
+
+def either(words: Sequence[str]) -> str:
+    """Returns words as a choice: a, b or c."""
+    *rest, last = words
+    return f"{', '.join(rest)} or {last}" if rest else last
 
 
 def number(value: Any) -> float | None:

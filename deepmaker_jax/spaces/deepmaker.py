@@ -157,9 +157,9 @@ def deepmaker(input_shape: tuple[int, int, int], num_classes: int) -> Space:
         if len(stages) < MAX_STAGES and max(map(int, stages)) > most:
             h, w, _ = input_shape
             raise InputError(
-                f"gene stages (={list(stages)}) must be at most {most} for images of {h}x{w} with "
-                f"stem_reduction {' or '.join(map(str, stems))}: a further stage would see a map "
-                "below 2x2 pixels; allow fewer stages, or bring larger images"
+                f"gene stages (={'|'.join(map(str, stages))}) must be at most {most} for images of "
+                f"{h}x{w} with stem_reduction {' or '.join(map(str, stems))}: a further stage "
+                "would see a map below 2x2 pixels; allow fewer stages, or bring larger images"
             )
 
     return Space("deepmaker", GENES, to_arch, from_arch, canonical, unused, check_narrowed)

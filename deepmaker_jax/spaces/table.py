@@ -4,13 +4,15 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from deepmaker_jax.arch import ArchSpec, check
 from deepmaker_jax.description import describe
-from deepmaker_jax.errors import InputError
+from deepmaker_jax.errors import InputError, called
+from deepmaker_jax.terminal import plain
 from deepmaker_jax.types import Genome
 
 Choice = int | str
@@ -21,6 +23,10 @@ Row = dict[str, Choice]
 def _checked(arch: ArchSpec) -> ArchSpec:
     check(arch)
     return arch
+
+
+def _either(choices: Iterable[Choice]) -> str:
+    return "|".join(map(str, choices))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +128,8 @@ class Space:
 
     def repair(self, genome: Sequence[int] | np.ndarray) -> Genome:
         """Returns the one genome that stands for this network; idempotent."""
-        row = self.canonical(self.row(genome))
-        unused = self.unused(row)
+        row = self._own("canonical", self.row(genome))
+        unused = self._own("unused", row)
         return self.genome({name: row[name] for name in row if name not in unused})
 
     def decode(self, genome: Sequence[int] | np.ndarray) -> ArchSpec:
@@ -132,7 +138,17 @@ class Space:
         Raises:
           InputError: a bad genome, or `to_arch` gives no valid architecture.
         """
-        return _checked(self.to_arch(self.row(self.repair(genome))))
+        arch = self._own("to_arch", self.row(self.repair(genome)))
+        if not isinstance(arch, ArchSpec):
+            found = plain(arch, limit=60)
+            raise InputError(
+                f"space {self.name}: to_arch returns {found}: it must return an ArchSpec"
+            )
+        return _checked(arch)
+
+    def _own(self, name: str, row: Row) -> Any:
+        """Returns what one of the functions that make up the space says of a row."""
+        return called(f"space {self.name}: {name}", getattr(self, name), row)
 
     def encode(self, arch: ArchSpec) -> Genome:
         """Returns the repaired genome of an architecture of this space.
@@ -182,7 +198,8 @@ class Space:
             missing = [c for c in choices if c not in genes[name].choices]
             if missing or not choices:
                 raise InputError(
-                    f"gene {name} (={list(choices)}) must take some of {genes[name].choices}"
+                    f"gene {name} (={_either(choices)}) must take some of "
+                    f"{', '.join(map(str, genes[name].choices))}"
                 )
             genes[name] = Gene(name, tuple(c for c in genes[name].choices if c in choices))
         if not allowed:
@@ -202,7 +219,7 @@ class Space:
                     )
             return result
 
-        words = ";".join(f"{n}={'|'.join(map(str, genes[n].choices))}" for n in sorted(allowed))
+        words = ";".join(f"{n}={_either(genes[n].choices)}" for n in sorted(allowed))
         return dataclasses.replace(
             self,
             name=f"{self.name}[{words}]",

@@ -18,7 +18,7 @@ from deepmaker_jax import machine, report
 from deepmaker_jax.backends import BACKENDS, Tool, tool
 from deepmaker_jax.backends.worker import made_from, run_backend
 from deepmaker_jax.cli import main
-from deepmaker_jax.deploy import at_the_end, deploy, not_ready
+from deepmaker_jax.deploy import Deployed, at_the_end, deploy, not_ready
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.export import read_bundle
 from deepmaker_jax.export.manifest import ENTRY_KEYS, made_entry, write_manifest
@@ -92,6 +92,22 @@ def test_what_a_backend_cannot_do_is_unsupported_with_every_reason_and_not_built
     assert set(ENTRY_KEYS) <= set(entry)
     assert not (run / "models" / ID / "picky").exists()
     assert not (run / "models" / ID / own.PATH).exists()
+
+
+def test_what_an_agreeing_target_leaves_out_is_told_once_and_not_under_quiet(monkeypatch, capsys):
+    left = "table/circuit: built; running it needs a kiln"
+    ends = [("ok", left), ("unsupported", "table: too new"), ("ok", left)]
+    events = [Deployed("a", "table", *end, 1, 2, 3.0, i, 3) for i, end in enumerate(ends, 1)]
+    monkeypatch.setattr(deploying, "deploy", lambda run, **_: (event for event in events))
+    deploying.deploy_and_print(pathlib.Path("run"))
+    assert capsys.readouterr().out.splitlines() == [
+        "1/3 a table: ok, 1 of 2 files, 3 s",
+        "2/3 a table: unsupported, 1 of 2 files, 3 s; table: too new",
+        "3/3 a table: ok, 1 of 2 files, 3 s",
+        f"{left} (2 networks)",
+    ]
+    deploying.deploy_and_print(pathlib.Path("run"), quiet=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_backend_that_takes_too_long_is_ended(run):
@@ -343,7 +359,7 @@ def test_members_are_the_first_of_the_front(run):
         (["--targets", "none"], "targets (=none) must be among arm, mcu, cpu, gpu, fpga, light: "),
         (["--members", "0"], "members (=0) must be 1..1"),
         (["--members", "2"], "members (=2) must be 1..1"),
-        (["--members", "two"], "--members"),
+        (["--members", "two"], "members (=two) must be a whole number or None"),
         (["--workers", "-1"], "workers (=-1)"),
     ],
 )
@@ -406,7 +422,9 @@ def test_experiments_end_with_the_light_targets_whose_tools_are_here():
     assert at_the_end(["none"], backends) == at_the_end([], backends) == ([], [])
     (line,) = not_ready(["lame-one", "light-one", "light"], backends)
     assert line.startswith("target lame-one lacks vela, vala: pip install vela; ")
-    with pytest.raises(InputError, match=r"targets \(=light none\) must be none alone"):
+    with pytest.raises(
+        InputError, match=r"targets \(=light none\) must be none alone, .* leave none out"
+    ):
         at_the_end(["light", "none"], backends)
     with pytest.raises(InputError, match=r"must be among heavy-one, light-one, lame-one, light, "):
         at_the_end(["toaster"], backends)
@@ -437,7 +455,7 @@ def test_the_page_that_is_there_is_written_again(run, monkeypatch, capsys):
     assert main(["deploy", str(run)]) == 2  # this run has no config.json to draw it from
     said = capsys.readouterr()
     assert (said.out, "config.json is missing" in said.err) == ("", True)
-    monkeypatch.setattr(report, "read_run", lambda run: None)
+    monkeypatch.setattr(report, "check_page", lambda run: None)
     assert main(["deploy", str(run)]) == 0
     assert written == [run]
     assert "there already" in capsys.readouterr().out

@@ -100,7 +100,8 @@ def test_fingerprint_is_golden():
         ({"train_labels": arrays()[1][:, None]}, r"shape \(30, 1\): give integers \[n\]"),
         ({"train_labels": arrays()[1][:-1]}, "30 train images but 29 train labels"),
         ({"test_labels": arrays()[1][:4]}, "15 test images but 4 test labels"),
-        ({"train_labels": arrays()[1] - 1}, "run from -1 to 1 but there are 2 classes"),
+        ({"train_labels": arrays()[1] - 1}, "train labels run from -1 to 1: number the classes"),
+        ({"train_labels": arrays()[1] // 2 - 1}, "train labels run from -1 to 0: number the"),
         ({"class_names": ("a", "b")}, r"labels run from 0 to 2 but .* must lie in 0\.\.1"),
         ({"test_labels": arrays()[1][::2] + 1}, "test labels run from 1 to 3"),
         (
@@ -134,6 +135,12 @@ def test_classes_too_small_to_hold_out_from_are_refused(refuses):
     x, y = arrays(each=2)
     with refuses("held-out test share=0.2 leaves class 0 .2 images. without any taken"):
         build(train_images=x, train_labels=y, test_images=None, test_labels=None)
+
+
+@pytest.mark.parametrize("data", [None, (1, 2), build()._asdict()])
+def test_check_refuses_what_is_no_dataset(data, refuses):
+    with refuses(r"data \(of type .*\) must be a Dataset: build it with make_dataset"):
+        check(data)
 
 
 def test_check_takes_what_make_dataset_made_and_finds_later_changes(refuses):

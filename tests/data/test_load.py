@@ -70,6 +70,12 @@ def test_folder_of_something_else_is_refused_with_what_was_looked_for(name, tmp_
         load(name, path=tmp_path)
 
 
+def test_without_tfds_the_way_to_download_names_what_installs_it(tmp_path, monkeypatch, refuses):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with refuses(r", or pip install 'deepmaker-jax\[tfds\]' and leave --data out to download"):
+        load("mnist", path=tmp_path)
+
+
 def test_file_that_fits_nothing_is_refused(tmp_path, refuses):
     (tmp_path / "a.txt").write_text("not data")
     with refuses("a.txt holds nothing that fits mnist"):
@@ -86,8 +92,12 @@ def test_arguments_that_do_not_apply_are_refused(tmp_path, refuses):
         load("cifar10", side=8)
     with refuses("side=8 applies to pictures by class, not to .*a.npz"):
         load("images", path=tmp_path / "a.npz", side=8)
-    with refuses("digits come with scikit-learn, not from"):
-        load("digits", path=tmp_path)
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with refuses("digits come with scikit-learn, not from .*: leave --data out"):
+            load("digits", path=path)
+    for path in ("", " "):
+        with refuses(rf"data \(='{path}'\) must name a folder or a file, or be left out"):
+            load("cifar10", path=path)
     with refuses("images need --data: a folder of pictures by class, or an .npz file"):
         load("images")
 

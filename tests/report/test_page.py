@@ -5,11 +5,13 @@ import html.parser
 import json
 import math
 import re
+import shutil
 import struct
 
 import pytest
 
 from deepmaker_jax.backends.boards import BOARDS, limits
+from deepmaker_jax.cli import main
 from deepmaker_jax.errors import InputError
 from deepmaker_jax.files import write_document, write_json
 from deepmaker_jax.report import devices, read_run, tables, write_report
@@ -152,9 +154,27 @@ def test_the_headline_is_chosen_by_validation_and_says_test(make_run):
     front["members"] = [first, second, third]
     (run / "front.json").write_text(json.dumps(front))
     said = words(read_page(run))
-    assert "reaches 91.00 % on the test split with 90,000 parameters" in said
+    best = "Of 3 networks the most accurate in validation reaches 91.00 % on the test split with"
+    assert f"{best} 90,000 parameters" in said
+    assert "91.00 %test accuracy of the best in validation" in said
     small = "The smallest within 5 points of it in validation has 30,000: 3.00x smaller for 21.00"
     assert f"{small} points on the test split." in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("deepmaker", "in space deepmaker, minimising"),
+        (
+            "deepmaker[activation=relu|relu6|hard_swish;optimizer=sgd]",
+            "in space deepmaker (narrowed: activation relu, relu6 or hard_swish; optimizer sgd), ",
+        ),
+        ("mine [new]", "in space mine [new], minimising"),
+    ],
+)
+def test_a_space_is_named_in_words(make_run, name, said):
+    run = make_run(9, space={"name": name, "genes": {}})
+    assert said in words(read_page(run))
 
 
 def test_costs_and_statuses_equal_a_hand_computation(make_run):
@@ -181,6 +201,9 @@ def test_the_page_says_how_to_reproduce_it(make_run):
         "45,000 train, 5,000 validation, 10,000 test",
     ):
         assert expected in said
+    program = {"size_class": ["small-3x3", "large-3x3"], "threads": None}
+    listed = words(read_page(make_run(9, name="listed", program=program)))
+    assert "size_class (small-3x3, large-3x3), threads none" in listed
     changed = make_run(9, name="other", reproducible=False, reason="another platform")
     assert "no: another platform" in words(read_page(changed))
 
@@ -193,6 +216,29 @@ def test_the_same_run_gives_the_same_bytes(make_run):
     write_report(second)
     assert [(first / name).read_bytes() for name in OUTPUTS] == once
     assert [(second / name).read_bytes() for name in OUTPUTS] == once
+
+
+@pytest.mark.parametrize("name", ["ledger.jsonl", "front.json", "robustness"])
+def test_a_page_is_not_drawn_again_from_less_than_it_tells_of(make_run, name, capsys):
+    run = make_run(30)
+    page = write_report(run).read_bytes()
+    shutil.move(run / name, run / "aside")
+    assert main(["report", str(run)]) == 2
+    said = capsys.readouterr()
+    assert "report.html tells of more than" in said.err
+    assert (name in said.err, "or move report.html away" in said.err) == (True, True)
+    assert (run / "report.html").read_bytes() == page
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").read_bytes() != page
+
+
+def test_a_page_is_drawn_again_while_a_run_trains_its_front(make_run):
+    run = make_run(30)
+    (run / "front.json").unlink()
+    (run / "checkpoints").mkdir()
+    for _ in range(2):
+        assert main(["report", str(run)]) == 0
 
 
 def test_pngs_stand_beside_the_page(make_run):

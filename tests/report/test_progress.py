@@ -60,7 +60,7 @@ SCRIPT = [
         200,
         events.GenerationDone(0, 2, 0.25, [record("aa")]),
         "generation 0 done: 2 candidates, front of 1, hypervolume 0.2500, "
-        "best error 40.00 % in 32 KB",
+        "best error 40.00 % in 32 KB of flash",
     ),
     (200, events.Note("a note"), "a note"),
     (200, events.GenerationStarted(1, 2, 1), "generation 1: 2 candidates, 1 to train"),
@@ -73,7 +73,7 @@ SCRIPT = [
         300,
         events.GenerationDone(1, 4, 0.5, [record("cc", accuracy=0.7, num_bytes=60_000)]),
         "generation 1 done: 4 candidates, front of 1, hypervolume 0.5000, "
-        "best error 40.00 % in 32 KB, 30.00 % in 64 KB",
+        "best error 40.00 % in 32 KB, 30.00 % in 64 KB of flash",
     ),
     (
         300,
@@ -138,6 +138,32 @@ def test_with_rungs_the_time_left_is_told_by_generations():
     assert lines[5].endswith("search: about 10 min left")
 
 
+@pytest.mark.parametrize(
+    ("num_rungs", "left"),
+    [
+        # 40 s a candidate, of which 7 and then 6 are left.
+        (1, ["", "; search: about 5 min left", "; search: about 4 min left"]),
+        # 60 s a rung of a generation, of which 7 are left.
+        (2, ["", "", "; search: about 7 min left"]),
+    ],
+)
+def test_what_is_compiled_before_the_first_epoch_is_not_expected_again(num_rungs, left):
+    stream, clock = io.StringIO(), Clock()
+    script = [
+        (0, events.Started("runs/x", 4, 2, 0, 1)),
+        (0, events.GenerationStarted(0, 2, 2, 0, num_rungs)),
+        (600, events.Epoch("aa", "search", 1, 2, 2.3)),
+        (620, events.Measured("search", record("aa"), 1, 2)),
+        (660, events.Measured("search", record("bb"), 2, 2)),
+    ]
+    with Progress(stream, clock=clock) as progress:
+        for clock.now, event in script:
+            progress.update(event)
+    lines = stream.getvalue().splitlines()[2:]
+    said = [line.removeprefix("aa: epoch 1/2, loss 2.3; 1 in training") for line in lines]
+    assert ["".join(line.partition("; search")[1:]) for line in said] == left
+
+
 def test_quiet_says_notes_only():
     stream, clock = io.StringIO(), Clock()
     play(Progress(stream, quiet=True, clock=clock), clock)
@@ -154,7 +180,7 @@ def test_a_terminal_gets_a_panel_and_lasting_lines():
     assert "search: about 5 min left" in said
     assert "1/2" in said
     assert "2/2 (1 diverged so far)" in said
-    assert "hypervolume 0.5000, best error 40.00 % in 32 KB, 30.00 % in 64 KB" in said
+    assert "hypervolume 0.5000, best error 40.00 % in 32 KB, 30.00 % in 64 KB of flash" in said
     assert "generation 1 done: 4 candidates" in said
     # Single measurements pass by in the panel.
     assert "8,000 parameters" not in said

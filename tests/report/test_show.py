@@ -75,6 +75,16 @@ def test_the_targets_follow_with_what_they_say(make_run):
     assert "arena" not in printed(show, make_run(20, finished=False, name="running"))
 
 
+def test_a_reference_that_names_nothing_is_said_wherever_it_would_count(make_run):
+    unknown = "reference 000000000000 is neither a member nor a published network"
+    run = make_run(60, reference="0" * 12)
+    page = write_report(run)
+    said = printed(print_finished, run, page=page, following="")
+    for text in (printed(show, run), said, page.read_text()):
+        assert unknown in text
+    assert "neither" not in printed(show, make_run(60, name="other"))
+
+
 def test_an_objective_of_ones_own_is_shown_with_its_unit_and_how(make_run):
     run = make_run(20, objectives=[ERROR, LATENCY])
     lines = printed(show, run).splitlines()

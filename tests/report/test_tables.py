@@ -81,6 +81,13 @@ def test_the_config_may_name_a_candidate_that_left_the_front(view_of, make_run):
 def test_an_unknown_reference_falls_back(view_of):
     view = view_of(BIG, SMALL, reference="nobody")
     assert tables.reference(view, tables.rows(view)).id == "big"
+    assert tables.unknown_reference(view, tables.rows(view)) == (
+        "reference nobody is neither a member nor a published network: points are counted against "
+        "the most accurate member"
+    )
+    for name in (None, "small", "ResNet-20"):
+        known = view._replace(config=view.config | {"reference": name})
+        assert tables.unknown_reference(known, tables.rows(known)) == ""
 
 
 def test_bytes_compare_where_parameters_are_unknown(view_of):

@@ -1,5 +1,6 @@
 """One suite over every space."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -202,7 +203,7 @@ def test_a_bad_genome_is_refused_with_the_gene_and_the_rule(genome, message):
 @pytest.mark.parametrize(
     ("shape", "allowed", "words"),
     [
-        ((8, 8, 1), {"stages": (4,)}, r"stages \(=\[4\]\) must be at most 3 for images of 8x8"),
+        ((8, 8, 1), {"stages": (4,)}, r"stages \(=4\) must be at most 3 for images of 8x8"),
         ((8, 8, 1), {"stages": (2, 4)}, r"at most 3 for .* with stem_reduction none or stride or"),
         (
             (8, 32, 3),
@@ -264,8 +265,8 @@ def test_the_order_of_the_choices_named_does_not_change_the_space():
     ("allowed", "message"),
     [
         ({"colour": ("red",)}, "has no gene 'colour': it has stem_width"),
-        ({"kernel": (7,)}, r"gene kernel \(=\[7\]\) must take some of \(3, 5\)"),
-        ({"kernel": ()}, r"must take some of \(3, 5\)"),
+        ({"kernel": (7,)}, r"gene kernel \(=7\) must take some of 3, 5$"),
+        ({"kernel": ()}, r"must take some of 3, 5$"),
     ],
 )
 def test_narrowing_to_nothing_is_refused(allowed, message):
@@ -279,6 +280,20 @@ def test_a_space_of_ones_own_needs_three_fields():
     assert space.decode([1]) == arch
     with pytest.raises(InputError, match="has no from_arch"):
         space.encode(arch)
+
+
+@pytest.mark.parametrize("name", ["to_arch", "canonical", "unused"])
+def test_what_a_space_of_ones_own_raises_is_one_line_that_names_it(name):
+    def fail(row):
+        return row["height"]
+
+    space = Space("mine", (Gene("width", (8, 16)),), lambda row: None)
+    with pytest.raises(InputError, match=rf"space mine: {name} raises KeyError: 'height'$"):
+        dataclasses.replace(space, **{name: fail}).decode([1])
+    with pytest.raises(
+        InputError, match="space mine: to_arch returns None: it must return an Arch"
+    ):
+        space.decode([1])
 
 
 @pytest.mark.parametrize(
