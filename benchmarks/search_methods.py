@@ -48,6 +48,7 @@ from benchmarks.peers import aging, optuna, pymoo, uniform
 from benchmarks.record import made_of, publish, train_missing
 from deepmaker_jax.config import Config, SearchConfig
 from deepmaker_jax.evolve import NSGA2, RandomSearch
+from deepmaker_jax.evolve.hypervolume import greedy_subset, subset_beside
 from deepmaker_jax.feasible import Feasible
 from deepmaker_jax.ledger import Ledger
 from deepmaker_jax.machine import num_cores, version_of
@@ -141,6 +142,27 @@ def by_crowding(trainer: Trainer, seed: int) -> None:
         ours(trainer, seed, **OURS)
 
 
+def by_volume(trainer: Trainer, seed: int) -> None:
+    """Ours, with candidates of a front promoted by hypervolume alone."""
+
+    def greatest(scaled: np.ndarray, *, num: int, there: Sequence[int] = ()) -> np.ndarray:
+        return greedy_subset(scaled, num=len(there) + num, first=there)[len(there) :]
+
+    with mock.patch("deepmaker_jax.ladder.subset_beside", greatest):
+        ours(trainer, seed, **OURS)
+
+
+def most_accurate_child(trainer: Trainer, seed: int) -> None:
+    """Ours, whose preselection takes the child hoped most accurate first, as promotion does."""
+
+    def with_it(scaled: np.ndarray, *, num: int, first: Sequence[int] = ()) -> np.ndarray:
+        there = list(first)
+        return np.array([*there, *subset_beside(scaled, num=num - len(there), there=there)])
+
+    with mock.patch("deepmaker_jax.preselection.greedy_subset", with_it):
+        ours(trainer, seed, **OURS)
+
+
 def by_genes(trainer: Trainer, seed: int) -> None:
     """Ours, whose preselection sees genes and epochs, but nothing of what the genes make."""
     with mock.patch("deepmaker_jax.preselection._sizes", return_value=[]):
@@ -165,7 +187,9 @@ METHODS: dict[str, Callable[[Trainer, int], None]] = {
     "ours, without evolution": functools.partial(ours, kind=RandomSearch, **OURS),
     "ours, first drawn uniformly": without_sizes,
     "ours, foreseen by genes alone": by_genes,
+    "ours, most accurate child first": most_accurate_child,
     "ours, promoting by crowding": by_crowding,
+    "ours, promoting by hypervolume alone": by_volume,
     "ours, three rungs": functools.partial(ours, **OURS | {"rungs": 3}),
     "ours, 8 for 1": functools.partial(ours, **OURS | {"oversample": 8}),
     "ours, population of 16": functools.partial(ours, **OURS | {"population": 16}),

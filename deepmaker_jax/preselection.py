@@ -5,7 +5,7 @@ what training in full would come to. It goes by the genes and, far more, by what
 make: costs, depth and widths (benchmarks/proxies.py measures how well). What follows
 from costs alone is known exactly. Of the proposed children those are trained that would
 add the most hypervolume to the front, if they turned out as well as the process holds
-possible; and the most accurate of all, if it would be more accurate than the front.
+possible.
 
 Source: Emmerich, Giannakoglou and Naujoks 2006, "Single- and multiobjective evolutionary
 optimization assisted by Gaussian random field metamodels", for evolution with such a
@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from deepmaker_jax.arch import ArchSpec, conv_paths, layers
 from deepmaker_jax.cost import cost
 from deepmaker_jax.errors import InputError
-from deepmaker_jax.evolve.hypervolume import subset_beside
+from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.ledger import Record
 from deepmaker_jax.measurement import value_of
 from deepmaker_jax.objective import scaled
@@ -74,8 +74,8 @@ class Preselection:
         values = np.array([objective_values(record, self._objectives) for record in front])
         known = scaled(values.reshape(-1, len(self._objectives)), self._objectives)
         hoped = self.hoped(genomes)
-        table = np.concatenate([known, hoped])
-        rows = subset_beside(table, num=num, there=range(len(known)))
+        table, first = np.concatenate([known, hoped]), range(len(known))
+        rows = greedy_subset(table, num=len(known) + num, first=first)[len(known) :]
         return [int(i) - len(known) for i in rows]
 
     def hoped(self, genomes: Sequence[Genome]) -> np.ndarray:

@@ -66,20 +66,6 @@ def test_what_it_chooses_adds_nearly_as_much_as_hindsight_and_more_than_chance(g
     assert volume(chosen) > volume([]) + 0.9 * (everything - volume([]))
 
 
-def test_the_most_accurate_comes_first_close_to_the_limit_where_it_adds_nothing(genomes, taught):
-    children = sorted(genomes[60:], key=lambda g: cost(SPACE.decode(g)).params)
-    hoped = taught.hoped(children)
-    ahead = int(np.argmin(hoped[:, 0]))
-    edge = [Objective("params", "", "log2", 256, 1.001 * cost(SPACE.decode(children[ahead])).params,
-                      lambda m: m["params"])]  # fmt: skip
-    close = Preselection(SPACE, (OBJECTIVES[0], *edge), RUNGS)
-    close._seen = taught._seen
-    front = [record(g) for g in genomes[:7] if error(g) > hoped[ahead, 0]]
-    assert close.choose(children, num=4, front=front)[0] == ahead
-    better = record(genomes[0]) | {"objectives": {"error": 0.0, "params": 300}}
-    assert ahead not in close.choose(children, num=4, front=[better])
-
-
 def test_it_foresees_training_in_full_from_shorter_ones(genomes, taught):
     hoped = taught.hoped(genomes[60:])
     truth = points(genomes[60:])
