@@ -7,8 +7,9 @@ a content policy forbids the rest. All foreign text passes through `markup.escap
 import html
 import pathlib
 
-from deepmaker_jax.documents import CHECKPOINTS, FRONT
+from deepmaker_jax.documents import CHECKPOINTS, FRONT, MODELS
 from deepmaker_jax.errors import InputError
+from deepmaker_jax.export.manifest import MANIFEST
 from deepmaker_jax.files import remove_leftovers, write_bytes
 from deepmaker_jax.report import tables, text
 from deepmaker_jax.report.account import cost_section, definitions, reproduction_section
@@ -99,11 +100,17 @@ def write_report(run: pathlib.Path) -> pathlib.Path:
 def check_page(run: pathlib.Path) -> None:
     """Raises InputError if the page can't be drawn again, or would tell less than the one there.
 
-    A run that still goes on has its checkpoints, and no front yet.
+    A run that still goes on has its checkpoints, and no front yet. Of bundles the page tells what
+    their manifests do, whatever became of the files.
     """
     view = read_run(run)
     goes_on = (run / CHECKPOINTS).exists()
-    lost = [gap for gap in view.gaps if not (goes_on and gap.name == FRONT)]
+    lost = [
+        gap
+        for gap in view.gaps
+        if not (goes_on and gap.name == FRONT)
+        and not (gap.name.startswith(f"{MODELS}/") and not gap.name.endswith(MANIFEST))
+    ]
     if lost and (run / NAME).exists():
         raise InputError(
             f"{run / NAME} tells of more than {run} holds, where {lost[0].name} {lost[0].text}, or "
