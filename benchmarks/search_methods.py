@@ -271,14 +271,15 @@ def summary(found: dict[str, np.ndarray]) -> dict[str, Any]:
             below = np.flatnonzero(median < volume)  # it may fall again: true values are not known
             first = below[-1] + 1 if len(below) else 0
             shares[goal] = float(first + 1) / POINTS if first < POINTS else None
-        low, high = np.percentile(table[:, -1], [25, 75])
+        quartiles = np.percentile(table, [25, 75], axis=0).T.round(4).tolist()  # [points, 2]
         rows.append(
             {
                 "method": name,
                 "hypervolume": round(float(median[-1]), 4),
-                "quartiles": [round(float(low), 4), round(float(high), 4)],
+                "quartiles": quartiles[-1],
                 "cost_share_to": shares,
                 "by_cost": [round(float(v), 4) for v in median],
+                "quartiles_by_cost": quartiles,
             }
         )
     return {"methods": rows}
