@@ -27,9 +27,9 @@ import numpy as np
 from benchmarks.measure_tflite import TIMED_IMAGES, median_milliseconds
 from benchmarks.record import publish
 from deepmaker_jax import load_data
+from deepmaker_jax.bundles import deployable
 from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
-from deepmaker_jax.deploy import find_bundles
 from deepmaker_jax.export import Model, load, run_tflite
 from deepmaker_jax.export.bias import correct_bias
 from deepmaker_jax.export.operators import operators
@@ -147,7 +147,7 @@ def main() -> None:
     calibration, validation, test = splits(args.run, data)
     rows, paths = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for bundle in find_bundles(args.run, None):
+        for bundle in deployable(args.run, None):
             row, files = measure(bundle, calibration, validation, test)
             rows.append(row)
             print(row, flush=True)

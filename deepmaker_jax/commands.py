@@ -137,8 +137,8 @@ def train(settings: Train) -> None:
 
 def deploy(settings: Deploy) -> None:
     """`deepmaker deploy RUN|BUNDLE`."""
+    from deepmaker_jax import bundles, report
     from deepmaker_jax import deploy as deploying
-    from deepmaker_jax import report
     from deepmaker_jax.backends import BACKENDS
 
     if settings.workers < 0:
@@ -154,9 +154,9 @@ def deploy(settings: Deploy) -> None:
         print(line)
     path = pathlib.Path(settings.path)
     if settings.targets and not targets:
-        deploying.find_bundles(path, settings.members)  # bad input is said all the same
+        bundles.deployable(path, settings.members)  # bad input is said all the same
         return
-    run = deploying.run_of(path)
+    run = bundles.run_of(path)
     has_page = (run / report.NAME).exists()
     if has_page:
         report.check_page(run)  # what cannot be drawn again is said before the work
@@ -189,14 +189,8 @@ def targets(settings: Targets) -> None:
 def check(settings: Check) -> None:
     """`deepmaker check RUN|BUNDLE`."""
     from deepmaker_jax import ledger
-    from deepmaker_jax.documents import (
-        CONFIG,
-        LONGER,
-        experiment_line,
-        find_bundles,
-        has_ended,
-        load_config,
-    )
+    from deepmaker_jax.bundles import find_bundles
+    from deepmaker_jax.documents import CONFIG, LONGER, experiment_line, has_ended, load_config
     from deepmaker_jax.export import check as checking
     from deepmaker_jax.export.check_run import check_run
     from deepmaker_jax.files import is_held

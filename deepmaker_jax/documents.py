@@ -111,23 +111,6 @@ def has_ended(folder: pathlib.Path) -> bool:
     return MANIFEST in files or (files == {WEIGHTS} and not (folder / CHECKPOINTS).exists())
 
 
-def find_bundles(path: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the bundle that `path` is, or those of the run that it is, in order.
-
-    Raises:
-      InputError: no such folder, or neither of the two.
-    """
-    if not path.is_dir():
-        raise InputError(f"{path} is not a folder: name a run folder or a bundle in its models/")
-    if (path / MANIFEST).exists():
-        return [path]
-    if not any((path / name).exists() for name in (CONFIG, FRONT)):
-        raise InputError(
-            f"{path} is neither a run folder (no {CONFIG}) nor a bundle (no {MANIFEST}): name one"
-        )
-    return sorted(file.parent for file in (path / MODELS).glob(f"*/{MANIFEST}"))
-
-
 def experiment_line(run: pathlib.Path, config: dict[str, Any]) -> str:
     """Returns a line with the command that goes on with a run where it lies now; "" if unknown."""
     command = written_by(config)

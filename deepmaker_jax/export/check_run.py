@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator
 
 from deepmaker_jax import ledger
+from deepmaker_jax.bundles import find_bundles
 from deepmaker_jax.documents import (
     AGAIN,
     CONFIG,
@@ -15,7 +16,6 @@ from deepmaker_jax.documents import (
     RESTORE,
     ROBUSTNESS,
     Longer,
-    find_bundles,
     find_gaps,
     has_ended,
     load_config,

@@ -104,18 +104,16 @@ def check_page(run: pathlib.Path) -> None:
     their manifests do, whatever became of the files.
     """
     view = read_run(run)
-    goes_on = (run / CHECKPOINTS).exists()
-    lost = [
-        gap
-        for gap in view.gaps
-        if not (goes_on and gap.name == FRONT)
-        and not (gap.name.startswith(f"{MODELS}/") and not gap.name.endswith(MANIFEST))
-    ]
-    if lost and (run / NAME).exists():
-        raise InputError(
-            f"{run / NAME} tells of more than {run} holds, where {lost[0].name} {lost[0].text}, or "
-            f"move {NAME} away"
-        )
+    if not (run / NAME).exists():
+        return
+    for name, what in view.gaps:
+        to_come = name == FRONT and (run / CHECKPOINTS).exists()
+        of_bundle = name.startswith(f"{MODELS}/") and not name.endswith(f"/{MANIFEST}")
+        if not to_come and not of_bundle:
+            raise InputError(
+                f"{run / NAME} tells of more than {run} holds, where {name} {what}, or move {NAME} "
+                "away"
+            )
 
 
 def _name(view: RunView) -> str:
