@@ -17,21 +17,26 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 OURS, PARTS = "ours", "ours, "
+FIRST_DRAWS = ", our first draws"  # of a peer: in its colour, dotted
 SHADED = (OURS, "random, our sampler", "random, uniform genes")  # with their quartiles
-COLOURS = {OURS: "#c0392b", "random, our sampler": "#555555", "random, uniform genes": "#999999"}
+COLOURS = {
+    OURS: "#c0392b", "random, our sampler": "#222222", "random, uniform genes": "#999999",
+    "NSGA-II": "#e08214", "regularised evolution": "#2ca02c", "Optuna NSGA-II": "#9467bd",
+    "Optuna TPE": "#1f77b4", "pymoo NSGA-II": "#8c564b", "pymoo NSGA-III": "#17becf",
+}  # fmt: skip
 
 
 def plot(document: dict[str, Any], path: pathlib.Path) -> None:
     """Draws every method but the variants of ours; the best is the topmost in the legend."""
     methods = [row for row in document["methods"] if not row["method"].startswith(PARTS)]
-    figure, axes = pyplot.subplots(figsize=(8, 4.8), dpi=110, layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 4.5), dpi=110, layout="constrained")
     for row in sorted(methods, key=lambda row: -row["hypervolume"]):
         name, medians = row["method"], row["by_cost"]
         shares = [(i + 1) / len(medians) for i in range(len(medians))]
         (line,) = axes.plot(
-            shares, medians, label=name, color=COLOURS.get(name), zorder=3 if name == OURS else 2,
-            linewidth=2.5 if name == OURS else 1.2,
-            linestyle=":" if "our first draws" in name else "-",
+            shares, medians, label=name, color=COLOURS[name.removesuffix(FIRST_DRAWS)],
+            linestyle=":" if name.endswith(FIRST_DRAWS) else "-",
+            linewidth=2.5 if name == OURS else 1.2, zorder=3 if name == OURS else 2,
         )  # fmt: skip
         if name in SHADED:
             low, high = zip(*row["quartiles_by_cost"], strict=True)
@@ -41,7 +46,7 @@ def plot(document: dict[str, Any], path: pathlib.Path) -> None:
     axes.grid(alpha=0.3)
     axes.set_xlabel(f"cost, share of {document['budget_seconds'] / 60:.0f} min of training")
     axes.set_ylabel(f"hypervolume, median of {document['seeds']} seeds")
-    axes.legend(fontsize="small", loc="lower right", ncols=2)
+    figure.legend(fontsize="small", loc="outside right upper")
     figure.savefig(path, metadata={"Software": None})
     pyplot.close(figure)
 
