@@ -31,6 +31,7 @@ import scipy.stats  # noqa: E402
 
 from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
+from benchmarks.resample import drawn, interval  # noqa: E402
 from deepmaker_jax.arch import INPUT, ArchSpec, layers  # noqa: E402
 from deepmaker_jax.evolve import operators  # noqa: E402
 from deepmaker_jax.feasible import Feasible  # noqa: E402
@@ -38,8 +39,9 @@ from deepmaker_jax.machine import num_cores  # noqa: E402
 from deepmaker_jax.train.candidate import Split, train  # noqa: E402
 from deepmaker_jax.train.init import init  # noqa: E402
 
-NUM_PARENTS, NUM_CHILDREN, DRAWS = 16, 3, 1000
-REPORTING = ("main", "summary", "_with_interval", "tau_of_all", "tau_of_siblings")
+NUM_PARENTS, NUM_CHILDREN = 16, 3
+REPORTING = ("main", "summary", "_with_interval", "tau_of_all", "tau_of_siblings", "drawn",
+             "interval")  # fmt: skip
 Variables = dict[str, Any]
 Channel = tuple[str, int]  # which layer makes it, and its place among that layer's
 
@@ -172,8 +174,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     families: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         families.setdefault(row["parent"], []).append(i)
-    rng, num, whole = np.random.default_rng(0), len(families), list(families.values())
-    drawn = [whole, *([whole[i] for i in rng.integers(num, size=num)] for _ in range(DRAWS))]
+    whole = list(families.values())
+    samples = [whole, *([whole[i] for i in rows] for rows in drawn(len(whole)))]
     table: list[dict[str, Any]] = []
     for epochs in RUNGS[:2]:
         taus: dict[str, np.ndarray] = {}
@@ -181,7 +183,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             found = np.array([row[name] for row in rows])
             row = {"measured": name, "mean_accuracy": round(float(found.mean()), 4)}
             for key, measure in (("tau", tau_of_all), ("tau_of_siblings", tau_of_siblings)):
-                values = np.array([measure(found, truth, some) for some in drawn])
+                values = np.array([measure(found, truth, some) for some in samples])
                 row[key] = _with_interval(values)
                 if key in taus:
                     row[f"{key}_gain"] = _with_interval(values - taus[key])
@@ -194,11 +196,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _with_interval(values: np.ndarray) -> dict[str, Any]:
     """Returns the first value, and what holds 90 % of the others."""
-    ends = np.percentile(values[1:], [5, 95])
-    return {
-        "value": round(float(values[0]), 3),
-        "interval": [round(float(end), 3) for end in ends],
-    }
+    return {"value": round(float(values[0]), 3), "interval": interval(values[1:], places=3)}
 
 
 def tau_of_all(found: np.ndarray, truth: np.ndarray, families: list[list[int]]) -> float:

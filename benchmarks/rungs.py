@@ -4,8 +4,8 @@
 
 The first rung of `benchmarks.curves` is an epoch on 10,000 images of 32x32 pixels. Beside it stand,
 on the same networks, three epochs on a third of the images, four on images of 16x16 and two on
-images of 24x24: multiply-accumulates as many, but for the last with a tenth more; `seconds` are of
-a core, and who goes on from smaller images would have `compile_seconds` again. Reported is how well
+images of 24x24: multiply-accumulates as many, of the last an eighth more; `seconds` are of a core,
+and who goes on from smaller images would have `compile_seconds` again. Reported is how well
 each tells the networks apart: Kendall's tau of its accuracy with that of a training to the last
 rung with another seed (the same seed's goes on from today's rung), and `beyond_costs`, the tau of
 what a linear fit of logarithms of parameters and multiply-accumulates leaves of both; `more_tau` is
@@ -18,7 +18,6 @@ import argparse
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from deepmaker_jax.execute import runtime
@@ -32,6 +31,7 @@ from benchmarks import surrogate  # noqa: E402
 from benchmarks.curves import NUM_REPEATED, RUNGS, feasible, make_task  # noqa: E402
 from benchmarks.proxies import CURVES, rest  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
+from benchmarks.resample import drawn, interval  # noqa: E402
 from benchmarks.surrogate import tau  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.data import split  # noqa: E402
@@ -39,7 +39,7 @@ from deepmaker_jax.execute import Task  # noqa: E402
 from deepmaker_jax.machine import num_cores  # noqa: E402
 from deepmaker_jax.train.candidate import Split, train  # noqa: E402
 
-NUM, DRAWS = 48, 1000
+NUM = 48
 
 
 class Rung(NamedTuple):
@@ -106,14 +106,9 @@ def gain(values: np.ndarray, today: np.ndarray, truth: np.ndarray) -> dict[str, 
     def more(rows: np.ndarray) -> float:
         return tau(values[rows], truth[rows]) - tau(today[rows], truth[rows])
 
-    return {"more_tau": round(more(np.arange(len(truth))), 3), "interval": interval(more, truth)}
-
-
-def interval(measure: Callable[[np.ndarray], float], networks: np.ndarray) -> list[float]:
-    """Returns what holds 90 % of a measure's values on rows drawn again, as many as networks."""
-    rng, num = np.random.default_rng(0), len(networks)
-    found = [measure(rng.integers(num, size=num)) for _ in range(DRAWS)]
-    return [round(float(end), 4) for end in np.percentile(found, [5, 95])]
+    num = len(truth)
+    found = [more(rows) for rows in drawn(num)]
+    return {"more_tau": round(more(np.arange(num)), 3), "interval": interval(found)}
 
 
 def main() -> None:
@@ -134,7 +129,7 @@ def main() -> None:
     }
     lines = train_missing(
         do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers,
-        made_of=made_of(CURVES, reporting=("main", "gain", "interval", "one_cycle")),
+        made_of=made_of(CURVES, reporting=("main", "gain", "drawn", "interval", "one_cycle")),
     )  # fmt: skip
     by_job = {line["job"]: line for line in lines}
 
@@ -169,7 +164,7 @@ def one_cycle(without: np.ndarray, with_restarts: np.ndarray) -> dict[str, Any]:
     return {
         "networks": len(points),
         "more_points": round(float(points.mean()), 3),
-        "interval": interval(lambda rows: float(points[rows].mean()), points),
+        "interval": interval([points[rows].mean() for rows in drawn(len(points))]),
     }
 
 

@@ -5,7 +5,7 @@ depends on which ended first, so a run is not byte for byte repeatable; but its 
 which holds them in that order, replays it.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
@@ -89,10 +89,12 @@ class _Standing:
             return
         self._untold.clear()
 
-    def propose(self, num: int) -> list[Candidate]:
-        """Returns up to `num` candidates that are not taken."""
+    def propose(self, num: int, *, pending: Sequence[Candidate]) -> list[Candidate]:
+        """Returns up to `num` candidates that are not taken, beside those in training."""
         assert self._teller is not None
-        return self._teller.propose(self.num_measured, self.history, known=self.taken, num=num)
+        return self._teller.propose(
+            self.num_measured, self.history, known=self.taken, num=num, pending=pending
+        )
 
     def promote(self) -> tuple[Candidate, int] | None:
         """Returns who goes on to which rung next, if anyone does."""
@@ -147,7 +149,8 @@ class _Work:
         elif free > 0 and standing.can_propose and not self.is_exhausted:
             begun = sum(rung == 0 for _, rung in [*self.doing.values(), *standing.lost.values()])
             num = min(free, self._total - standing.num_done - begun)
-            proposed = standing.propose(num) if num > 0 else []
+            pending = [candidate for candidate, _ in self.doing.values()]
+            proposed = standing.propose(num, pending=pending) if num > 0 else []
             self.is_exhausted = not proposed and num > 0
             self._waiting.extend((candidate, 0) for candidate in proposed)
         return bool(self._waiting)

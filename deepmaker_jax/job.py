@@ -68,7 +68,8 @@ def run(
       config: the settings; `config.out` is the run folder.
       data: images and labels, see `data.make_dataset`.
       space: `(input_shape, num_classes) -> Space` instead of the named one.
-      objectives: instead of the named ones; at least two.
+      objectives: instead of the named ones; at least two, of which the first is the error or
+        what stands for it: the most accurate of a front are promoted and become members.
       strategy: called like `evolve.NSGA2`, instead of the named one; what is made from
         `evolve.NSGA3` is given reference directions too, unless it has some.
       references: published networks for the report: {name, params, accuracy,

@@ -30,9 +30,17 @@ def rungs(search: SearchConfig) -> tuple[int, ...]:
 
 
 def mean_epochs(search: SearchConfig) -> float:
-    """Returns how long a candidate trains on average: from each rung its share goes on."""
-    further = np.diff([0, *rungs(search)])
-    return float(sum(more / search.reduction**rung for rung, more in enumerate(further)))
+    """Returns how many epochs a generation's candidates train for on average, if none fails."""
+    total, going, before = 0, search.population, 0
+    for epochs in rungs(search):
+        total += going * (epochs - before)
+        going, before = _better_share(going, search.reduction), epochs
+    return total / search.population
+
+
+def _better_share(num: int, reduction: int) -> int:
+    """Returns how many of a generation's candidates go on from a rung; of any at least one."""
+    return -(-num // reduction)
 
 
 def fidelity_at(rung: int, epochs: Sequence[int], full: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +117,7 @@ class Ladder:
         """
         wanted = set(ids)
         among = [i for i, id in enumerate(self._ids[rung]) if id in wanted]
-        num = min(len(among), -(-len(ids) // self._reduction))
+        num = min(len(among), _better_share(len(ids), self._reduction))
         return [self._ids[rung][i] for i in self._best(rung, among, num)]
 
     def promote_any(self) -> tuple[int, str] | None:

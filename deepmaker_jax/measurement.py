@@ -85,6 +85,19 @@ def value_of(o: Objective, measured: Mapping[str, float]) -> float:
     return value
 
 
+def value_by_costs(o: Objective, costs: Mapping[str, float]) -> float:
+    """Returns an objective's raw value, which may be known before any training; NaN if it is not.
+
+    Args:
+      o: the objective.
+      costs: what is known.
+    """
+    try:
+        return value_of(o, costs)
+    except InputError:
+        return np.nan
+
+
 def new_record(
     s: Search,
     candidate: Candidate,

@@ -14,7 +14,7 @@ filter; the optimism is Srinivas et al.'s lower confidence bound (2010).
 
 import collections
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -24,16 +24,15 @@ from threadpoolctl import threadpool_limits
 
 from deepmaker_jax.arch import ArchSpec, conv_paths, layers
 from deepmaker_jax.cost import cost
-from deepmaker_jax.errors import InputError
 from deepmaker_jax.evolve.hypervolume import greedy_subset
 from deepmaker_jax.ledger import Record
-from deepmaker_jax.measurement import value_of
+from deepmaker_jax.measurement import value_by_costs
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.spaces import Space
 from deepmaker_jax.tally import objective_values
 from deepmaker_jax.types import Genome, Objective
 
-MOST = 400  # latest measurements that the process is fitted to: a second, and growing with the cube
+MOST = 400  # latest measurements that the process is fitted to: time grows with their cube
 LEAST = 8  # below which nothing is foreseen
 OPTIMISM = 1.0  # standard deviations
 EDGE = 1e-3  # scaled values are kept that far from 0 and 1, where their log odds are infinite
@@ -61,27 +60,36 @@ class Preselection:
                 row = self._features(np.array(record["genome"], np.int32), rung)
                 self._seen.append((row, scaled(values, self._objectives)[0]))
 
-    def choose(self, genomes: Sequence[Genome], *, num: int, front: Sequence[Record]) -> list[int]:
+    def choose(
+        self,
+        genomes: Sequence[Genome],
+        *,
+        num: int,
+        front: Sequence[Record],
+        pending: Sequence[Genome] = (),
+    ) -> list[int]:
         """Returns the rows of the `num` most promising genomes, best first.
 
         Args:
           genomes: what could be trained.
           num: how many are wanted.
           front: of what was trained in full.
+          pending: who is in training; they count as if they had turned out as well as hoped, so
+            that what is chosen beside them lies elsewhere.
         """
         if len(self._seen) < LEAST or len(genomes) <= num:
             return list(range(min(num, len(genomes))))
         values = np.array([objective_values(record, self._objectives) for record in front])
         known = scaled(values.reshape(-1, len(self._objectives)), self._objectives)
-        hoped = self.hoped(genomes)
-        table, first = np.concatenate([known, hoped]), range(len(known))
-        rows = greedy_subset(table, num=len(known) + num, first=first)[len(known) :]
-        return [int(i) - len(known) for i in rows]
+        there = len(known) + len(pending)
+        table = np.concatenate([known, self.hoped([*pending, *genomes])])
+        rows = greedy_subset(table, num=there + num, first=range(there))[there:]
+        return [int(i) - there for i in rows]
 
     def hoped(self, genomes: Sequence[Genome]) -> np.ndarray:
         """Returns scaled objectives of trainings in full, if they go well, Float[n, m]."""
         costs = [cost(self._space.decode(g))._asdict() for g in genomes]
-        told = np.array([[_told(o, c) for o in self._objectives] for c in costs])
+        told = np.array([[value_by_costs(o, c) for o in self._objectives] for c in costs])
         unknown = np.isnan(told)
         # A function of costs that fails for one network fails after its training too: no gain.
         hoped = np.where(unknown, np.inf, scaled(told, self._objectives))
@@ -106,14 +114,6 @@ class Preselection:
             genes += [choice / max(1, num - 1)] if gene.ordered else np.eye(num)[choice].tolist()
         sizes = [*_sizes(self._space.decode(genome)), self._rungs[rung]]
         return np.concatenate([np.array(genes) * GENE, np.log2(sizes) / OCTAVES])
-
-
-def _told(o: Objective, costs: Mapping[str, float]) -> float:
-    """Returns an objective's raw value by costs alone; NaN if they do not tell it."""
-    try:
-        return value_of(o, costs)
-    except InputError:
-        return np.nan
 
 
 def _sizes(arch: ArchSpec) -> list[float]:

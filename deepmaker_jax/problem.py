@@ -12,7 +12,7 @@ from deepmaker_jax.cost import cost
 from deepmaker_jax.data import Dataset
 from deepmaker_jax.errors import InputError, called
 from deepmaker_jax.feasible import Feasible, make
-from deepmaker_jax.measurement import measure
+from deepmaker_jax.measurement import measure, value_by_costs
 from deepmaker_jax.objective import built_in
 from deepmaker_jax.rules import first_cost
 from deepmaker_jax.spaces import SPACES, Space, SpaceFactory
@@ -137,6 +137,12 @@ def check_problem(feasible: Feasible, objectives: Sequence[Objective], data: Dat
             raise InputError(
                 f"objective {o.name} (ideal {o.ideal}) must be above 0 on a log2 scale"
             )
+    untrained = cost(arch)._asdict() | {latency.NAME: 1.0}
+    if not np.isnan(value := value_by_costs(objectives[0], untrained)):
+        raise InputError(
+            f"objective {objectives[0].name} (={value} of an untrained network) must not come "
+            "first: put the error there, or what stands for it, by which members are chosen"
+        )
     # A trial with made-up accuracies: a formula that cannot work fails now, not after a training.
     trial = {"val_accuracy": 0.5, "val_loss": 1.0, "train_loss": 1.0}
     if any(o.timed for o in objectives):

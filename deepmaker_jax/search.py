@@ -102,7 +102,13 @@ class Teller:
         return jax.random.split(jax.random.fold_in(self._key, turn))
 
     def propose(
-        self, turn: int, history: History, *, known: Collection[str], num: int
+        self,
+        turn: int,
+        history: History,
+        *,
+        known: Collection[str],
+        num: int,
+        pending: Sequence[Candidate] = (),
     ) -> list[Candidate]:
         """Returns up to `num` networks to measure next, fewer if the space is used up.
 
@@ -113,14 +119,19 @@ class Teller:
           history: what was measured so far.
           known: ids that are not wanted.
           num: how many.
+          pending: who is in training.
         """
         more = num * self._s.config.search.oversample
         key = self._keys(turn)[0]
         children = _propose(self._s, self._state, self._params, key, turn, known, more)
         if history.preselection is None:
             return children
-        genomes = [child.genome for child in children]
-        rows = history.preselection.choose(genomes, num=num, front=history.tally.front)
+        rows = history.preselection.choose(
+            [child.genome for child in children],
+            num=num,
+            front=history.tally.front,
+            pending=[candidate.genome for candidate in pending],
+        )
         return [children[i] for i in rows]
 
     def tell(self, turn: int, records: Sequence[Record]) -> None:

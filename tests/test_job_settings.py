@@ -59,6 +59,16 @@ def test_an_objective_that_cannot_work_is_refused_before_training(tmp_path, chan
     assert not (tmp_path / "run").exists()
 
 
+def test_a_first_objective_that_needs_no_training_is_refused(tmp_path):
+    energy = Objective("energy", "nJ", "log2", 1.0, 1e6, lambda m: 0.005 * m["macs"])
+    delay = built_in("latency_ms", LimitConfig())
+    error = Objective("error", "share", "linear", 0.0, 1.0, lambda m: m["val_error"])
+    for first in (energy, delay):
+        with pytest.raises(InputError, match=f"objective {first.name} .* must not come first: put"):
+            go(tmp_path / "run", objectives=(first, error))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [

@@ -16,13 +16,16 @@ from deepmaker_jax.evolve import non_dominated_rank
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.ladder import Ladder, best, rungs
 from deepmaker_jax.ledger import read
+from deepmaker_jax.preselection import Preselection
 from deepmaker_jax.search import Teller, first_candidates, search
+from deepmaker_jax.spaces import deepmaker
 from tests.standin import StandIn
 from tests.test_asynchronous import DIED, TOTAL, Workers
 from tests.test_search import FIDELITY, OBJECTIVES, bare, finish, of_kind, prepare
 
 HALVING = {"epochs": 9, "rungs": 3, "reduction": 3}
 EPOCHS = (1, 3, 9)
+SPACE = deepmaker((16, 16, 3), 10)
 
 
 def halving(path, executor, *, oversample=1):
@@ -102,6 +105,21 @@ def _ranked(records):
     values = np.array([[r["objectives"][o.name] for o in OBJECTIVES] for r in records])
     ranks = np.asarray(non_dominated_rank(values)).tolist()
     return {r["id"]: rank for r, rank in zip(records, ranks, strict=True)}
+
+
+def test_preselection_is_told_who_is_in_training(tmp_path, monkeypatch):
+    workers, told = Workers(3), []
+    choose = Preselection.choose
+
+    def watched(self, genomes, *, num, front, pending):
+        told.append(sorted(SPACE.id(g) for g in pending) == sorted(workers._units))
+        told.append(len(pending) == 2)
+        return choose(self, genomes, num=num, front=front, pending=pending)
+
+    monkeypatch.setattr(Preselection, "choose", watched)
+    finish(halving(tmp_path / "ledger.jsonl", workers, oversample=2), search_asynchronously)
+    assert len(told) > 40
+    assert all(told)
 
 
 @pytest.mark.parametrize("oversample", [1, 3])

@@ -116,6 +116,18 @@ def test_it_foresees_on_one_thread_whatever_the_process_was_given(genomes, taugh
     assert set(during) == {1}
 
 
+def test_beside_those_in_training_it_chooses_as_if_all_were_chosen_at_once(genomes, taught):
+    """So do asynchronous workers, each of which asks for one."""
+    front, children = [record(g) for g in genomes[:7]], genomes[60:]
+    wanted = [children[i] for i in taught.choose(children, num=6, front=front)]
+    pending = []
+    while len(pending) < 6:
+        free = [g for g in children if not any(g is other for other in pending)]
+        (i,) = taught.choose(free, num=1, front=front, pending=pending)
+        pending.append(free[i])
+    assert list(map(SPACE.id, pending)) == list(map(SPACE.id, wanted))
+
+
 def test_with_too_little_to_go_by_the_first_children_are_taken(genomes):
     preselection = Preselection(SPACE, OBJECTIVES, RUNGS)
     preselection.add(0, [record(g, status="failed") for g in genomes[:50]])

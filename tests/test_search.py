@@ -309,15 +309,6 @@ def test_random_search_is_asked_and_its_draws_are_spread_over_the_sizes(tmp_path
     assert sizes[0] < 0.05 * LIMITS.params
 
 
-def test_the_front_of_records_ranks_by_error_then_size_then_id(tmp_path):
-    s = prepare(tmp_path / "a", StandIn())
-    finish(s)
-    twin = dict(read(s.ledger.path)[0], id="0" * 12)
-    records = front_records([*read(s.ledger.path), twin])
-    keys = [(r["objectives"]["error"], r["objectives"]["params"], r["id"]) for r in records]
-    assert keys == sorted(keys)
-
-
 def latencies(records):
     return [r for r in records if r["fidelity"]["name"] == "latency"]
 

@@ -70,6 +70,7 @@ def test_selection_is_as_good_and_as_fast_as_pymoos():
         assert row["over_pymoo"] >= 0.99, row
     for row in load_json(RESULTS / "sorting.json")["sorts"]:
         assert row["ours_over_pymoo"] <= 2, row
+        assert row["ours_over_pymoo_compiled"] <= 2, row
 
 
 def test_the_spread_over_seeds_is_of_the_demo_as_it_is():

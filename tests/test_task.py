@@ -14,17 +14,22 @@ from deepmaker_jax.task import TYPICAL, choose_program
 
 
 @pytest.mark.parametrize(
-    ("epochs", "num", "reduction", "expected"),
-    [(9, 3, 3, 1 + 2 / 3 + 6 / 9), (10, 3, 3, 1 + 2 / 3 + 7 / 9), (9, 2, 3, 5), (8, 1, 3, 8)],
-)
-def test_with_rungs_a_candidate_trains_for_less_on_average(epochs, num, reduction, expected):
-    search = SearchConfig(epochs=epochs, rungs=num, reduction=reduction)
+    ("population", "epochs", "num", "reduction", "expected"),
+    [
+        (9, 9, 3, 3, 1 + 2 / 3 + 6 / 9), (9, 10, 3, 3, 1 + 2 / 3 + 7 / 9), (8, 8, 1, 3, 8),
+        (8, 6, 2, 3, 2 + 4 * 3 / 8), (4, 9, 3, 3, 1 + 2 * 2 / 4 + 6 * 1 / 4),
+    ],
+)  # fmt: skip
+def test_with_rungs_a_candidate_trains_for_less_on_average(
+    population, epochs, num, reduction, expected
+):
+    search = SearchConfig(population=population, epochs=epochs, rungs=num, reduction=reduction)
     assert mean_epochs(search) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("num", "expected"), [(1, "plain"), (2, "plain"), (3, "map")])
 def test_the_program_is_chosen_by_what_a_candidate_trains_on_average(num, expected):
-    """Of nine epochs, all three rungs make 2.3 and two make 5: here a class is worth it below 4."""
+    """Of nine epochs, three rungs make below 3 and two 5 or more: a class is worth it below 4."""
     feasible = make(deepmaker((16, 16, 3), 10), LimitConfig(), spread="params")
     genomes = feasible.sample(np.random.default_rng(0), num=TYPICAL)
     macs = np.median([cost(feasible.space.decode(g)).macs for g in genomes])
