@@ -22,12 +22,10 @@ alone, and hold no luck of trainings. Five core-hours; goes on where it was.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import functools
 import pathlib
 import random
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -39,7 +37,7 @@ runtime.one_thread()
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks.on_paper import OnPaper  # noqa: E402
+from benchmarks.on_paper import run_search  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
 from configs import cifar10  # noqa: E402
 from deepmaker_jax import data as data_module  # noqa: E402
@@ -49,12 +47,10 @@ from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.evolve import NSGA2, RandomSearch, front  # noqa: E402
 from deepmaker_jax.evolve.hypervolume import hypervolume  # noqa: E402
 from deepmaker_jax.feasible import make  # noqa: E402
-from deepmaker_jax.ledger import Ledger  # noqa: E402
 from deepmaker_jax.machine import num_cores  # noqa: E402
-from deepmaker_jax.measurement import Search  # noqa: E402
 from deepmaker_jax.models import Network  # noqa: E402
 from deepmaker_jax.objective import built_in, scaled  # noqa: E402
-from deepmaker_jax.search import search, strategy_scale  # noqa: E402
+from deepmaker_jax.search import strategy_scale  # noqa: E402
 from deepmaker_jax.spaces import SPACES, Space  # noqa: E402
 from deepmaker_jax.task import resolve  # noqa: E402
 from deepmaker_jax.train.candidate import Split, train  # noqa: E402
@@ -255,15 +251,8 @@ def ours(rows: dict[Genome, Row], seed: int, *, by: str, kind: Any = NSGA2) -> O
     def error_of(unit):
         return 1 - getattr(rows[tuple(map(int, of.encode(unit.arch)))], by)
 
-    fidelity = {"name": "search", "epochs": EPOCHS, "images": NUM["train"], "side": SIDE}
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(pathlib.Path(folder) / "ledger.jsonl")
-        part = make(of, LIMITS, spread="params")
-        s = Search(config, part, OBJECTIVES, _strategy(kind), OnPaper(error_of), ledger, fidelity)
-        with contextlib.closing(ledger):
-            for _ in search(s):
-                pass
-            records = list(ledger)
+    part = make(of, LIMITS, spread="params")
+    records = run_search(config, part, OBJECTIVES, _strategy(kind), error_of)
     # The longest of a generation are trained first, which is no order to cut it by.
     luck = np.random.default_rng(seed).uniform(size=len(records))
     order = sorted(range(len(records)), key=lambda i: (records[i]["generation"], luck[i]))

@@ -4,11 +4,14 @@ The cost of a measurement is the seconds that one core takes for it, compiling a
 included, as fitted to those that stand in benchmarks/results/curves.jsonl.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -16,12 +19,16 @@ from scipy.optimize import least_squares
 from benchmarks import surrogate
 from benchmarks.curves import LIMITS, NUM_BY_CLASS, RUNGS, feasible
 from deepmaker_jax.arch import ArchSpec, layers
-from deepmaker_jax.config import LimitConfig
+from deepmaker_jax.config import Config, LimitConfig
 from deepmaker_jax.cost import cost
 from deepmaker_jax.evolve import front
 from deepmaker_jax.evolve.hypervolume import hypervolume
 from deepmaker_jax.execute import Outcome, Unit
+from deepmaker_jax.feasible import Feasible
+from deepmaker_jax.ledger import Ledger, Record
+from deepmaker_jax.measurement import Search
 from deepmaker_jax.objective import built_in, scaled
+from deepmaker_jax.search import search
 from deepmaker_jax.types import Objective
 
 
@@ -49,6 +56,13 @@ class Trainer:
     """
 
     def __init__(self, table: "Table", budget: float, seed: int):
+        """Has spent nothing.
+
+        Args:
+          table: what answers.
+          budget: in seconds of a core.
+          seed: of the trainings.
+        """
         self.feasible, self.objectives = feasible(), OBJECTIVES
         self._table, self._budget, self._seed = table, budget, seed
         self._epochs: dict[ArchSpec, int] = {}
@@ -141,16 +155,25 @@ class Table:
       prices: of trainings.
     """
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path, *, rough: bool = False):
+        """Fits the surrogate.
+
+        Args:
+          path: of the curves.
+          rough: each network's mean differs from the surrogate's by as much as those of the curves
+            do that it has not seen.
+        """
         archs, odds, self._luck = surrogate.by_network(surrogate.load(path))
         self._model = surrogate.Surrogate(archs, odds)
+        self._missed = surrogate.missed(archs, odds, self._luck) if rough else None
         self._known: dict[ArchSpec, np.ndarray] = {}
         self.prices = Prices(path)
 
     def odds(self, arch: ArchSpec) -> np.ndarray:
         """Returns the mean log odds of a network's error at each rung."""
         if arch not in self._known:
-            self._known[arch] = self._model.odds([arch])[0]
+            odds = self._model.odds([arch])[0]
+            self._known[arch] = odds if self._missed is None else odds + _one_of(self._missed, arch)
         return self._known[arch]
 
     def luck(self, arch: ArchSpec, seed: int) -> np.ndarray:
@@ -158,8 +181,13 @@ class Table:
 
         Some networks have much more luck than others, which no normal distribution has.
         """
-        digest = hashlib.sha256(repr((arch, seed)).encode()).digest()
-        return self._luck[int.from_bytes(digest[:8], "big") % len(self._luck)]
+        return _one_of(self._luck, (arch, seed))
+
+
+def _one_of(rows: np.ndarray, key: Hashable) -> np.ndarray:
+    """Returns the row that a key stands for, the same in every process."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return rows[int.from_bytes(digest[:8], "big") % len(rows)]
 
 
 class OnPaper:
@@ -185,3 +213,32 @@ class OnPaper:
 
     def close(self) -> None:
         """Has nothing to end."""
+
+
+def run_search(
+    config: Config,
+    part: Feasible,
+    objectives: tuple[Objective, ...],
+    strategy: Any,
+    error_of: Callable[[Unit], float],
+) -> list[Record]:
+    """Runs this package's search without a training.
+
+    Args:
+      config: the settings of the search, and its seed.
+      part: the networks that there are.
+      objectives: what is minimised.
+      strategy: who proposes.
+      error_of: answers for a unit; what it raises ends the search.
+
+    Returns:
+      The ledger's records.
+    """
+    fidelity = {"name": "search", "epochs": config.search.epochs, "images": 1, "side": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(pathlib.Path(folder) / "ledger.jsonl")
+        with contextlib.closing(ledger):
+            s = Search(config, part, objectives, strategy, OnPaper(error_of), ledger, fidelity)
+            for _ in search(s):
+                pass
+            return list(ledger)

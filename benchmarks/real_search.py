@@ -35,7 +35,7 @@ from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 from benchmarks.curves import RUNGS, feasible  # noqa: E402
 from benchmarks.on_paper import SpentError, objectives_of, volumes_by_cost  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
-from benchmarks.search_methods import METHODS, summary  # noqa: E402
+from benchmarks.search_methods import METHODS, RANDOM, TUNING, share_to  # noqa: E402
 from deepmaker_jax import data as data_module  # noqa: E402
 from deepmaker_jax import task as task_module  # noqa: E402
 from deepmaker_jax.arch import ArchSpec, layers  # noqa: E402
@@ -53,9 +53,10 @@ SETTLED_SECONDS = 60.0  # from when on the share is looked at
 NUM_IMAGES = 9_000  # trained on
 NUM_JUDGED = 10_000  # further ones, that judge a training in full
 COMPARED = (
-    "random, uniform genes", "random, our sampler", "NSGA-II", "ours", "regularised evolution",
-    "Optuna TPE",
+    *RANDOM, "NSGA-II, our first draws", "ours", "regularised evolution, our first draws",
+    "Optuna TPE, our first draws",
 )  # fmt: skip
+REPORTING = ("main", "summary", "share_to", "drawn", "interval")
 # At which epochs a method measures, by how many rungs it has; whoever does not climb has one.
 RUNGS_OF = {"ours": RUNGS[1:]}
 
@@ -189,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(COMPARED))
+    parser.add_argument("--methods", nargs="+", choices=COMPARED, default=list(COMPARED))
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
@@ -206,23 +207,39 @@ def main() -> None:
     }
     args.work.mkdir(parents=True, exist_ok=True)
     rows = train_missing(
-        do_job, jobs, args.work / "rows.jsonl", num_workers=num_cores(), made_of=made_of()
-    )
-    found = {
-        name: np.array([row["volumes"] for row in rows if row["method"] == name])
-        for name in args.methods
-    }
-    trained = {
-        name: [row["trained_in_full"] for row in rows if row["method"] == name]
-        for name in args.methods
-    }
+        do_job, jobs, args.work / "rows.jsonl", num_workers=num_cores(),
+        made_of=made_of(TUNING, reporting=REPORTING),
+    )  # fmt: skip
     least = min(row["share_of_core"] for row in rows)
-    figures = {"minutes": args.minutes, "least_share_of_core": least, "trained_in_full": trained}
-    figures |= summary(found)
-    for row in figures["methods"]:  # three seeds have no quartiles
-        del row["quartiles"]
-        row["hypervolumes"] = [round(float(v), 4) for v in found[row["method"]][:, -1]]
-    publish(figures, args.out)
+    figures = {"minutes": args.minutes, "seeds": list(SEEDS), "least_share_of_core": least}
+    publish(figures | summary(rows), args.out)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what is published of the searches: few seeds, so each of them and their range."""
+    by_method: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_method.setdefault(row["method"], []).append(row)
+    volumes = {
+        name: np.array([row["volumes"] for row in some]).round(4)
+        for name, some in by_method.items()
+    }
+    goals = {name: float(np.median(volumes[name][:, -1])) for name in RANDOM if name in volumes}
+    methods = []
+    for name, table in volumes.items():  # [seeds, points]
+        medians = np.median(table, axis=0)
+        methods.append(
+            {
+                "method": name,
+                "hypervolume": float(medians[-1]),
+                "hypervolumes": table[:, -1].tolist(),
+                "trained_in_full": [row["trained_in_full"] for row in by_method[name]],
+                "cost_share_to": {goal: share_to(medians, v) for goal, v in goals.items()},
+                "by_cost": medians.tolist(),
+                "range_by_cost": np.stack([table.min(0), table.max(0)], axis=1).tolist(),
+            }
+        )
+    return {"methods": methods}
 
 
 if __name__ == "__main__":

@@ -9,16 +9,20 @@ minimises error and parameters, and spends the same: the seconds (of `on_paper.P
 networks of the sampler cost when each is trained in full; deciding costs nothing. Answers come from
 `benchmarks.surrogate`, with a seed's noise. Reported: the hypervolume of the true values (without
 noise) of the front that a method believes in, of trainings in full, by cost: median and quartiles
-over 30 seeds; and the share of the cost, in fiftieths, from which on the median stays above the
-median of random search's final values: of `RANDOM`, one that draws genes uniformly, as others do,
-and one that draws sizes, as ours does. "Our first draws" begin with a population of our sampler's.
+over 30 seeds; by how much ours ends above; and the share of the cost, in fiftieths, from which on
+the median stays above the median of random search's final values: of `RANDOM`, one that draws genes
+uniformly, as others do, and one that draws sizes, as ours does. Intervals hold 90 % of what comes
+out with seeds drawn again, with replacement, the same for all. The others begin with uniform draws,
+or, with "our first draws", with some of our sampler's.
 
 The others' settings are the best of those that `--tuning` compares on seeds 0 to 9
-(benchmarks/results/search_tuning.json), with draws of their own, ours are the presets'; reported
-are seeds 10 to 39. Whoever trains in full pays for the learning rate's restarts at the rungs, which
-the curves have, as halving does: `benchmarks.rungs` says what those do to accuracy. The
-surrogate is of another family than our preselection's process, but goes by costs, depth and widths
-as that does, chosen on the same curves: "foreseen by genes alone" is without them.
+(benchmarks/results/search_tuning.json), for either kind of first draws; ours are the presets'.
+Reported are seeds 10 to 39. Whoever trains in full pays for the learning rate's restarts at the
+rungs, which the curves have, as halving does: `benchmarks.rungs` says what those do to accuracy.
+The surrogate is of another family than our preselection's process, but goes by costs, depth and
+widths as that does, chosen on the same curves: "foreseen by genes alone" is without them. It is
+also smoother than trainings are: what it missed of those that it had not seen, beyond a seed's
+noise, `--rough` adds to every network's truth, where nobody can foresee it.
 `benchmarks.real_search` has no such bias.
 """
 
@@ -27,8 +31,7 @@ import contextlib
 import functools
 import itertools
 import pathlib
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
@@ -37,27 +40,27 @@ import numpy as np
 from benchmarks.curves import RUNGS, feasible
 from benchmarks.on_paper import (
     POINTS,
-    OnPaper,
     Prices,
     SpentError,
     Table,
     Trainer,
+    run_search,
     volumes_by_cost,
 )
-from benchmarks.peers import aging, optuna, pymoo, uniform
+from benchmarks.peers import aging, optuna, pymoo, uniform, uniformly
 from benchmarks.record import made_of, publish, train_missing
+from benchmarks.resample import drawn, interval
 from deepmaker_jax.config import Config, SearchConfig
 from deepmaker_jax.evolve import NSGA2, RandomSearch
 from deepmaker_jax.evolve.hypervolume import greedy_subset, subset_beside
-from deepmaker_jax.feasible import Feasible
-from deepmaker_jax.ledger import Ledger
+from deepmaker_jax.files import load_json
 from deepmaker_jax.machine import num_cores, version_of
-from deepmaker_jax.measurement import Search
-from deepmaker_jax.search import search, strategy_scale
-from deepmaker_jax.types import Genome, Objective
+from deepmaker_jax.search import strategy_scale
+from deepmaker_jax.types import Objective
 
-FIDELITY = {"name": "search", "epochs": RUNGS[-1], "images": 10_000, "side": 32}
+TUNING = pathlib.Path(__file__).parent / "results" / "search_tuning.json"
 SEEDS, TUNING_SEEDS, NUM_FULL = range(10, 40), range(10), 96
+REPORTING = ("main", "summary", "share_to", "drawn", "interval")
 
 
 @functools.cache
@@ -83,46 +86,24 @@ def ours(trainer: Any, seed: int, *, kind: Any = NSGA2, **settings: Any) -> None
     part, objectives = trainer.feasible, trainer.objectives
     steps = config.search.mutation == "step"
     ordered = tuple(gene.ordered for gene in part.space.genes) if steps else None
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(pathlib.Path(folder) / "ledger.jsonl")
-        s = Search(
-            config, part, objectives,
-            _strategy(kind, whole["population"], part.space.num_choices, ordered, objectives),
-            OnPaper(lambda unit: trainer.train(unit.arch, RUNGS.index(unit.num_epochs))), ledger,
-            FIDELITY,
-        )  # fmt: skip
-        with contextlib.closing(ledger):
-            for _ in search(s):
-                pass
-
-
-class Uniform(Feasible):
-    """Networks whose sizes are as uniform draws from the genes have them."""
-
-    def sample(
-        self,
-        rng: np.random.Generator,
-        *,
-        num: int,
-        known: Collection[str] = (),
-        chosen: Collection[str] = (),
-        draws: Iterator[Genome] | None = None,
-    ) -> list[Genome]:
-        """Returns genomes that are drawn again until they are within the limits."""
-        found: dict[str, Genome] = {}
-        while len(found) < num:
-            genome = self.space.sample(rng, num=1)[0] if draws is None else next(draws)
-            name = self.space.id(genome)
-            if self.allows(genome) and name not in known and name not in chosen:
-                found[name] = genome
-        return list(found.values())
+    strategy = _strategy(kind, whole["population"], part.space.num_choices, ordered, objectives)
+    run_search(
+        config, part, objectives, strategy,
+        lambda unit: trainer.train(unit.arch, RUNGS.index(unit.num_epochs)),
+    )  # fmt: skip
 
 
 def without_sizes(trainer: Trainer, seed: int) -> None:
     """Ours, with a first population that is drawn uniformly."""
-    part = trainer.feasible
-    trainer.feasible = Uniform(part.space, part.limits, part.spread)
+    trainer.feasible = uniformly(trainer.feasible)
     ours(trainer, seed, **OURS)
+
+
+def plain(trainer: Trainer, seed: int, *, our_draws: bool = False, **settings: Any) -> None:
+    """Our NSGA-II without rungs and preselection."""
+    if not our_draws:
+        trainer.feasible = uniformly(trainer.feasible)
+    ours(trainer, seed, **settings)
 
 
 def by_crowding(trainer: Trainer, seed: int) -> None:
@@ -169,18 +150,12 @@ def by_genes(trainer: Trainer, seed: int) -> None:
         ours(trainer, seed, **OURS)
 
 
-# As the presets have it: tuned, 64 for 1 ends 0.002 above, 32 for 1 without halving 0.001.
+# As the presets have it.
 OURS = {"population": 8, "rungs": 2, "oversample": 32}
-PLAIN = {"population": 8}
-AGING = {"population": 10, "sample": 5}
-OPTUNA_NSGA2 = {"population_size": 8}
-OPTUNA_TPE = {"multivariate": True, "n_startup_trials": 25}
-PYMOO_NSGA2, PYMOO_NSGA3 = {"population": 16}, {"population": 8}
 RANDOM = ("random, uniform genes", "random, our sampler")
 METHODS: dict[str, Callable[[Trainer, int], None]] = {
     "random, uniform genes": uniform,
-    "random, our sampler": functools.partial(ours, kind=RandomSearch, **PLAIN),
-    "NSGA-II": functools.partial(ours, **PLAIN),
+    "random, our sampler": functools.partial(ours, kind=RandomSearch, population=8),
     "ours": functools.partial(ours, **OURS),
     "ours, without halving": functools.partial(ours, **OURS | {"rungs": 1}),
     "ours, without preselection": functools.partial(ours, **OURS | {"oversample": 1}),
@@ -194,47 +169,77 @@ METHODS: dict[str, Callable[[Trainer, int], None]] = {
     "ours, 8 for 1": functools.partial(ours, **OURS | {"oversample": 8}),
     "ours, population of 16": functools.partial(ours, **OURS | {"population": 16}),
     "ours, mutation by steps": functools.partial(ours, **OURS, mutation="step"),
-    "regularised evolution": functools.partial(aging, **AGING),
 }
-PEERS: dict[str, Callable[..., None]] = {
-    "Optuna NSGA-II": functools.partial(optuna, sampler="nsga2", **OPTUNA_NSGA2),
-    "Optuna TPE": functools.partial(optuna, sampler="tpe", **OPTUNA_TPE),
-    "pymoo NSGA-II": functools.partial(pymoo, kind="nsga2", **PYMOO_NSGA2),
-    "pymoo NSGA-III": functools.partial(pymoo, kind="nsga3", **PYMOO_NSGA3),
+OTHERS: dict[str, Callable[..., None]] = {
+    "NSGA-II": plain,
+    "regularised evolution": aging,
+    "Optuna NSGA-II": functools.partial(optuna, sampler="nsga2"),
+    "Optuna TPE": functools.partial(optuna, sampler="tpe"),
+    "pymoo NSGA-II": functools.partial(pymoo, kind="nsga2"),
+    "pymoo NSGA-III": functools.partial(pymoo, kind="nsga3"),
 }
-for _name, _peer in PEERS.items():
-    METHODS[_name] = _peer
-    METHODS[f"{_name}, our first draws"] = functools.partial(_peer, our_draws=True)
+OUR_DRAWS = ", our first draws"
+_CROWDS = (4, 8, 16, 32)
+GRIDS: dict[str, dict[str, Sequence[Any]]] = {
+    "NSGA-II": {"population": _CROWDS, "mutation": ("redraw", "step")},
+    "regularised evolution": {
+        "population": (5, 10, 25, 50), "sample": (2, 3, 5, 10), "differs": (False, True),
+    },
+    "Optuna NSGA-II": {"first": _CROWDS},
+    "Optuna TPE": {
+        "first": (5, 10, 25, 50), "multivariate": (True, False), "n_ei_candidates": (24, 96),
+    },
+    "pymoo NSGA-II": {"population": _CROWDS, "eta": (1.0, 3.0, 15.0, 30.0)},
+    "pymoo NSGA-III": {"population": _CROWDS, "eta": (1.0, 3.0, 15.0, 30.0)},
+}  # fmt: skip
+
+RANGES = ("population", "sample", "first", "eta")  # whose best value may lie beyond a grid
 
 
-def _settings() -> dict[str, Callable[[Trainer, int], None]]:
-    """Returns what the settings of `METHODS` are the best of."""
-    found: dict[str, Callable[[Trainer, int], None]] = {}
+def in_words(name: str, settings: dict[str, Any]) -> str:
+    """Returns what a method with some settings is called."""
+    return f"{name}: " + ", ".join(f"{key} {value}" for key, value in settings.items())
 
-    def add(name: str, method: Callable[..., None], *choices: dict[str, Any]) -> None:
-        for settings in choices:
-            words = ", ".join(f"{key} {value}" for key, value in settings.items())
-            found[f"{name}: {words}"] = functools.partial(method, **settings)
 
+def _tried() -> dict[str, Callable[[Trainer, int], None]]:
+    """Returns what `--tuning` compares: of the others, and of ours those near the presets'."""
     grid = itertools.product((8, 16), (2, 3), (8, 32))
-    rungs = [{"population": p, "rungs": r, "oversample": o} for p, r, o in grid]
-    add("ours", ours, OURS | {"rungs": 1}, OURS | {"oversample": 64}, *rungs)
-    sizes = [{"population": p} for p in (8, 16, 32)]
-    add("NSGA-II", ours, *sizes, {"population": 8, "mutation": "step"})
-    grid = itertools.product((10, 25, 50), (3, 5, 10))
-    add("regularised evolution", aging, *({"population": p, "sample": s} for p, s in grid))
-    add("regularised evolution", aging, {"population": 25, "sample": 5, "differs": True})
-    crowds = [{"population_size": p} for p in (8, 16, 32)]
-    add("Optuna NSGA-II", functools.partial(optuna, sampler="nsga2"), *crowds)
-    grid = itertools.product((True, False), (10, 25))
-    estimators = [{"multivariate": m, "n_startup_trials": s} for m, s in grid]
-    add("Optuna TPE", functools.partial(optuna, sampler="tpe"), *estimators)
-    add("pymoo NSGA-II", functools.partial(pymoo, kind="nsga2"), *sizes)
-    add("pymoo NSGA-III", functools.partial(pymoo, kind="nsga3"), *sizes)
+    near = [OURS | {"rungs": 1}, OURS | {"oversample": 64}]
+    near += [{"population": p, "rungs": r, "oversample": o} for p, r, o in grid]
+    found = {in_words("ours", settings): functools.partial(ours, **settings) for settings in near}
+    for name, grid in GRIDS.items():
+        for draws, values in itertools.product((False, True), itertools.product(*grid.values())):
+            settings = dict(zip(grid, values, strict=True))
+            if settings.get("sample", 0) > settings.get("population", 0):
+                continue
+            whole = in_words(name + OUR_DRAWS * draws, settings)
+            found[whole] = functools.partial(OTHERS[name], our_draws=draws, **settings)
     return found
 
 
-SETTINGS = _settings()
+SETTINGS = _tried()
+
+
+def best_settings(tuning: dict[str, Any]) -> dict[str, str]:
+    """Returns in which of `SETTINGS` each of the others did best, in the figures of `--tuning`."""
+    volumes = {row["method"]: row["hypervolume"] for row in tuning["methods"]}
+    found: dict[str, str] = {}
+    known = [words for words in SETTINGS if words in volumes]
+    for words in sorted(known, key=lambda words: -volumes[words]):
+        found.setdefault(words.partition(": ")[0], words)
+    found.pop("ours", None)
+    return found
+
+
+BEST = best_settings(load_json(TUNING)) if TUNING.exists() else {}
+METHODS |= {name: SETTINGS[words] for name, words in BEST.items()}
+
+
+@functools.cache
+def _table(curves: pathlib.Path, rough: bool) -> tuple[Table, float]:
+    """Returns the answers, and the seconds that there are."""
+    table = Table(curves, rough=rough)
+    return table, budget(table.prices)
 
 
 def budget(prices: Prices) -> float:
@@ -244,15 +249,9 @@ def budget(prices: Prices) -> float:
     return sum(prices.seconds(part.space.decode(g), 0, RUNGS[-1]) for g in genomes)
 
 
-@functools.cache
-def _table(curves: pathlib.Path) -> Table:
-    return Table(curves)
-
-
-def do_job(curves: pathlib.Path, name: str, seed: int) -> dict[str, Any]:
+def do_job(curves: pathlib.Path, name: str, seed: int, rough: bool) -> dict[str, Any]:
     """Returns the row of one method with one seed: the hypervolume by share of the cost."""
-    table = _table(curves)
-    trainer = Trainer(table, budget(table.prices), seed)
+    trainer = Trainer(*_table(curves, rough), seed)
     with contextlib.suppress(SpentError):
         (METHODS | SETTINGS)[name](trainer, seed)
     volumes = volumes_by_cost(trainer.full, trainer.objectives)
@@ -260,28 +259,53 @@ def do_job(curves: pathlib.Path, name: str, seed: int) -> dict[str, Any]:
     return {"method": name, "seed": seed, "volumes": found}
 
 
-def summary(found: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns what is published of each method's volumes, Float[seeds, points]."""
-    goals = {name: float(np.median(found[name][:, -1])) for name in RANDOM if name in found}
+def share_to(medians: np.ndarray, goal: float) -> float | None:
+    """Returns the share of the cost from which on medians, Float[points], stay above a goal."""
+    below = np.flatnonzero(medians < goal)  # it may fall again: true values are not known
+    first = below[-1] + 1 if len(below) else 0
+    return float(first + 1) / POINTS if first < POINTS else None
+
+
+def summary(found: dict[str, np.ndarray], *, than: str = "ours") -> dict[str, Any]:
+    """Returns what is published of each method's volumes, Float[seeds, points].
+
+    Args:
+      found: by the methods' names, all of the same seeds.
+      than: the method, if it is there, that the others are compared with.
+    """
+    num = len(next(iter(found.values())))
+    samples = [np.arange(num), *drawn(num)]
+    medians = {
+        name: np.array([np.median(table[rows], axis=0) for rows in samples])  # [samples, points]
+        for name, table in found.items()
+    }
+    goals = {name: medians[name][:, -1] for name in RANDOM if name in found}
     rows = []
     for name, table in found.items():
-        median = np.median(table, axis=0)
         shares = {}
-        for goal, volume in goals.items():
-            below = np.flatnonzero(median < volume)  # it may fall again: true values are not known
-            first = below[-1] + 1 if len(below) else 0
-            shares[goal] = float(first + 1) / POINTS if first < POINTS else None
+        for goal, volumes in goals.items():
+            first, *others = map(share_to, medians[name], volumes)
+            missed = [1.0 + 1 / POINTS if share is None else share for share in others]
+            ends = [None if end > 1 else end for end in interval(missed, places=2)]
+            shares[goal] = {"value": first, "interval": ends}
         quartiles = np.percentile(table, [25, 75], axis=0).T.round(4).tolist()  # [points, 2]
-        rows.append(
-            {
-                "method": name,
-                "hypervolume": round(float(median[-1]), 4),
-                "quartiles": quartiles[-1],
-                "cost_share_to": shares,
-                "by_cost": [round(float(v), 4) for v in median],
-                "quartiles_by_cost": quartiles,
+        row = {
+            "method": name,
+            "hypervolume": round(float(medians[name][0, -1]), 4),
+            "quartiles": quartiles[-1],
+        }
+        if than in found and name != than:
+            first, *others = (medians[than] - medians[name])[:, -1]
+            row[f"{than}_above_by"] = {
+                "value": round(float(first), 4),
+                "interval": interval(others),
             }
-        )
+        row |= {
+            "cost_share_to": shares,
+            "by_cost": medians[name][0].round(4).tolist(),
+            "quartiles_by_cost": quartiles,
+        }
+        rows.append(row)
     return {"methods": rows}
 
 
@@ -292,21 +316,32 @@ def main() -> None:
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--tuning", action="store_true", help="compares settings instead")
+    parser.add_argument("--rough", action="store_true", help="with what nobody can foresee")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     names, seeds = (SETTINGS, TUNING_SEEDS) if args.tuning else (args.methods, SEEDS)
-    jobs = {f"{name}, seed {seed}": (args.curves, name, seed) for name in names for seed in seeds}
+    jobs = {
+        f"{name}, seed {seed}" + ", rough" * args.rough: (args.curves, name, seed, args.rough)
+        for name in names
+        for seed in seeds
+    }
     rows = train_missing(
         do_job, jobs, args.work / "rows.jsonl", num_workers=num_cores(),
-        made_of=made_of(args.curves),
+        made_of=made_of(args.curves, *() if args.tuning else (TUNING,), reporting=REPORTING),
     )  # fmt: skip
     found = {
         name: np.array([row["volumes"] for row in rows if row["method"] == name]) for name in names
     }
     prices = Prices(args.curves)
-    kept = {"seeds": len(seeds), "prices": [round(float(p), 3) for p in prices.figures]}
+    kept = {
+        "seeds": len(seeds),
+        "rough": args.rough,
+        "prices": [round(float(p), 3) for p in prices.figures],
+    }
     peers = {name: version_of(name) for name in ("optuna", "pymoo", "scikit-learn")}
     kept |= {"budget_seconds": round(budget(prices)), "peers": peers}
+    if not args.tuning:
+        kept["settings"] = [words for name, words in BEST.items() if name in names]
     publish(kept | summary(found), args.out)
 
 

@@ -192,6 +192,22 @@ def held_out(archs: Sequence[ArchSpec], odds: np.ndarray, *, seed: int) -> np.nd
     return found
 
 
+def missed(archs: Sequence[ArchSpec], odds: np.ndarray, luck: np.ndarray) -> np.ndarray:
+    """Returns what the fit misses of networks that it has not seen, a seed's luck apart.
+
+    Args:
+      archs: networks, most of them with one seed.
+      odds: of their errors, Float[n, rungs].
+      luck: what a seed adds to the odds, Float[k, rungs].
+
+    Returns:
+      Float[n, rungs]: with the variance that is left when the luck's is taken off.
+    """
+    found = odds - held_out(archs, odds, seed=0)
+    variance, of_seeds = (found**2).mean(0), (luck**2).mean(0)
+    return found * np.sqrt(np.maximum(0, 1 - of_seeds / variance))
+
+
 def tau(a: np.ndarray, b: np.ndarray) -> float:
     """Returns Kendall's tau, to three places."""
     return round(float(kendalltau(a, b)[0]), 3)

@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 
 from benchmarks import on_paper, peers, proxies, recipes
+from benchmarks.curves import feasible
 from deepmaker_jax.arch import ArchSpec, conv_paths, layers
 from deepmaker_jax.cost import cost
 from deepmaker_jax.export.weights import save_weights
@@ -153,7 +154,11 @@ class Asked(on_paper.Trainer):
         return super().train(arch, *rest)
 
 
-@pytest.mark.parametrize("method", [peers.uniform, peers.aging])
+def aging(trainer, seed):
+    peers.aging(trainer, seed, population=25, sample=5)
+
+
+@pytest.mark.parametrize("method", [peers.uniform, aging])
 def test_a_peer_trains_what_is_allowed_until_all_is_spent(method):
     trainers = Asked(270), Asked(270)
     for trainer in trainers:
@@ -164,6 +169,42 @@ def test_a_peer_trains_what_is_allowed_until_all_is_spent(method):
     assert len(set(first.asked)) == 270 // 9 + 1  # the last was too much
     assert len(first.full) >= 30
     assert all(first.feasible.allows(first.feasible.space.encode(arch)) for arch in first.asked)
+
+
+class Trial:
+    """Takes note of what Optuna is told of genes; gives their last choices."""
+
+    def __init__(self):
+        self.kinds = {}
+
+    def suggest_int(self, name, low, high):
+        self.kinds[name] = "integer", low, high
+        return high
+
+    def suggest_categorical(self, name, choices):
+        self.kinds[name] = "category", tuple(choices)
+        return choices[-1]
+
+
+def test_optuna_is_told_which_genes_have_an_order():
+    trial, genes = Trial(), feasible().space.genes
+    assert [peers.suggest(trial, gene) for gene in genes] == [len(g.choices) - 1 for g in genes]
+    assert trial.kinds["growth_1"] == ("integer", 0, 7)
+    assert trial.kinds["compression_percent_1"] == ("category", (0, 1, 2, 3))
+    assert trial.kinds["activation"] == ("category", (0, 1, 2))
+    ordered = {gene.name for gene in genes if gene.ordered}
+    assert {name for name, kind in trial.kinds.items() if kind[0] == "integer"} == ordered
+
+
+def test_the_same_networks_drawn_uniformly_are_larger():
+    part = feasible()
+    sizes = [
+        np.median([cost(part.space.decode(g)).params for g in drawn])
+        for drawn in (
+            one.sample(np.random.default_rng(0), num=40) for one in (part, peers.uniformly(part))
+        )
+    ]
+    assert 2 * sizes[0] < sizes[1] < 200_000
 
 
 def test_others_are_told_the_objectives_and_train_nothing_beyond_the_limits():
