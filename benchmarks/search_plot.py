@@ -1,12 +1,14 @@
-"""Draws the hypervolume by cost that `benchmarks.search_methods` measured, ours against others.
+"""Draws and tells what `benchmarks.search_methods` measured, ours against others.
 
     python -m benchmarks.search_plot benchmarks/results/search_methods.json
 
-Writes a PNG of the same name beside it: medians over the seeds, and quartiles of some of them.
+Writes a PNG of the same name beside it, the hypervolume by cost: medians over the seeds, and
+quartiles of some of them. Prints README's table.
 """
 
 import argparse
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
@@ -17,6 +19,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 OURS, PARTS = "ours", "ours, "
+LEFT_OUT = tuple(f"{PARTS}without {part}" for part in ("halving", "evolution", "preselection"))
 FIRST_DRAWS = ", our first draws"  # of a peer: in its colour, dotted
 SHADED = (OURS, "random, our sampler", "random, uniform genes")  # with their quartiles
 COLOURS = {
@@ -24,6 +27,36 @@ COLOURS = {
     "NSGA-II": "#e08214", "regularised evolution": "#2ca02c", "Optuna NSGA-II": "#9467bd",
     "Optuna TPE": "#1f77b4", "pymoo NSGA-II": "#8c564b", "pymoo NSGA-III": "#17becf",
 }  # fmt: skip
+
+
+def table(document: dict[str, Any]) -> list[str]:
+    """Returns the lines of a table in Markdown: ours with its parts left out, then the others."""
+    rows = {row["method"]: row for row in document["methods"]}
+    others = [name for name in rows if not name.startswith(OURS)]
+    others.sort(key=lambda name: -rows[name]["hypervolume"])
+    goals = list(rows[OURS]["cost_share_to"])
+    head = ["search", "hypervolume (quartiles)", "ours is above by", *goals]
+    lines = [head, ["---"] * len(head)]
+    for name in (OURS, *LEFT_OUT, *others):
+        row = rows[name]
+        low, high = row["quartiles"]
+        above = row.get("ours_above_by")
+        difference = "" if above is None else _between(above, lambda value: f"{value:.4f}")
+        shares = [_between(row["cost_share_to"][goal], _percent) for goal in goals]
+        lines.append(
+            [name, f"{row['hypervolume']:.4f} ({low:.4f} to {high:.4f})", difference, *shares]
+        )
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _between(found: dict[str, Any], text: Callable[[float | None], str]) -> str:
+    """Returns a value, and between what it lies."""
+    low, high = map(text, found["interval"])
+    return f"{text(found['value'])} ({low} to {high})"
+
+
+def _percent(share: float | None) -> str:
+    return "never" if share is None else f"{100 * share:.0f} %"
 
 
 def plot(document: dict[str, Any], path: pathlib.Path) -> None:
@@ -52,11 +85,13 @@ def plot(document: dict[str, Any], path: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Draws what a file of figures holds."""
+    """Draws and prints what a file of figures holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("figures", type=pathlib.Path, help="what search_methods published")
     args = parser.parse_args()
-    plot(load_json(args.figures), args.figures.with_suffix(".png"))
+    document = load_json(args.figures)
+    plot(document, args.figures.with_suffix(".png"))
+    print("\n".join(table(document)))
 
 
 if __name__ == "__main__":

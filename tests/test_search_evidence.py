@@ -16,6 +16,7 @@ from benchmarks import (
     record,
     rungs,
     search_methods,
+    search_plot,
     seed_spread,
     surrogate,
 )
@@ -68,6 +69,21 @@ def test_no_best_setting_is_the_greatest_or_the_least_that_was_tried():
             key, value = part.split()
             if key in search_methods.RANGES:
                 assert float(value) not in (min(grid[key]), max(grid[key])), words
+
+
+def test_what_readme_says_of_the_search_is_what_was_measured():
+    """Ours ends above every other, by more than seeds are apart."""
+    found = load_json(RESULTS / "search_methods.json")
+    assert (found["seeds"], found["rough"]) == (len(search_methods.SEEDS), False)
+    assert set(found["settings"]) == set(search_methods.BEST.values())
+    rows = {row["method"]: row for row in found["methods"]}
+    assert set(rows) == set(search_methods.METHODS)
+    for name, row in rows.items():
+        assert name.startswith("ours") or row["ours_above_by"]["interval"][0] > 0, name
+    readme = (RESULTS.parents[1] / "README.md").read_text()
+    lines = search_plot.table(found)
+    assert len(lines) == 2 + 4 + len(search_methods.RANDOM) + len(search_methods.BEST)
+    assert "\n".join(lines) in readme
 
 
 def test_selection_is_as_good_and_as_fast_as_pymoos():
