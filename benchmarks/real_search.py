@@ -35,7 +35,13 @@ from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 from benchmarks.curves import RUNGS, feasible  # noqa: E402
 from benchmarks.on_paper import SpentError, objectives_of, volumes_by_cost  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
-from benchmarks.search_methods import METHODS, RANDOM, TUNING, share_to  # noqa: E402
+from benchmarks.search_methods import (  # noqa: E402
+    METHODS,
+    RANDOM,
+    REPORTING,
+    TUNING,
+    share_to,
+)
 from deepmaker_jax import data as data_module  # noqa: E402
 from deepmaker_jax import task as task_module  # noqa: E402
 from deepmaker_jax.arch import ArchSpec, layers  # noqa: E402
@@ -56,7 +62,6 @@ COMPARED = (
     *RANDOM, "NSGA-II, our first draws", "ours", "regularised evolution, our first draws",
     "Optuna TPE, our first draws",
 )  # fmt: skip
-REPORTING = ("main", "summary", "share_to", "drawn", "interval")
 # At which epochs a method measures, by how many rungs it has; whoever does not climb has one.
 RUNGS_OF = {"ours": RUNGS[1:]}
 

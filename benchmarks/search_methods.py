@@ -60,7 +60,10 @@ from deepmaker_jax.types import Objective
 
 TUNING = pathlib.Path(__file__).parent / "results" / "search_tuning.json"
 SEEDS, TUNING_SEEDS, NUM_FULL = range(10, 40), range(10), 96
-REPORTING = ("main", "summary", "share_to", "drawn", "interval")
+# What is compared, and how it is told: a row is of one method and one seed, whatever the others.
+REPORTING = (
+    "main", "summary", "share_to", "drawn", "interval", "grids", "tried", "best_settings",
+)  # fmt: skip
 
 
 @functools.cache
@@ -179,21 +182,25 @@ OTHERS: dict[str, Callable[..., None]] = {
     "pymoo NSGA-III": functools.partial(pymoo, kind="nsga3"),
 }
 OUR_DRAWS = ", our first draws"
-_CROWDS = (4, 8, 16, 32)
-GRIDS: dict[str, dict[str, Sequence[Any]]] = {
-    "NSGA-II": {"population": _CROWDS, "mutation": ("redraw", "step")},
-    "regularised evolution": {
-        "population": (5, 10, 25, 50), "sample": (2, 3, 5, 10), "differs": (False, True),
-    },
-    "Optuna NSGA-II": {"first": _CROWDS},
-    "Optuna TPE": {
-        "first": (5, 10, 25, 50), "multivariate": (True, False), "n_ei_candidates": (24, 96),
-    },
-    "pymoo NSGA-II": {"population": _CROWDS, "eta": (1.0, 3.0, 15.0, 30.0)},
-    "pymoo NSGA-III": {"population": _CROWDS, "eta": (1.0, 3.0, 15.0, 30.0)},
-}  # fmt: skip
-
 RANGES = ("population", "sample", "first", "eta")  # whose best value may lie beyond a grid
+
+
+def grids() -> dict[str, dict[str, Sequence[Any]]]:
+    """Returns which settings of the others `--tuning` compares."""
+    crowds = (4, 8, 16, 32, 64)
+    return {
+        "NSGA-II": {"population": crowds, "mutation": ("redraw", "step")},
+        "regularised evolution": {
+            "population": (5, 10, 25, 50), "sample": (2, 3, 5, 10), "differs": (False, True),
+        },
+        "Optuna NSGA-II": {"first": crowds},
+        "Optuna TPE": {
+            "first": (2, 5, 10, 25, 50, 100), "multivariate": (True, False),
+            "n_ei_candidates": (24, 96),
+        },
+        "pymoo NSGA-II": {"population": crowds, "eta": (0.3, 1.0, 3.0, 15.0, 30.0)},
+        "pymoo NSGA-III": {"population": crowds, "eta": (0.3, 1.0, 3.0, 15.0, 30.0)},
+    }  # fmt: skip
 
 
 def in_words(name: str, settings: dict[str, Any]) -> str:
@@ -201,13 +208,13 @@ def in_words(name: str, settings: dict[str, Any]) -> str:
     return f"{name}: " + ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
-def _tried() -> dict[str, Callable[[Trainer, int], None]]:
+def tried() -> dict[str, Callable[[Trainer, int], None]]:
     """Returns what `--tuning` compares: of the others, and of ours those near the presets'."""
     grid = itertools.product((8, 16), (2, 3), (8, 32))
     near = [OURS | {"rungs": 1}, OURS | {"oversample": 64}]
     near += [{"population": p, "rungs": r, "oversample": o} for p, r, o in grid]
     found = {in_words("ours", settings): functools.partial(ours, **settings) for settings in near}
-    for name, grid in GRIDS.items():
+    for name, grid in grids().items():
         for draws, values in itertools.product((False, True), itertools.product(*grid.values())):
             settings = dict(zip(grid, values, strict=True))
             if settings.get("sample", 0) > settings.get("population", 0):
@@ -217,7 +224,7 @@ def _tried() -> dict[str, Callable[[Trainer, int], None]]:
     return found
 
 
-SETTINGS = _tried()
+SETTINGS = tried()
 
 
 def best_settings(tuning: dict[str, Any]) -> dict[str, str]:

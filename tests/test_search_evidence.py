@@ -64,7 +64,7 @@ def test_the_others_have_the_best_settings_that_were_tried_and_ours_are_the_pres
 
 def test_no_best_setting_is_the_greatest_or_the_least_that_was_tried():
     for name, words in search_methods.BEST.items():
-        grid = search_methods.GRIDS[name.removesuffix(search_methods.OUR_DRAWS)]
+        grid = search_methods.grids()[name.removesuffix(search_methods.OUR_DRAWS)]
         for part in words.partition(": ")[2].split(", "):
             key, value = part.split()
             if key in search_methods.RANGES:
