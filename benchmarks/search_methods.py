@@ -187,19 +187,19 @@ RANGES = ("population", "sample", "first", "eta")  # whose best value may lie be
 
 def grids() -> dict[str, dict[str, Sequence[Any]]]:
     """Returns which settings of the others `--tuning` compares."""
-    crowds = (4, 8, 16, 32, 64)
+    crowds, etas = (4, 8, 16, 32, 64), (0.1, 0.3, 1.0, 3.0, 15.0, 30.0, 100.0)
     return {
         "NSGA-II": {"population": crowds, "mutation": ("redraw", "step")},
         "regularised evolution": {
             "population": (5, 10, 25, 50), "sample": (2, 3, 5, 10), "differs": (False, True),
         },
-        "Optuna NSGA-II": {"first": crowds},
+        "Optuna NSGA-II": {"first": (*crowds, 128)},
         "Optuna TPE": {
             "first": (2, 5, 10, 25, 50, 100), "multivariate": (True, False),
             "n_ei_candidates": (24, 96),
         },
-        "pymoo NSGA-II": {"population": crowds, "eta": (0.3, 1.0, 3.0, 15.0, 30.0)},
-        "pymoo NSGA-III": {"population": crowds, "eta": (0.3, 1.0, 3.0, 15.0, 30.0)},
+        "pymoo NSGA-II": {"population": crowds, "eta": etas},
+        "pymoo NSGA-III": {"population": crowds, "eta": etas},
     }  # fmt: skip
 
 
