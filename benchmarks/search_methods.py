@@ -182,12 +182,15 @@ OTHERS: dict[str, Callable[..., None]] = {
     "pymoo NSGA-III": functools.partial(pymoo, kind="nsga3"),
 }
 OUR_DRAWS = ", our first draws"
-RANGES = ("population", "sample", "first", "eta")  # whose best value may lie beyond a grid
 
 
 def grids() -> dict[str, dict[str, Sequence[Any]]]:
-    """Returns which settings of the others `--tuning` compares."""
-    crowds, etas = (4, 8, 16, 32, 64), (0.1, 0.3, 1.0, 3.0, 15.0, 30.0, 100.0)
+    """Returns which settings of the others `--tuning` compares.
+
+    A crowd of more than `NUM_FULL` never evolves. An eta of 0 draws anew from the whole range, one
+    of 100 leaves most integers where they were; beyond, searches come to a stand.
+    """
+    crowds, etas = (4, 8, 16, 32, 64), (0.0, 0.1, 0.3, 1.0, 3.0, 15.0, 30.0, 100.0)
     return {
         "NSGA-II": {"population": crowds, "mutation": ("redraw", "step")},
         "regularised evolution": {
