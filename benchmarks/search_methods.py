@@ -350,9 +350,15 @@ def main() -> None:
     }
     peers = {name: version_of(name) for name in ("optuna", "pymoo", "scikit-learn")}
     kept |= {"budget_seconds": round(budget(prices)), "peers": peers}
-    if not args.tuning:
+    told = summary(found)
+    if args.tuning:  # hundreds of rows, of which only the ends decide
+        told["methods"] = [
+            {key: row[key] for key in ("method", "hypervolume", "quartiles")}
+            for row in told["methods"]
+        ]
+    else:
         kept["settings"] = [words for name, words in BEST.items() if name in names]
-    publish(kept | summary(found), args.out)
+    publish(kept | told, args.out)
 
 
 if __name__ == "__main__":
