@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -34,7 +35,7 @@ def conditions() -> dict[str, Any]:
         "machine": f"{program.num_cores()} cores, {machine['processor']}, {machine['machine']}",
         "versions": program.versions(),
         "commit": commit(),
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *map(portable, sys.argv[1:])]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *map(portable, sys.argv[1:])]),
     }
 
 

@@ -35,24 +35,24 @@ def table(document: dict[str, Any]) -> list[str]:
     others = [name for name in rows if not name.startswith(OURS)]
     others.sort(key=lambda name: -rows[name]["hypervolume"])
     goals = list(rows[OURS]["cost_share_to"])
-    head = ["search", "hypervolume (quartiles)", "ours is above by", *goals]
+    head = ["search", "hypervolume (quartiles)", "ours is above by"]
+    head += [f"cost to where “{goal}” ends" for goal in goals]
     lines = [head, ["---"] * len(head)]
     for name in (OURS, *LEFT_OUT, *others):
         row = rows[name]
         low, high = row["quartiles"]
         above = row.get("ours_above_by")
-        difference = "" if above is None else _between(above, lambda value: f"{value:.4f}")
+        difference = "" if above is None else _between(above, lambda value: f"{value:z.3f}")
         shares = [_between(row["cost_share_to"][goal], _percent) for goal in goals]
-        lines.append(
-            [name, f"{row['hypervolume']:.4f} ({low:.4f} to {high:.4f})", difference, *shares]
-        )
+        volume = f"{row['hypervolume']:.3f} ({low:.3f} to {high:.3f})"
+        lines.append([name, volume, difference, *shares])
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def _between(found: dict[str, Any], text: Callable[[float | None], str]) -> str:
     """Returns a value, and between what it lies."""
-    low, high = map(text, found["interval"])
-    return f"{text(found['value'])} ({low} to {high})"
+    value, low, high = map(text, (found["value"], *found["interval"]))
+    return value if value == low == high else f"{value} ({low} to {high})"
 
 
 def _percent(share: float | None) -> str:
