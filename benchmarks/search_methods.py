@@ -270,18 +270,16 @@ def do_job(curves: pathlib.Path, name: str, seed: int, rough: bool) -> dict[str,
 
 
 def share_to(medians: np.ndarray, goal: float) -> float | None:
-    """Returns the share of the cost from which on medians, Float[points], stay above a goal."""
+    """Returns the share of the cost from which on medians, Float[points], reach a goal."""
     below = np.flatnonzero(medians < goal)  # it may fall again: true values are not known
     first = below[-1] + 1 if len(below) else 0
     return float(first + 1) / POINTS if first < POINTS else None
 
 
-def summary(found: dict[str, np.ndarray], *, than: str = "ours") -> dict[str, Any]:
-    """Returns what is published of each method's volumes, Float[seeds, points].
+def summary(found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns what is published of volumes, Float[seeds, points], by the methods' names.
 
-    Args:
-      found: by the methods' names, all of the same seeds.
-      than: the method, if it is there, that the others are compared with.
+    All are of the same seeds. The others are compared with ours, if it is there.
     """
     num = len(next(iter(found.values())))
     samples = [np.arange(num), *drawn(num)]
@@ -304,9 +302,9 @@ def summary(found: dict[str, np.ndarray], *, than: str = "ours") -> dict[str, An
             "hypervolume": round(float(medians[name][0, -1]), 4),
             "quartiles": quartiles[-1],
         }
-        if than in found and name != than:
-            first, *others = (medians[than] - medians[name])[:, -1]
-            row[f"{than}_above_by"] = {
+        if "ours" in found and name != "ours":
+            first, *others = (medians["ours"] - medians[name])[:, -1]
+            row["ours_above_by"] = {
                 "value": round(float(first), 4),
                 "interval": interval(others),
             }

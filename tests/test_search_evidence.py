@@ -63,7 +63,7 @@ def test_the_others_have_the_best_settings_that_were_tried_and_ours_are_the_pres
         assert {name: getattr(search, name) for name in search_methods.OURS} == search_methods.OURS
 
 
-def test_no_best_setting_is_the_greatest_or_the_least_that_was_tried():
+def test_no_best_size_of_a_crowd_is_the_greatest_or_the_least_that_was_tried():
     for name, words in search_methods.BEST.items():
         grid = search_methods.grids()[name.removesuffix(search_methods.OUR_DRAWS)]
         for part in words.partition(": ")[2].split(", "):
