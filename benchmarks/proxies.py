@@ -13,7 +13,7 @@ logarithms of parameters and multiply-accumulates leaves of both: what a measure
 costs do not say. The last rows are of `deepmaker_jax.preselection`, taught with as many of the
 networks as the row says, all measured after three epochs, the most accurate third of them after
 nine, as presets do: the mean over networks that it has not seen, of 20 draws. What it goes by was
-chosen on 123 of these networks. Half an hour of one core.
+chosen on 123 of these networks. Three quarters of an hour of one core.
 """
 
 import argparse
