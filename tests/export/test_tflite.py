@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import tflite as reader
+from ai_edge_litert import schema_py_generated as schema
 
 from benchmarks.measure_tflite import macs
 from deepmaker_jax.arch import layers
@@ -239,17 +240,34 @@ def test_file_size_hardly_depends_on_weights():
 @pytest.mark.parametrize("kind", FORMS)
 def test_packing_changes_no_result_and_saves_a_tenth(exported, monkeypatch, kind):
     case = exported("hard_swish, harmonic, stem pool, 28 to 3")
+    packed = getattr(case, kind)  # written on first use, so before packing is off
     monkeypatch.setattr(writer, "_pack", lambda model: model)
     if kind == "int8":
         calibration = random_images(case.arch, num=8, seed=1)
         loose = to_tflite_int8(case.arch, case.variables, calibration)
     else:
         loose = to_tflite(case.arch, case.variables, kind)
-    packed = getattr(case, kind)
     same = run_tflite(loose, case.images) == run_tflite(packed, case.images)
     assert same.all()
     assert operators(loose) == operators(packed)
     assert len(packed) < 0.9 * len(loose)
+
+
+def test_equal_options_and_quantizations_are_stored_once(exported):
+    model = schema.Model.GetRootAs(exported("hard_swish, harmonic, stem pool, 28 to 3").int8)
+    graph, num, places = model.Subgraphs(0), 0, {}
+    for op in map(graph.Operators, range(graph.OperatorsLength())):
+        if op.BuiltinOptions() is not None:
+            said = schema.OperatorT.InitFromObj(op).builtinOptions
+            places.setdefault(f"{type(said)} {vars(said)}", set()).add(op.BuiltinOptions().Pos)
+            num += 1
+    for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+        if tensor.Quantization() is not None:
+            said = schema.TensorT.InitFromObj(tensor).quantization
+            places.setdefault(str(vars(said)), set()).add(tensor.Quantization()._tab.Pos)
+            num += 1
+    assert all(len(found) == 1 for found in places.values())
+    assert len(places) < 0.8 * num
 
 
 @pytest.mark.parametrize("name", ["relu, stem stride", "hard_swish, harmonic, stem pool, 28 to 3"])
