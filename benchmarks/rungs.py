@@ -2,16 +2,19 @@
 
     python -m benchmarks.rungs --data DIR --work WORK --out FILE
 
-The first rung of `benchmarks.curves` is an epoch on 10,000 images of 32x32 pixels. Beside it stand,
-on the same networks, three epochs on a third of the images, four on images of 16x16 and two on
-images of 24x24: multiply-accumulates as many, of the last an eighth more; `seconds` are of a core,
-and who goes on from smaller images would have `compile_seconds` again. Reported is how well
-each tells the networks apart: Kendall's tau of its accuracy with that of a training to the last
-rung with another seed (the same seed's goes on from today's rung), and `beyond_costs`, the tau of
-what a linear fit of logarithms of parameters and multiply-accumulates leaves of both; `more_tau` is
-what it gains on today's rung, with an interval that holds 90 % of the gains on networks drawn again
-with replacement. 48 networks. What the learning rate's restarts at the rungs cost in accuracy is
-measured on the first 20, trained to the last rung in one cycle too. Two core-hours.
+The first rung of presets `small` and `night` is a third of the epochs; of the searches that
+`benchmarks.search_methods` compares, three epochs on 10,000 images of 32x32 pixels. Beside it
+stand, on the same networks, nine epochs on a third of the images, twelve on images of 16x16 and
+five on images of 24x24: about as many multiply-accumulates, `work` says how many; the first epoch
+alone; and no training. Who goes on from smaller images has its program compiled twice, which is not
+counted. Reported is how well each tells the networks apart: Kendall's tau of its accuracy with that
+of a training to the last rung with another seed (the same seed's goes on from today's rung), and
+`beyond_costs`, the tau of what a linear fit of logarithms of parameters and multiply-accumulates
+leaves of both: costs are known before any training, so that is what a rung is for. `more` is what
+either gains on today's rung, with an interval that holds 90 % of the gains on networks drawn again
+with replacement. 40 networks, the first of `benchmarks.curves` whose maps have 2x2 pixels or more
+at 16x16 too. What the learning rate's restart at the rung costs in accuracy is measured on the
+first 20, trained to the last rung in one cycle too. Four core-hours.
 """
 
 import argparse
@@ -33,17 +36,19 @@ from benchmarks.proxies import CURVES, rest  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
 from benchmarks.resample import drawn, interval  # noqa: E402
 from benchmarks.surrogate import tau  # noqa: E402
+from deepmaker_jax.arch import ArchSpec, layers  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.data import split  # noqa: E402
 from deepmaker_jax.execute import Task  # noqa: E402
 from deepmaker_jax.machine import num_cores  # noqa: E402
 from deepmaker_jax.train.candidate import Split, train  # noqa: E402
 
-NUM = 48
+NUM, LEAST_SIDE = 40, 2
+REPORTING = ("main", "summary", "gain", "drawn", "interval", "one_cycle")
 
 
 class Rung(NamedTuple):
-    """A training that costs about as much as an epoch on all images."""
+    """A training, and what is measured at its end."""
 
     epochs: int
     side: int = 32
@@ -52,15 +57,28 @@ class Rung(NamedTuple):
     rungs: tuple[int, ...] = ()
 
 
-TODAY, TRUTH, ONE_CYCLE = "an epoch", "all epochs", "all epochs in one cycle"
+TODAY, TRUTH, ONE_CYCLE = "today", "all epochs", "all epochs in one cycle"
 RUNGS_TRIED = {
-    TODAY: Rung(RUNGS[0]),
-    "a third of the images": Rung(3, image_share=1 / 3),
-    "16x16 pixels": Rung(4, side=16),
-    "24x24 pixels": Rung(2, side=24),
-    TRUTH: Rung(RUNGS[-1], seed=1, rungs=RUNGS),
+    TODAY: Rung(RUNGS[1]),
+    "a third of the images": Rung(9, image_share=1 / 3),
+    "16x16 pixels": Rung(12, side=16),
+    "24x24 pixels": Rung(5, side=24),
+    "an epoch": Rung(RUNGS[0]),
+    TRUTH: Rung(RUNGS[-1], seed=1, rungs=RUNGS[1:]),
     ONE_CYCLE: Rung(RUNGS[-1], seed=1),
 }
+
+
+def work(rung: Rung) -> float:
+    """Returns what a rung costs, by how many pixels it sees, in parts of what today's does."""
+    today = RUNGS_TRIED[TODAY]
+    return rung.epochs * rung.image_share * rung.side**2 / (today.epochs * today.side**2)
+
+
+def is_comparable(arch: ArchSpec) -> bool:
+    """Whether a network's maps are within the space's rule for images of 16x16 pixels too."""
+    arch = dataclasses.replace(arch, input_shape=(16, 16, 3))
+    return all(layer.shape[0] >= LEAST_SIDE for layer in layers(arch) if layer.op == "conv")
 
 
 @functools.cache
@@ -92,12 +110,7 @@ def do_job(data_path: str, name: str, genome: list[int]) -> dict[str, Any]:
         rungs=rung.rungs,
     )  # fmt: skip
     jax.clear_caches()
-    accuracy = None if trained.score is None else trained.score.accuracy
-    seconds = {
-        "seconds": trained.train_seconds + trained.eval_seconds,
-        "compile_seconds": trained.compile_seconds,
-    }
-    return {"rung": name, "accuracy": accuracy} | {k: round(v, 1) for k, v in seconds.items()}
+    return {"rung": name, "accuracy": None if trained.score is None else trained.score.accuracy}
 
 
 def gain(values: np.ndarray, today: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
@@ -108,7 +121,34 @@ def gain(values: np.ndarray, today: np.ndarray, truth: np.ndarray) -> dict[str, 
 
     num = len(truth)
     found = [more(rows) for rows in drawn(num)]
-    return {"more_tau": round(more(np.arange(num)), 3), "interval": interval(found)}
+    return {"more": round(more(np.arange(num)), 3), "interval": interval(found)}
+
+
+def summary(found: dict[str, np.ndarray], truth: np.ndarray, costs: np.ndarray) -> list[dict]:
+    """Returns what each rung is worth.
+
+    Args:
+      found: accuracies by rung, Float[n].
+      truth: accuracies after a whole training, Float[n].
+      costs: what a network's size says without any training, Float[n, costs].
+    """
+    rows = []
+    beyond = {name: rest(values, costs) for name, values in found.items()}
+    true = rest(truth, costs)
+    for name, values in found.items():
+        row: dict[str, Any] = {
+            "rung": name,
+            "work": round(work(RUNGS_TRIED[name]), 3),
+            "mean_accuracy": round(float(values.mean()), 4),
+            "tau": tau(values, truth),
+            "beyond_costs": tau(beyond[name], true),
+        }
+        if name != TODAY:
+            row["more_tau"] = gain(values, found[TODAY], truth)
+            row["more_beyond_costs"] = gain(beyond[name], beyond[TODAY], true)
+        rows.append(row)
+    by_size = tau(truth - true, truth)
+    return [*rows, {"rung": "none, by costs alone", "work": 0.0, "tau": by_size}]
 
 
 def main() -> None:
@@ -120,7 +160,8 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     space, curves = feasible().space, surrogate.load(CURVES)
-    chosen = np.flatnonzero(curves.seeds == 0)[:NUM]
+    first = np.flatnonzero(curves.seeds == 0)
+    chosen = np.array([i for i in first if is_comparable(curves.archs[i])][:NUM])
     jobs = {
         f"{name} {curves.ids[i]}": (args.data, name, space.encode(curves.archs[i]).tolist())
         for i in chosen
@@ -129,7 +170,7 @@ def main() -> None:
     }
     lines = train_missing(
         do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers,
-        made_of=made_of(CURVES, reporting=("main", "gain", "drawn", "interval", "one_cycle")),
+        made_of=made_of(CURVES, reporting=REPORTING),
     )  # fmt: skip
     by_job = {line["job"]: line for line in lines}
 
@@ -141,20 +182,12 @@ def main() -> None:
     truth = found.pop(TRUTH)[whole]
     sizes = [cost(curves.archs[i]) for i in chosen[whole]]
     costs = np.log2([[c.params, c.macs] for c in sizes])
-    rows = []
-    for name, values in found.items():
-        beyond = tau(rest(values[whole], costs), rest(truth, costs))
-        row = {"rung": name, "tau": tau(values[whole], truth), "beyond_costs": beyond,
-               "mean_accuracy": round(float(values[whole].mean()), 4)}  # fmt: skip
-        for kind in ("seconds", "compile_seconds"):
-            row[kind] = round(float(told(name, kind)[whole].mean()), 1)
-        if name != TODAY:
-            row |= gain(values[whole], found[TODAY][whole], truth)
-        rows.append(row)
+    rows = summary({name: values[whole] for name, values in found.items()}, truth, costs)
     repeated = chosen[:NUM_REPEATED]
     restarts = one_cycle(*(told(name, "accuracy", repeated) for name in (ONE_CYCLE, TRUTH)))
-    publish({"networks": int(whole.sum()), "truth_epochs": RUNGS[-1], "rungs": rows,
-             "in_one_cycle": restarts}, args.out)  # fmt: skip
+    counts = {"networks": int(whole.sum()), "diverged": int((~whole).sum())}
+    told_all = {"truth_epochs": RUNGS[-1], "rungs": rows, "in_one_cycle": restarts}
+    publish(counts | told_all, args.out)
 
 
 def one_cycle(without: np.ndarray, with_restarts: np.ndarray) -> dict[str, Any]:

@@ -254,27 +254,56 @@ def test_inheritance_is_judged_by_the_difference_within_the_same_families():
     rng = np.random.default_rng(0)
     truth = rng.uniform(0.5, 0.8, 48)
     rows = [
-        {"parent": f"{i // 3}", "truth": t, "scratch_1": rng.uniform(), "scratch_3": t,
-         "inherited_1": t, "inherited_3": t}
+        {"parent": f"{i // 6}", "parent_accuracy": i // 6 / 8, "truth": t, "inherited_1": t,
+         "inherited_3": t, "scratch_1": rng.uniform(), "scratch_3": t if i else None}
         for i, t in enumerate(truth)
     ]  # fmt: skip
-    found = {row["measured"]: row for row in inheritance.summary(rows)["measurements"]}
+    summary = inheritance.summary(rows)
+    assert summary["diverged"] == {
+        "scratch_1": 0, "scratch_3": 1, "inherited_1": 0, "inherited_3": 0, "truth": 0
+    }  # fmt: skip
+    found = {row["measured"]: row for row in summary["measurements"]}
+    assert abs(found["parent"]["tau"]["value"]) < 0.4
     assert found["inherited_1"]["tau"] == {"value": 1, "interval": [1, 1]}
     gain = found["inherited_1"]["tau_of_siblings_gain"]
     assert gain["interval"][0] > 0.5
     assert gain["value"] == pytest.approx(1 - found["scratch_1"]["tau_of_siblings"]["value"])
-    assert found["inherited_3"]["tau_gain"] == {"value": 0, "interval": [0, 0]}
+    assert found["scratch_3"]["tau"]["value"] < found["inherited_3"]["tau"]["value"] == 1
 
 
 def test_a_rung_gains_by_the_tau_that_it_has_more():
     truth = np.arange(30.0)
     luck = np.random.default_rng(0).permutation(30.0 * np.ones(30).cumsum())
     found = rungs.gain(truth**2, luck, truth)
-    assert found["more_tau"] == pytest.approx(1 - rungs.tau(luck, truth), abs=1e-3)
-    assert 0 < found["interval"][0] < found["more_tau"] < found["interval"][1]
+    assert found["more"] == pytest.approx(1 - rungs.tau(luck, truth), abs=1e-3)
+    assert 0 < found["interval"][0] < found["more"] < found["interval"][1]
     restarts = rungs.one_cycle(np.array([0.52, 0.63, np.nan]), np.array([0.5, 0.6, 0.7]))
     assert restarts["networks"] == 2
     assert restarts["more_points"] == pytest.approx(2.5)
+
+
+def test_a_rung_is_worth_what_it_says_beyond_costs():
+    rng = np.random.default_rng(0)
+    costs, own = rng.uniform(size=(40, 2)), rng.normal(size=40)
+    truth = 10 * costs[:, 0] + own
+    by_size = 10 * costs[:, 0] + rng.normal(size=40)
+    found = {rungs.TODAY: by_size, "an epoch": truth}
+    today, epoch, none = rungs.summary(found, truth, costs)
+    assert (today["rung"], today["work"], epoch["work"], none["work"]) == ("today", 1, 0.333, 0)
+    assert epoch["tau"] == epoch["beyond_costs"] == 1
+    assert today["tau"] > none["tau"] - 0.1 > 0.5 > today["beyond_costs"]
+    assert epoch["more_beyond_costs"]["more"] > epoch["more_tau"]["more"] > 0
+
+
+def test_rungs_of_smaller_images_are_tried_on_networks_that_the_space_has_for_them():
+    archs = surrogate.load(CURVES).archs
+    kept = [arch for arch in archs if rungs.is_comparable(arch)]
+    assert rungs.NUM < len(kept) < len(archs)
+    shape = (16, 16, 3)
+    of = feasible(shape).space
+    for arch in kept[: rungs.NUM]:
+        smaller = dataclasses.replace(arch, input_shape=shape)
+        assert of.decode(of.encode(smaller)) == smaller
 
 
 def test_a_real_search_is_judged_by_images_of_its_own_and_needs_a_core(tmp_path, monkeypatch):
