@@ -98,7 +98,7 @@ class SearchConfig(_Settings):
     """How new candidates are chosen; nsga3 is for three and more objectives."""
 
     population: int = 16
-    """Candidates a generation; a whole number, 4 to 65536."""
+    """Candidates a generation; a whole number, 4 to 8192."""
 
     generations: int = 5
     """Generations, the initial population included; 1 to 1000000."""
@@ -209,7 +209,7 @@ class FinalConfig(_Settings):
     """What happens to the front once the search is over."""
 
     members: int = 8
-    """Members of the front that are trained in full and exported; 1 to 65536. More of them on a
+    """Members of the front that are trained in full and exported; 1 to 8192. More of them on a
     finished run train the further ones."""
 
     epochs: int = 10

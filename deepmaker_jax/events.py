@@ -66,7 +66,7 @@ class GenerationDone(NamedTuple):
     """A generation is complete.
 
     Attributes:
-      hypervolume: of all candidates so far, 0..1, scaled objectives.
+      hypervolume: of those trained in full so far, scaled objectives; see `evolve.hypervolume`.
       front: ledger records of the front so far, sorted by error.
     """
 

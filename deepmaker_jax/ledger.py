@@ -89,8 +89,9 @@ def lost(record: Record) -> bool:
 
     A worker is killed for want of memory, for example: the next may well live.
     """
-    told = str(record["reason"]).startswith((WORKER_DIED, OUT_OF_MEMORY))
-    return record["status"] == "failed" and told
+    if record["status"] != "failed":
+        return False
+    return str(record["reason"]).startswith((WORKER_DIED, OUT_OF_MEMORY))
 
 
 class Ledger:

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from deepmaker_jax.arch import ArchSpec, conv_paths, layers
 from deepmaker_jax.cost import cost
 from deepmaker_jax.evolve.hypervolume import greedy_subset
-from deepmaker_jax.ledger import Record
+from deepmaker_jax.ledger import Record, lost
 from deepmaker_jax.measurement import value_by_costs
 from deepmaker_jax.objective import scaled
 from deepmaker_jax.spaces import Space
@@ -33,7 +33,7 @@ from deepmaker_jax.tally import objective_values
 from deepmaker_jax.types import Genome, Objective
 
 MOST = 400  # latest measurements that the process is fitted to: time grows with their cube
-LEAST = 8  # below which nothing is foreseen
+LEAST = 8  # that came through: below, nothing is foreseen
 OPTIMISM = 1.0  # standard deviations
 EDGE = 1e-3  # scaled values are kept that far from 0 and 1, where their log odds are infinite
 # Distances: so many doublings of a size or of the training count like eight genes' whole ranges.
@@ -44,21 +44,28 @@ class Preselection:
     """What was measured so far, and what it lets one foresee.
 
     Objectives that can be told from the costs are exact; every other one has a process of
-    its own, of the log odds of its scaled value.
+    its own, of the log odds of its scaled value. Once some have failed, another process tells how
+    likely that is, and who fails has gained nothing.
     """
 
     def __init__(self, space: Space, objectives: tuple[Objective, ...], rungs: Sequence[int]):
         """Begins with nothing measured; `rungs` are the epochs at which trainings are measured."""
         self._space, self._objectives, self._rungs = space, objectives, rungs
-        self._seen = collections.deque[tuple[np.ndarray, np.ndarray]](maxlen=MOST)
+        self._seen = collections.deque[tuple[np.ndarray, np.ndarray | None]](maxlen=MOST)
 
     def add(self, rung: int, records: Sequence[Record]) -> None:
-        """Takes note of measurements at a rung; what failed says nothing."""
+        """Takes note of measurements at a rung; what was lost with its worker says nothing."""
         for record in records:
-            if record["status"] == "ok":
-                values = np.array([objective_values(record, self._objectives)])
+            if not lost(record):
                 row = self._features(np.array(record["genome"], np.int32), rung)
-                self._seen.append((row, scaled(values, self._objectives)[0]))
+                self._seen.append((row, self._values(record)))
+
+    def _values(self, record: Record) -> np.ndarray | None:
+        """Returns the scaled objectives, Float[m]; None if it failed."""
+        if record["status"] != "ok":
+            return None
+        values = np.array([objective_values(record, self._objectives)])
+        return scaled(values, self._objectives)[0]
 
     def choose(
         self,
@@ -77,7 +84,7 @@ class Preselection:
           pending: who is in training; they count as if they had turned out as well as hoped, so
             that what is chosen beside them lies elsewhere.
         """
-        if len(self._seen) < LEAST or len(genomes) <= num:
+        if sum(values is not None for _, values in self._seen) < LEAST or len(genomes) <= num:
             return list(range(min(num, len(genomes))))
         values = np.array([objective_values(record, self._objectives) for record in front])
         known = scaled(values.reshape(-1, len(self._objectives)), self._objectives)
@@ -95,15 +102,21 @@ class Preselection:
         hoped = np.where(unknown, np.inf, scaled(told, self._objectives))
         table = np.stack([self._features(g, len(self._rungs) - 1) for g in genomes])
         seen = np.stack([row for row, _ in self._seen])
-        measured = np.clip(np.stack([v for _, v in self._seen]), EDGE, 1 - EDGE)
+        failed = np.array([values is None for _, values in self._seen])
+        measured = np.stack([values for _, values in self._seen if values is not None])
+        measured = np.clip(measured, EDGE, 1 - EDGE)
         # One thread: sums whose parts the number of cores does not decide, and no thread that waits
         # for a core that trains.
         with threadpool_limits(1):
-            for i in np.flatnonzero(unknown.all(0)):
+            foreseen = np.flatnonzero(unknown.all(0))
+            for i in foreseen:
                 odds = np.log(measured[:, i] / (1 - measured[:, i]))
-                process = _process(seen, odds)
+                process = _process(seen[~failed], odds)
                 mean, deviation = map(np.asarray, process.predict(table, return_std=True))
                 hoped[:, i] = 1 / (1 + np.exp(OPTIMISM * deviation - mean))
+            if failed.any():
+                risk = np.clip(_process(seen, failed.astype(float)).predict(table), 0, 1)
+                hoped[:, foreseen] = 1 - (1 - hoped[:, foreseen]) * (1 - risk[:, None])
         return hoped
 
     def _features(self, genome: Genome, rung: int) -> np.ndarray:

@@ -236,18 +236,21 @@ def _asked(s: Search, state: Any, params: Any, key: jax.Array) -> Iterator[Genom
 def _measure(
     s: Search, candidates: list[Candidate], generation: int, history: History
 ) -> Generator[Event, None, list[Record]]:
-    """Trains candidates, the better ones further; returns the last record of each, in order."""
+    """Trains candidates, the better ones further; returns the last record of each, in order.
+
+    Of one that was lost at a higher rung that is the one of the lower: its worker died, which says
+    nothing about it. Its checkpoint stays, for it is measured again when the run goes on.
+    """
     found: dict[str, Record] = {}
     left, ladder = candidates, history.ladder
     for rung in range(len(ladder.rungs)):
         records = yield from _measure_at(s, left, generation, ladder, rung)
-        found |= {record["id"]: record for record in records}
+        found |= {record["id"]: record for record in records if rung == 0 or not lost(record)}
         history.add(rung, records)
-        if rung < len(ladder.rungs) - 1:
-            chosen = set(ladder.promote(rung, [c.id for c in left]))
-            forget(s, [c.id for c in left if c.id not in chosen])
-            left = [c for c in left if c.id in chosen]
-    forget(s, [c.id for c in left])
+        is_last = rung == len(ladder.rungs) - 1
+        chosen = set() if is_last else set(ladder.promote(rung, [c.id for c in left]))
+        forget(s, [r["id"] for r in records if r["id"] not in chosen and not lost(r)])
+        left = [c for c in left if c.id in chosen]
     return [found[c.id] for c in candidates]
 
 

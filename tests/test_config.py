@@ -58,7 +58,7 @@ def test_every_preset_is_valid_documented_and_survives_json(make):
         (
             "search.population",
             10**6,
-            r"search\.population .* must be a whole number, at most 65536",
+            r"search\.population .* must be a whole number, at most 8192",
         ),
         (
             "search.strategy",

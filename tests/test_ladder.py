@@ -148,6 +148,39 @@ def test_whoever_fails_goes_no_further_and_the_search_goes_on(tmp_path):
     assert [r["fidelity"]["epochs"] for r in read(s.ledger.path)[:12]] == [1] * 8 + [3] * 3 + [9]
 
 
+class Dying(StandIn):
+    """Loses all that train for so many epochs."""
+
+    def __init__(self, epochs):
+        super().__init__(failure=DIED)
+        self._epochs = epochs
+
+    def submit(self, unit):
+        self._failing = {*self._failing, unit.id} if unit.num_epochs == self._epochs else ()
+        super().submit(unit)
+
+
+def test_whoever_is_lost_at_a_rung_counts_as_at_the_one_before_and_may_go_on(tmp_path, monkeypatch):
+    tell, told = Teller.tell, []
+
+    def watched(self, turn, records):
+        told.extend(records)
+        tell(self, turn, records)
+
+    monkeypatch.setattr(Teller, "tell", watched)
+    s = halving(tmp_path / "ledger.jsonl", Dying(3))
+    with contextlib.closing(s.ledger):
+        for event in search(s):
+            if isinstance(event, Measured):
+                _unit_path(tmp_path, event.record["id"]).parent.mkdir(parents=True, exist_ok=True)
+                _unit_path(tmp_path, event.record["id"]).touch()
+    lost = {r["id"] for r in read(s.ledger.path) if r["status"] == "failed"}
+    assert len(lost) == 3 * 5
+    assert told
+    assert {r["status"] for r in told} == {"ok"}
+    assert {path.stem for path in tmp_path.glob("checkpoints/search/*")} == lost
+
+
 def test_checkpoints_stay_only_of_candidates_that_may_go_on(tmp_path):
     s = halving(tmp_path / "ledger.jsonl", StandIn())
     loop, left = search(s), []

@@ -28,6 +28,7 @@ def record(genome, rung=2, status="ok"):
     values = {"error": error(genome, rung), "params": cost(SPACE.decode(genome)).params}
     return {
         "id": SPACE.id(genome), "genome": genome.tolist(), "status": status, "objectives": values,
+        "reason": None if status == "ok" else "loss nan",
     }  # fmt: skip
 
 
@@ -134,6 +135,26 @@ def test_with_too_little_to_go_by_the_first_children_are_taken(genomes):
     preselection.add(0, [record(g) for g in genomes[: LEAST - 1]])
     assert preselection.choose(genomes, num=3, front=[]) == [0, 1, 2]
     assert preselection.choose(genomes[:2], num=3, front=[]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("reason", "least", "most"), [("loss nan", 0.9, 1), ("its worker died (signal 9)", 0, 0.5)]
+)
+def test_nothing_is_hoped_of_what_is_like_those_that_failed(reason, least, most, genomes):
+    def fails(genome):
+        return genome[1] == 0  # the best of its choices
+
+    preselection = Preselection(SPACE, OBJECTIVES, RUNGS)
+    for genome in genomes[:60]:
+        status = "failed" if fails(genome) else "ok"
+        preselection.add(2, [record(genome, status=status) | {"reason": reason}])
+    children = sorted(genomes[60:], key=fails)
+    num_good = sum(not fails(child) for child in children)
+    hoped = preselection.hoped(children)[:, 0]
+    assert np.median(hoped[:num_good]) < 0.5
+    assert least < np.median(hoped[num_good:]) < most
+    chosen = preselection.choose(children, num=8, front=[])
+    assert (max(chosen) < num_good) == (reason == "loss nan")
 
 
 def test_only_the_latest_measurements_are_kept(genomes):

@@ -61,15 +61,22 @@ def greedy_subset(scaled, *, num, first: Sequence[int] = ()) -> np.ndarray:
     num = min(num, len(points))
     useful = _are_useful(points)
     chosen = list(first)
-    rest = [int(i) for i in np.flatnonzero(useful) if i not in chosen]
+    gains = np.where(useful, np.inf, -np.inf)
+    gains[chosen] = -np.inf
     volume = hypervolume(points[chosen])
-    while rest and len(chosen) < num:
-        volumes = np.array([hypervolume(points[[*chosen, i]]) for i in rest])
-        if volumes.max() - volume <= TIE:
+    while len(chosen) < num and len(points):
+        # What a row adds only falls as others are chosen: who added less before is not asked.
+        most = -np.inf
+        for i in np.argsort(-gains, kind="stable"):
+            if gains[i] <= max(TIE, most - 2 * TIE):
+                break
+            gains[i] = hypervolume(points[[*chosen, i]]) - volume
+            most = max(most, gains[i])
+        if most <= TIE:
             break
-        best = int(np.argmax(volumes >= volumes.max() - TIE))  # the first of a tie
-        volume = volumes[best]
-        chosen.append(rest.pop(best))
+        best = int(np.argmax(gains >= most - TIE))  # the first of a tie
+        chosen.append(best)
+        volume, gains[best] = volume + gains[best], -np.inf
     failed = ~np.isfinite(points).all(-1)
     order = np.lexsort((np.arange(len(points)), failed))
     fill = order[~np.isin(order, chosen)]

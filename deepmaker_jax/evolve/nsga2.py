@@ -61,8 +61,8 @@ class State(base.State):
       rank: int32[n], 0 is the first front; a repeated row has the number of rows
         that were selected from, which is past every front.
       crowding: float32[n], within the front that the row was selected from.
-      parents: int32[n, 2], rows of `population` that each child of the last ask
-        came from; -1 where it came from none.
+      parents: int32[n, 2], rows that each child of the last ask came from, of
+        the `population` that was there then; -1 where it came from none.
     """
 
     best_fitness: Array
@@ -267,7 +267,7 @@ class NSGA2(base.PopulationBasedAlgorithm):
         return state.replace(generation_counter=state.generation_counter + 1), metrics
 
     def get_best_solution(self, state):
-        """Returns one member of the first front, int32[g]: the least crowded.
+        """Returns one member of the first front, int32[g]: of NSGA-II the least crowded.
 
         It is the best genome for m = 1 only. With more objectives see
         `best_solution` (one genome per objective) and the rows of rank 0.

@@ -107,7 +107,7 @@ def mutate(key, genomes, *, num_choices, rate, ordered=None):
     """
     num_choices = jnp.asarray(num_choices, jnp.int32)[None, :]
     key_gene, key_step = jax.random.split(key)
-    key_draw = jax.random.fold_in(key_step, 0)
+    key_draw = jax.random.fold_in(key_step, 0)  # a gene goes by one of the two
     hit = jax.random.bernoulli(key_gene, rate, genomes.shape) & (num_choices > 1)
     # A step of 1..num_choices-1 around the circle of choices never comes back.
     others = jnp.maximum(num_choices, 2)

@@ -132,14 +132,14 @@ def level(niche, distance, draw, *, chosen, waiting, num_niches):
     Args:
       niche: int32[n], 0..num_niches - 1.
       distance: Float[n], from the niche's direction.
-      draw: int32[n], a random permutation: the order where chance decides.
+      draw: int32[n], a random permutation: the order within a niche where chance decides.
       chosen: Bool[n], True where the row survives anyway and fills its niche.
       waiting: Bool[n], True where the row waits for a place; not chosen.
       num_niches: h.
 
     Returns:
       int32[n]; without meaning for rows that do not wait. Rows are taken by this,
-      equal ones by `draw`.
+      equal ones, of which a niche has one, in a random order of the niches.
 
     Source: Deb and Jain 2014, section IV-E and algorithm 4.
     """
@@ -199,7 +199,9 @@ def survivors(key, fitness, scaled, *, num, directions, box=None, valid=None, vi
     points = jnp.where(usable[:, None], (scaled - low) / (high - low), 0)
     niche, distance = associate(points, directions)
     last = jnp.sort(rank)[num - 1]
-    draw = jax.random.permutation(key, rows)
+    key_draw, key_turn = jax.random.split(key)
+    draw = jax.random.permutation(key_draw, rows)
+    turn = jax.random.permutation(key_turn, jnp.arange(len(directions), dtype=jnp.int32))
     waiting = usable & (rank == last)
     levels = level(
         niche,
@@ -210,5 +212,6 @@ def survivors(key, fitness, scaled, *, num, directions, box=None, valid=None, vi
         num_niches=len(directions),
     )
     levels = jnp.where(waiting, levels, jnp.where(rank == last, 2 * len(rows), 0))
-    index = jnp.lexsort((jnp.where(waiting, draw, rows), levels, rank))[:num].astype(jnp.int32)
+    order = jnp.where(waiting, turn[niche], rows)
+    index = jnp.lexsort((order, levels, rank))[:num].astype(jnp.int32)
     return pareto.Survivors(index, rank[index], jnp.where(usable, -distance, -jnp.inf)[index])

@@ -14,6 +14,7 @@ from deepmaker_jax.evolve.hypervolume import hypervolume
 
 N, KEEP = 14, 8
 CASES = 200
+BOX = (0.0, 2.0)
 PARTITIONS = {1: 1, 2: 7, 3: 3, 4: 2, 5: 2}
 
 
@@ -60,8 +61,9 @@ def brute_bounds(points, first, before):
     return ideal, np.where(extent > 0, extent, 1)
 
 
-def brute_survivors(fitness, valid, violation, draw, rank, *, directions, before, box=None):
-    """Algorithms 1, 3 and 4; where the paper draws, the row of the least `draw` goes first."""
+def brute_survivors(fitness, valid, violation, draws, rank, *, directions, before, box=None):
+    """Algorithms 1, 3 and 4; where the paper draws, the row or niche of the least draw is first."""
+    draw, turn = draws
     usable = [
         i for i in range(N) if valid[i] and np.isfinite(fitness[i]).all() and not violation[i]
     ]
@@ -93,7 +95,7 @@ def brute_survivors(fitness, valid, violation, draw, rank, *, directions, before
             by = [(distance[i] if count[j] == 0 else 0, draw[i]) for i in members]
             heads[j] = members[by.index(min(by))]
         least = min(count[j] for j in heads)
-        j = min((j for j in heads if count[j] == least), key=lambda j: draw[heads[j]])
+        j = min((j for j in heads if count[j] == least), key=lambda j: turn[j])
         chosen.append(heads[j])
         waiting.remove(heads[j])
         count[j] += 1
@@ -119,20 +121,24 @@ def test_survivors_equal_the_paper_row_by_row(m, fixed):
             valid=valid,
             violation=violation,
         )
-        draw = jax.random.permutation(jax.random.clone(key), jnp.arange(N, dtype=jnp.int32))
-        return kept, pareto.non_dominated_rank(fitness, valid=valid, violation=violation), draw
+        keys = jax.random.split(jax.random.clone(key))
+        draws = [
+            jax.random.permutation(k, jnp.arange(num, dtype=jnp.int32))
+            for k, num in zip(keys, (N, len(directions)), strict=True)
+        ]
+        return kept, pareto.non_dominated_rank(fitness, valid=valid, violation=violation), draws
 
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(m), CASES)
         kept, ranks, draws = jax.jit(jax.vmap(select))(keys, fitness, valid, violation)
-    draws = np.asarray(draws)
+    draws = [np.asarray(draw) for draw in draws]
     ranks, index, by_niche = np.asarray(ranks), np.asarray(kept.index), 0
     for i in range(CASES):
         expected = brute_survivors(
             fitness[i],
             valid[i],
             violation[i],
-            draws[i],
+            [draw[i] for draw in draws],
             ranks[i],
             directions=directions,
             before=np.full(m, 0.05),
@@ -143,6 +149,21 @@ def test_survivors_equal_the_paper_row_by_row(m, fixed):
         by_niche += len(set(range(N)) - set(expected)) > (ranks[i] > ranks[i][expected].max()).sum()
     assert m == 1 or by_niche > CASES / 2
     np.testing.assert_array_equal(kept.rank, np.take_along_axis(ranks, index, axis=1))
+
+
+def test_of_equally_empty_niches_each_is_as_likely_to_be_next_however_many_wait_in_it():
+    fitness = jnp.array([[0.0, 2.0], [2.0, 0.0], *[[0.1 * i, 2 - 0.1 * i] for i in range(1, 10)]])
+    fitness = fitness.at[-1].set(jnp.array([1.9, 0.1]))  # the others are nearer to the first
+
+    def last(key):
+        directions = jnp.eye(2)
+        kept = reference.survivors(key, fitness, fitness, num=3, directions=directions, box=BOX)
+        return kept.index
+
+    index = np.asarray(jax.jit(jax.vmap(last))(jax.random.split(jax.random.key(0), 2000)))
+    assert set(index.ravel()) == set(range(len(fitness)))
+    lone = (index == len(fitness) - 1).any(1).mean()
+    assert 0.45 < lone < 0.55
 
 
 @pytest.mark.parametrize(("m", "p"), [(1, 3), (2, 5), (3, 12), (5, 4)])
