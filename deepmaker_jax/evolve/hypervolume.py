@@ -64,7 +64,7 @@ def greedy_subset(scaled, *, num, first: Sequence[int] = ()) -> np.ndarray:
     gains = np.where(useful, np.inf, -np.inf)
     gains[chosen] = -np.inf
     volume = hypervolume(points[chosen])
-    while len(chosen) < num and len(points):
+    while len(chosen) < num:
         # What a row adds only falls as others are chosen: who added less before is not asked.
         most = -np.inf
         for i in np.argsort(-gains, kind="stable"):
