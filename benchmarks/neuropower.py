@@ -146,7 +146,17 @@ def do_job(data_path: str, genome: Genome) -> dict[str, Any]:
     jax.clear_caches()
     seconds = round(time.process_time() - began, 1)
     line = {"genome": genome, "params": cost(arch).params, "seconds": seconds}
-    return line | {name: base64.b64encode(np.packbits(r)).decode() for name, r in right.items()}
+    return line | {name: packed(some) for name, some in right.items()}
+
+
+def packed(right: np.ndarray) -> str:
+    """Returns Bool[n] as text; `unpacked` returns it."""
+    return base64.b64encode(np.packbits(right)).decode()
+
+
+def unpacked(text: str, num: int) -> np.ndarray:
+    """Returns Bool[num]."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=num).astype(bool)
 
 
 def table(data_path: str, work: pathlib.Path, num_workers: int) -> dict[Genome, Trained]:
@@ -162,12 +172,8 @@ def table(data_path: str, work: pathlib.Path, num_workers: int) -> dict[Genome, 
     return {
         tuple(line["genome"]): Trained(
             line["params"],
-            *(
-                np.unpackbits(
-                    np.frombuffer(base64.b64decode(line[name]), np.uint8), count=NUM[name]
-                )
-                for name in ("validation", "test")
-            ),
+            validation=unpacked(line["validation"], NUM["validation"]),
+            test=unpacked(line["test"], NUM["test"]),
         )
         for line in lines
     }

@@ -10,7 +10,6 @@ import pytest
 from benchmarks import (
     curves,
     inheritance,
-    neuropower,
     on_paper,
     real_search,
     record,
@@ -33,7 +32,6 @@ from tests.tiny import DIGITS
 
 CURVES = RESULTS / "curves.jsonl"
 RANGES = ("population", "sample", "first")  # whose best value may lie beyond a grid
-PARTS = ("validation", "test")  # of neuropower's images
 
 
 def test_the_surrogate_is_fitted_to_enough_and_orders_what_it_has_not_seen():
@@ -220,78 +218,6 @@ def test_a_rough_table_is_the_smooth_one_with_what_another_network_was_missed_by
     assert found <= set(map(tuple, missed))
     assert found == {tuple(again.odds(arch)) for arch in archs}
     assert all((smooth.odds(arch) == 0).all() for arch in archs)
-
-
-def test_the_published_sort_goes_by_how_many_dominate_past_the_first_front():
-    # The second front is rows 0 and 4; two dominate row 0, as they do row 2 of the third front.
-    values = np.array([[4, 1], [0, 1], [2, 4], [2, 0], [1, 3]])
-    assert neuropower.sound_order(values) == [1, 3, 0, 4, 2]
-    assert neuropower.published_order(values) == [1, 3, 4, 0, 2]
-    rng = np.random.default_rng(0)
-    for order in (neuropower.sound_order, neuropower.published_order):
-        for values in rng.integers(0, 6, (20, 30, 2)):
-            assert sorted(order(values)) == list(range(30))
-
-
-def test_the_first_of_a_search_are_no_larger_than_the_others_of_their_generation():
-    rows = {}
-    for genome, params in neuropower_sizes().items():
-        rows[genome] = neuropower.Row(params, 0.5 + params / 1e7, 0.5, 0.5 + params / 1e7)
-    found = neuropower.ours(rows, 0, by="validation")
-    num = neuropower.POPULATION * neuropower.GENERATIONS
-    assert len(found.trained) == len(set(found.trained)) == num
-    places = np.array([rows[g].params for g in found.trained]).reshape(-1, neuropower.POPULATION)
-    halves = places[:, : neuropower.POPULATION // 2].mean(), places.mean()
-    assert halves[0] == pytest.approx(halves[1], rel=0.1)
-    judged = neuropower.judge(rows, found.trained, "validation")
-    assert judged["points_promised_too_much"] == 0
-    published = neuropower.published(rows, 0, by="validation")
-    assert len(published.trained) == len(set(published.trained)) < num
-    first = {*neuropower.first_draws(0)}
-    assert first == {*published.trained[: len(first)]} == {*found.trained[: len(first)]}
-
-
-def neuropower_sizes():
-    """Parameters of every network."""
-    of = neuropower.space()
-    return {g: cost(of.decode(np.array(g))).params for g in neuropower.genomes()}
-
-
-def test_who_selects_by_test_images_promises_what_others_do_not_keep(monkeypatch):
-    """All networks of a size are equally good; which images they are right about is luck."""
-    monkeypatch.setattr(neuropower, "SEEDS", 3)
-    rng = np.random.default_rng(0)
-    networks = {
-        genome: neuropower.Trained(
-            params, *(rng.uniform(size=neuropower.NUM[part]) < 0.3 + params / 1e7 for part in PARTS)
-        )
-        for genome, params in neuropower_sizes().items()
-    }
-    found = neuropower.summary(networks)
-    rows = {(row["method"], row["front_of"]): row for row in found}
-    assert len(rows) == len(found) == len(neuropower.METHODS) + 4
-    for (name, kind), row in rows.items():
-        if name == "published":
-            assert (row["above_published"], row["interval"]) == (0, [0, 0])
-        if kind == neuropower.FIRST_TRAINED:
-            assert len(row["by_populations"]) == row["trained"] // 45
-            assert row["by_populations"][0] < row["hypervolume"]
-        assert row["points_promised_too_much"] > 1
-        if neuropower.METHODS[name][1] == "test":
-            assert row["points_test_flatters"] == row["points_promised_too_much"]
-        else:
-            assert row["points_test_flatters"] < row["points_promised_too_much"] / 2
-
-
-def test_a_seed_knows_its_own_images_and_the_others_judge():
-    right = [np.arange(neuropower.NUM[part]) % 2 == 0 for part in PARTS]
-    networks = {(0,): neuropower.Trained(10, *right)}
-    one, two = (neuropower.known_to(networks, seed)[0,] for seed in (0, 1))
-    assert one != two
-    for row in (one, two):
-        whole = row.test * neuropower.NUM_SEEN + row.others * 4000
-        assert whole == pytest.approx(2500)
-        assert abs(row.validation - 0.5) < 0.05
 
 
 def test_inheritance_is_judged_by_the_difference_within_the_same_families():
