@@ -1,5 +1,6 @@
 """Independent jobs in processes of their own: a process that dies takes no other's job along."""
 
+import collections
 import concurrent.futures
 import multiprocessing
 import time
@@ -23,9 +24,10 @@ def pooled(
 ) -> Generator[tuple[str, Any | BaseException], None, None]:
     """Yields (name, what the function returned or raised) as jobs finish.
 
-    A process that dies breaks its pool: what that left undone goes on one by one, each
-    in a pool of its own, so that only the job that kills its process, or hangs and so has
-    it killed, ends as a `BrokenProcessPool`. Left early, the processes are ended at once.
+    A process that dies breaks its pool: what was under way in that goes on one by one, each in
+    a pool of its own, so that only the job that kills its process, or hangs and so has it
+    killed, ends as a `BrokenProcessPool`; what had not begun goes on side by side. Left early,
+    the processes are ended at once.
 
     Args:
       function: of a module; called in the processes.
@@ -34,35 +36,49 @@ def pooled(
       patience_seconds: without a job's end, after which the processes are killed.
       **environment: variables that the processes find.
     """
-    waiting, alone = list(jobs), False
+    waiting = collections.deque(jobs)
     while waiting:
-        names, waiting = (waiting[:1], waiting[1:]) if alone else (waiting, [])
-        batch = {name: jobs[name] for name in names}
-        for name, result in _one_pool(function, batch, num_workers, patience_seconds, environment):
-            if isinstance(result, BrokenProcessPool) and not alone:
-                waiting.append(name)
-                continue
-            yield name, result
-        alone = True
+        under_way = collections.deque[str]()
+        for name, result in _one_pool(
+            function, jobs, waiting, num_workers, patience_seconds, environment
+        ):
+            if isinstance(result, BrokenProcessPool):
+                under_way.append(name)
+            else:
+                yield name, result
+        while under_way:
+            alone = collections.deque([under_way.popleft()])
+            yield from _one_pool(function, jobs, alone, 1, patience_seconds, environment)
 
 
 def _one_pool(
     function: Callable[..., Any],
     jobs: Mapping[str, tuple],
+    waiting: collections.deque[str],
     num_workers: int,
     patience_seconds: float,
     environment: dict[str, str],
 ) -> Iterator[tuple[str, Any | BaseException]]:
+    """Does jobs until none waits or the pool breaks; takes off `waiting` those that it begins."""
+    num_workers = min(num_workers, len(waiting))
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(num_workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"),
+        num_workers, mp_context=multiprocessing.get_context("spawn"),
         initializer=runtime.belong_to_parent,
     )  # fmt: skip
-    finished = False
+    running: dict[concurrent.futures.Future[Any], str] = {}
+    finished = is_broken = False
+    silent = 0.0
     try:
-        with runtime.starting_workers(**environment):
-            running = {pool.submit(function, *words): name for name, words in jobs.items()}
-        silent = 0.0
-        while running:
+        while running or (waiting and not is_broken):
+            # No more than are done at once: of others it were not known that they had not begun.
+            while waiting and len(running) < num_workers and not is_broken:
+                try:
+                    with runtime.starting_workers(**environment):
+                        job = pool.submit(function, *jobs[waiting[0]])
+                except BrokenProcessPool:
+                    is_broken = True
+                else:
+                    running[job] = waiting.popleft()
             began = time.monotonic()
             done, _ = concurrent.futures.wait(
                 running, TICK_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED
@@ -72,7 +88,9 @@ def _one_pool(
             if silent > patience_seconds:
                 _kill(pool)
             for job in done:
-                yield running.pop(job), job.exception() or job.result()
+                error = job.exception()
+                is_broken = is_broken or isinstance(error, BrokenProcessPool)
+                yield running.pop(job), error or job.result()
         finished = True
     finally:
         if not finished:  # a Ctrl-C must not wait for work that nobody will use
