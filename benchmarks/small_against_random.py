@@ -4,13 +4,14 @@
     python -m benchmarks.small_against_random --data DIR --run RUN --random-run RUN2 \
         --out benchmarks/results/cifar10_small/against_random.json
 
-The random search has the same space, limits, sampler, seed and initial population; it
-trains every candidate in full, until at least as many training examples were seen. It
-takes about 15 minutes on 2 cores and resumes in RUN2. Printed: the hypervolume of each
-after each generation, by examples, and the front. Validation data only.
+The random search has the run's own settings, whatever the preset is today: space, limits, sampler,
+seed and initial population; it trains every candidate in full, until at least as many training
+examples were seen. It takes about 15 minutes on 2 cores and resumes in RUN2. Printed: the
+hypervolume of each after each generation, by examples, and the front. Validation data only.
 """
 
 import argparse
+import dataclasses
 import math
 import pathlib
 from typing import Any
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import publish
-from configs.cifar10 import small
+from deepmaker_jax import experiment
+from deepmaker_jax.config import from_json
 from deepmaker_jax.report import read_run
 from deepmaker_jax.report.view import fitness, front_records, hypervolume_trace
-from experiments import cifar10
 
 
 def summary(path: pathlib.Path) -> dict[str, Any]:
@@ -47,18 +48,21 @@ def main() -> None:
     parser.add_argument("--random-run", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    view, search = read_run(args.run), small().search
-    seed = view.config["seed"]
-    a_generation = search.population * search.epochs * (search.images or 0)
-    generations = math.ceil(hypervolume_trace(view).cost[-1] / a_generation)
-    code = cifar10.main(
-        [
-            "small", "--data", args.data, "--out", str(args.random_run), "--seed", str(seed),
-            "--search.strategy", "random", "--search.rungs", "1", "--search.oversample", "1",
-            "--search.generations", str(generations),
-            # Only the search is compared: one epoch of one member ends the run.
-            "--final.members", "1", "--final.epochs", "1", "--final.no-export",
-        ]
+    view = read_run(args.run)
+    config = from_json(view.config["config"])
+    a_generation = (
+        config.search.population * config.search.epochs * view.config["data"]["num_search"]
+    )
+    search = dataclasses.replace(
+        config.search, strategy="random", rungs=1, oversample=1,
+        generations=math.ceil(hypervolume_trace(view).cost[-1] / a_generation),
+    )  # fmt: skip
+    # Only the search is compared: one epoch of one member ends the run.
+    final = dataclasses.replace(config.final, members=1, epochs=1, export=False, seeds=1)
+    config = dataclasses.replace(config, search=search, final=final, targets=())
+    code = experiment(
+        "cifar10", presets={"random": lambda: config}, default="random",
+        argv=["--data", args.data, "--out", str(args.random_run)],
     )  # fmt: skip
     if code:
         raise SystemExit(code)
