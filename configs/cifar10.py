@@ -79,7 +79,8 @@ def night() -> Config:
 
     Files up to 200,000 bytes, those below 16,384 worth no more than these, three times the
     multiply-accumulates of `small`, 160 candidates on 20,000 images, and a final training of 100
-    epochs. By the speed of `small` it takes 3 core-hours of searching and 12 of final training.
+    epochs. Two workers searched for 11 hours beside other work (seconds in the ledger of
+    benchmarks/results/cifar10_night).
     """
     return Config(
         space=SpaceConfig(only=DEPLOYABLE),
