@@ -38,7 +38,7 @@ def pooled(
     """
     waiting = collections.deque(jobs)
     while waiting:
-        under_way = collections.deque[str]()
+        under_way: list[str] = []
         for name, result in _one_pool(
             function, jobs, waiting, num_workers, patience_seconds, environment
         ):
@@ -46,8 +46,8 @@ def pooled(
                 under_way.append(name)
             else:
                 yield name, result
-        while under_way:
-            alone = collections.deque([under_way.popleft()])
+        for name in under_way:
+            alone = collections.deque([name])
             yield from _one_pool(function, jobs, alone, 1, patience_seconds, environment)
 
 
