@@ -4,16 +4,18 @@
 
 Lamarckian inheritance as in Elsken et al. 2019: wherever a child's layer reads and makes what the
 parent's did, it takes the weights; what is new is drawn afresh, and those who read it begin with
-zeros there, so that a child that only grew computes what its parent did (Net2Net). Parents are the
-first of 5,000 parameters or more and 10 million multiply-accumulates or fewer that the sampler of
-`benchmarks.curves` draws, trained as there for 9 epochs; each child is a mutation away, of one gene
-on average. Its accuracy after 1 and 3 epochs from inherited weights, and as many from scratch, are
-compared with what a full training from scratch with another seed, 9 epochs, gives it, as one
-with the same seed is a part of its own truth: by Kendall's tau over all children, and over the
-pairs of children that only their own training tells apart, those of one parent. "parent" is the
-accuracy of a child's parent, which is known without any training of the child. `gain` is what
-inherited weights add to as many epochs from scratch. Intervals hold 90 % of what comes out with
-parents drawn again, with replacement.
+zeros there, so that a child that only grew computes what its parent did (Net2Net). A layer that
+knows none of what it reads is drawn afresh with its norm. Parents are the first of 5,000 parameters
+or more and 10 million multiply-accumulates or fewer that the sampler of `benchmarks.curves` draws,
+trained for 9 epochs, with a rung at the third; each child is a mutation away, of one gene on
+average. Its accuracy after 1 and 3 epochs from inherited weights, and as many from scratch, are
+compared with what a full training from scratch with another seed gives it, as one with the same
+seed is a part of its own truth: by Kendall's tau over all children, and over the pairs of children
+of one parent, which the parent's accuracy does not tell apart. "parent", "params" and "macs" are
+known without any training of the child. `gain` is what inherited weights add to as many epochs from
+scratch, in accuracy and in tau. Every training has the recipe's learning rate and its decay by the
+training's end, inherited weights too: whether they need a lower one was not tried. Intervals hold
+90 % by a jackknife over families (t distribution).
 
 It is the best that a search could have of inheritance: there most parents were trained for 3 epochs
 alone, and crossover changes more of a child. Three core-hours; goes on where it was, inside a
@@ -23,7 +25,9 @@ training too.
 import argparse
 import functools
 import itertools
+import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from deepmaker_jax.execute import runtime
@@ -37,7 +41,6 @@ import scipy.stats  # noqa: E402
 
 from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
-from benchmarks.resample import drawn, interval  # noqa: E402
 from deepmaker_jax.arch import INPUT, ArchSpec, layers  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.evolve import operators  # noqa: E402
@@ -46,10 +49,11 @@ from deepmaker_jax.machine import num_cores  # noqa: E402
 from deepmaker_jax.train.candidate import Split, train  # noqa: E402
 from deepmaker_jax.train.init import init  # noqa: E402
 
-NUM_PARENTS, NUM_CHILDREN = 8, 6
+NUM_PARENTS, NUM_CHILDREN = 12, 4
 LEAST_PARAMS, MOST_MACS = 5_000, 10_000_000
-REPORTING = ("main", "summary", "_with_interval", "tau_of_all", "tau_of_siblings", "drawn",
-             "interval")  # fmt: skip
+TRIED = (1, 3)  # epochs
+REPORTING = ("main", "summary", "jackknifed", "mean_accuracy", "tau_of_all", "tau_of_siblings",
+             "_more")  # fmt: skip
 Variables = dict[str, Any]
 Channel = tuple[str, int]  # which layer makes it, and its place among that layer's
 
@@ -83,6 +87,8 @@ def inherit(child: ArchSpec, parent: ArchSpec, trained: Variables, fresh: Variab
         old, new = trained["params"][layer.name], found["params"][layer.name]
         num_out = min(old["kernel"].shape[-1], new["kernel"].shape[-1])
         places = {channel: i for i, channel in enumerate(theirs[layer.name])}
+        if places.keys().isdisjoint(ours[layer.name]):
+            continue  # zeros for all that it reads would make it constant
         kernel = _resized(old["kernel"], new["kernel"].shape)
         for i, channel in enumerate(ours[layer.name]):
             known = places.get(channel)
@@ -138,7 +144,7 @@ def do_job(data_path: str, work: pathlib.Path, index: int) -> list[dict[str, Any
     go = functools.partial(
         train, data=Split(task.images, task.labels), settings=task.settings, seed=task.seed,
         input_scale=task.input_scale, rows=task.search_rows, held_out=task.validation_rows,
-        rungs=RUNGS,
+        rungs=RUNGS[1:],
     )  # fmt: skip
     folder = work / f"{index}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,10 +159,12 @@ def do_job(data_path: str, work: pathlib.Path, index: int) -> list[dict[str, Any
             "parent": part.space.id(genome),
             "parent_accuracy": trained.score.accuracy if trained.score else None,
             "id": part.space.id(child),
+            "params": cost(arch).params,
+            "macs": cost(arch).macs,
         }
         for name, start in (("scratch", None), ("inherited", begun)):
-            for epochs in RUNGS[:2]:
-                path = folder / f"{i}-{name}-{epochs}.msgpack"  # the longer begins as the shorter
+            for epochs in TRIED:
+                path = folder / f"{i}-{name}-{epochs}.msgpack"
                 score = go(arch, num_epochs=epochs, checkpoint=path, start=start).score
                 row[f"{name}_{epochs}"] = score.accuracy if score else None
         path = folder / f"{i}-truth.msgpack"
@@ -188,54 +196,69 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     A training that diverged orders as one that is always wrong.
     """
-    names = [f"{start}_{epochs}" for start in ("scratch", "inherited") for epochs in RUNGS[:2]]
+    names = [f"{start}_{epochs}" for epochs in TRIED for start in ("scratch", "inherited")]
     diverged = {name: sum(row[name] is None for row in rows) for name in (*names, "truth")}
-    rows = [{key: 0.0 if v is None else v for key, v in row.items()} for row in rows]
-    truth = np.array([row["truth"] for row in rows])
-    families: dict[str, list[int]] = {}
-    for i, row in enumerate(rows):
-        families.setdefault(row["parent"], []).append(i)
-    whole = list(families.values())
-    samples = [whole, *([whole[i] for i in rows] for rows in drawn(len(whole)))]
-    by_parent = np.array([row["parent_accuracy"] for row in rows])
-    alone = _with_interval(np.array([tau_of_all(by_parent, truth, some) for some in samples]))
+    found = {
+        key: np.array([row[key] or 0 for row in rows], np.float64)
+        for key in (*names, "truth", "parent_accuracy", "params", "macs")
+    }
+    of = np.array([row["parent"] for row in rows])
+    families = [np.flatnonzero(of == parent) for parent in dict.fromkeys(of)]
+    truth = found["truth"]
     table: list[dict[str, Any]] = [
-        {"measured": "parent", "mean_accuracy": round(float(by_parent.mean()), 4), "tau": alone}
+        {"measured": name, "tau": jackknifed(tau_of_all, families, found[key], truth)}
+        for name, key in (("parent", "parent_accuracy"), ("params", "params"), ("macs", "macs"))
     ]
-    for epochs in RUNGS[:2]:
-        taus: dict[str, np.ndarray] = {}
-        for name in (f"scratch_{epochs}", f"inherited_{epochs}"):
-            found = np.array([row[name] for row in rows])
-            row = {"measured": name, "mean_accuracy": round(float(found.mean()), 4)}
-            for key, measure in (("tau", tau_of_all), ("tau_of_siblings", tau_of_siblings)):
-                values = np.array([measure(found, truth, some) for some in samples])
-                row[key] = _with_interval(values)
-                if key in taus:
-                    row[f"{key}_gain"] = _with_interval(values - taus[key])
-                taus[key] = values
-            table.append(row)
-    mean = round(float(truth.mean()), 4)
-    full = {"full_epochs": RUNGS[-1], "full_mean_accuracy": mean}
+    for name in names:
+        scratch = found[name.replace("inherited", "scratch")]
+        row: dict[str, Any] = {"measured": name}
+        for key, measure in MEASURES.items():
+            row[key] = jackknifed(measure, families, found[name], truth)
+            if name.startswith("inherited"):
+                gain = functools.partial(_more, measure)
+                row[f"{key}_gain"] = jackknifed(gain, families, found[name], scratch, truth)
+        table.append(row)
+    full = {"full_epochs": RUNGS[-1], "full_mean_accuracy": round(float(truth.mean()), 4)}
     return {"children": len(rows), "diverged": diverged} | full | {"measurements": table}
 
 
-def _with_interval(values: np.ndarray) -> dict[str, Any]:
-    """Returns the first value, and what holds 90 % of the others."""
-    return {"value": round(float(values[0]), 3), "interval": interval(values[1:], places=3)}
+def jackknifed(
+    measure: Callable[..., float], families: list[np.ndarray], *columns: np.ndarray
+) -> dict[str, Any]:
+    """Returns a measure of some families' rows, and what holds it for 90 % of such families."""
+    num = len(families)
+    without = [measure(families[:i] + families[i + 1 :], *columns) for i in range(num)]
+    error = math.sqrt((num - 1) * np.var(without))
+    half = error * scipy.stats.t.ppf(0.95, num - 1)
+    value = measure(families, *columns)
+    interval = [round(float(end), 3) for end in (value - half, value + half)]
+    return {"value": round(value, 3), "interval": interval}
 
 
-def tau_of_all(found: np.ndarray, truth: np.ndarray, families: list[list[int]]) -> float:
+def mean_accuracy(families: list[np.ndarray], found: np.ndarray, _: np.ndarray) -> float:
+    """Returns the mean of some families' rows."""
+    return float(found[np.concatenate(families)].mean())
+
+
+def tau_of_all(families: list[np.ndarray], found: np.ndarray, truth: np.ndarray) -> float:
     """Returns Kendall's tau over the children of some families, the rows of each."""
-    rows = list(itertools.chain(*families))
+    rows = np.concatenate(families)
     return float(scipy.stats.kendalltau(found[rows], truth[rows]).statistic)
 
 
-def tau_of_siblings(found: np.ndarray, truth: np.ndarray, families: list[list[int]]) -> float:
+def tau_of_siblings(families: list[np.ndarray], found: np.ndarray, truth: np.ndarray) -> float:
     """Returns the mean agreement, -1 to 1, of pairs within families."""
     pairs = itertools.chain(*(itertools.combinations(rows, 2) for rows in families))
     return float(
         np.mean([np.sign(found[i] - found[j]) * np.sign(truth[i] - truth[j]) for i, j in pairs])
     )
+
+
+def _more(measure, families, found, scratch, truth) -> float:
+    return measure(families, found, truth) - measure(families, scratch, truth)
+
+
+MEASURES = {"accuracy": mean_accuracy, "tau": tau_of_all, "tau_of_siblings": tau_of_siblings}
 
 
 if __name__ == "__main__":

@@ -5,22 +5,26 @@
 The first rung of presets `small` and `night` is a third of the epochs; of the searches that
 `benchmarks.search_methods` compares, three epochs on 10,000 images of 32x32 pixels. Beside it
 stand, on the same networks, nine epochs on a third of the images, twelve on images of 16x16 and
-five on images of 24x24: about as many multiply-accumulates, `work` says how many; the first epoch
-alone; and no training. Who goes on from smaller images has its program compiled twice, which is not
-counted. Reported is how well each tells the networks apart: Kendall's tau of its accuracy with that
-of a training to the last rung with another seed (the same seed's goes on from today's rung), and
-`beyond_costs`, the tau of what a linear fit of logarithms of parameters and multiply-accumulates
-leaves of both: costs are known before any training, so that is what a rung is for. `more` is what
-either gains on today's rung, with an interval that holds 90 % of the gains on networks drawn again
-with replacement. 40 networks, the first of `benchmarks.curves` whose maps have 2x2 pixels or more
-at 16x16 too. What the learning rate's restart at the rung costs in accuracy is measured on the
-first 20, trained to the last rung in one cycle too. Four core-hours.
+five on images of 24x24: about as many multiply-accumulates, `work` says how many and `seconds` what
+a network took of a core beside other work, its program's compilation within; one epoch, with a
+cycle of the learning rate of its own; and no training. Who goes on from smaller images has its
+program compiled twice, which is not counted. All have seed 1. Reported is how well each tells the
+networks apart: Kendall's tau of its accuracy with that after all epochs with seed 0
+(benchmarks/results/curves.jsonl), and what it knows beyond what is known before any training, as
+that is what a rung is for: `beyond_costs` is the tau of what a linear fit of logarithms of
+parameters and multiply-accumulates leaves of both, `beyond_surrogate` of what a fit of
+`benchmarks.surrogate` leaves that has not seen the network. `more` is what either gains on today's
+rung, with an interval that holds 90 % of the gains on networks drawn again with replacement. 80
+networks whose maps have 2x2 pixels or more at 16x16 too: the first 40 of `benchmarks.curves` and
+the first 40 that a search proposed. A training that diverged counts as one that is always wrong.
+Three core-hours.
 """
 
 import argparse
 import dataclasses
 import functools
 import pathlib
+import time
 from typing import Any, NamedTuple
 
 from deepmaker_jax.execute import runtime
@@ -31,7 +35,7 @@ import jax  # noqa: E402 - after the thread count
 import numpy as np  # noqa: E402
 
 from benchmarks import surrogate  # noqa: E402
-from benchmarks.curves import NUM_REPEATED, RUNGS, feasible, make_task  # noqa: E402
+from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
 from benchmarks.proxies import CURVES, rest  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
 from benchmarks.resample import drawn, interval  # noqa: E402
@@ -40,11 +44,13 @@ from deepmaker_jax.arch import ArchSpec, layers  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.data import split  # noqa: E402
 from deepmaker_jax.execute import Task  # noqa: E402
+from deepmaker_jax.files import load_json  # noqa: E402
 from deepmaker_jax.machine import num_cores  # noqa: E402
+from deepmaker_jax.spaces import Space  # noqa: E402
 from deepmaker_jax.train.candidate import Split, train  # noqa: E402
 
-NUM, LEAST_SIDE = 40, 2
-REPORTING = ("main", "summary", "gain", "drawn", "interval", "one_cycle")
+NUM, LEAST_SIDE = 40, 2  # networks of either kind
+REPORTING = ("main", "summary", "gain", "drawn", "interval", "work", "chosen")
 
 
 class Rung(NamedTuple):
@@ -53,19 +59,15 @@ class Rung(NamedTuple):
     epochs: int
     side: int = 32
     image_share: float = 1.0
-    seed: int = 0
-    rungs: tuple[int, ...] = ()
 
 
-TODAY, TRUTH, ONE_CYCLE = "today", "all epochs", "all epochs in one cycle"
+SEED, TODAY = 1, "today"
 RUNGS_TRIED = {
     TODAY: Rung(RUNGS[1]),
     "a third of the images": Rung(9, image_share=1 / 3),
     "16x16 pixels": Rung(12, side=16),
     "24x24 pixels": Rung(5, side=24),
     "an epoch": Rung(RUNGS[0]),
-    TRUTH: Rung(RUNGS[-1], seed=1, rungs=RUNGS[1:]),
-    ONE_CYCLE: Rung(RUNGS[-1], seed=1),
 }
 
 
@@ -96,6 +98,7 @@ def task_at(data_path: str, side: int) -> Task:
 
 def do_job(data_path: str, name: str, genome: list[int]) -> dict[str, Any]:
     """Trains a network on a rung; returns its row."""
+    began = time.process_time()
     rung, space = RUNGS_TRIED[name], feasible().space
     arch = space.decode(np.array(genome, np.int32))
     arch = dataclasses.replace(arch, input_shape=(rung.side, rung.side, 3))
@@ -106,11 +109,14 @@ def do_job(data_path: str, name: str, genome: list[int]) -> dict[str, Any]:
         rows = rows[split.subset(task.labels[rows], num=num, least=1, seed=task.seed)]
     trained = train(
         arch, Split(task.images, task.labels), settings=task.settings, num_epochs=rung.epochs,
-        seed=rung.seed, input_scale=task.input_scale, rows=rows, held_out=task.validation_rows,
-        rungs=rung.rungs,
+        seed=SEED, input_scale=task.input_scale, rows=rows, held_out=task.validation_rows,
     )  # fmt: skip
     jax.clear_caches()
-    return {"rung": name, "accuracy": None if trained.score is None else trained.score.accuracy}
+    return {
+        "rung": name,
+        "accuracy": None if trained.score is None else trained.score.accuracy,
+        "seconds": round(time.process_time() - began, 1),
+    }
 
 
 def gain(values: np.ndarray, today: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
@@ -124,31 +130,45 @@ def gain(values: np.ndarray, today: np.ndarray, truth: np.ndarray) -> dict[str, 
     return {"more": round(more(np.arange(num)), 3), "interval": interval(found)}
 
 
-def summary(found: dict[str, np.ndarray], truth: np.ndarray, costs: np.ndarray) -> list[dict]:
+def summary(
+    found: dict[str, np.ndarray], truth: np.ndarray, foreseen: dict[str, np.ndarray]
+) -> list[dict[str, Any]]:
     """Returns what each rung is worth.
 
     Args:
       found: accuracies by rung, Float[n].
       truth: accuracies after a whole training, Float[n].
-      costs: what a network's size says without any training, Float[n, costs].
+      foreseen: by its name, what is known without any training, Float[n, k].
     """
-    rows = []
-    beyond = {name: rest(values, costs) for name, values in found.items()}
-    true = rest(truth, costs)
-    for name, values in found.items():
-        row: dict[str, Any] = {
-            "rung": name,
-            "work": round(work(RUNGS_TRIED[name]), 3),
-            "mean_accuracy": round(float(values.mean()), 4),
-            "tau": tau(values, truth),
-            "beyond_costs": tau(beyond[name], true),
-        }
-        if name != TODAY:
-            row["more_tau"] = gain(values, found[TODAY], truth)
-            row["more_beyond_costs"] = gain(beyond[name], beyond[TODAY], true)
-        rows.append(row)
-    by_size = tau(truth - true, truth)
-    return [*rows, {"rung": "none, by costs alone", "work": 0.0, "tau": by_size}]
+    rows: list[dict[str, Any]] = [
+        {"rung": name, "work": round(work(RUNGS_TRIED[name]), 3)}
+        | {"mean_accuracy": round(float(values.mean()), 4), "tau": tau(values, truth)}
+        for name, values in found.items()
+    ]
+    without = []
+    for row in rows:
+        if row["rung"] != TODAY:
+            row["more_tau"] = gain(found[row["rung"]], found[TODAY], truth)
+    for what, table in foreseen.items():
+        beyond = {name: rest(values, table) for name, values in found.items()}
+        true = rest(truth, table)
+        for row in rows:
+            row[f"beyond_{what}"] = tau(beyond[row["rung"]], true)
+            if row["rung"] != TODAY:
+                more = gain(beyond[row["rung"]], beyond[TODAY], true)
+                row[f"more_beyond_{what}"] = more
+        without.append({"rung": f"none, by {what} alone", "work": 0.0})
+        without[-1]["tau"] = tau(truth - true, truth)
+    return rows + without
+
+
+def chosen(curves: surrogate.Curves, space: Space) -> list[int]:
+    """Returns which trainings with seed 0 are of the networks: the first of either kind."""
+    proposed = {space.id(np.array(g, np.int32)) for g in load_json(surrogate.PROPOSED)["genomes"]}
+    fitting = [i for i in np.flatnonzero(curves.seeds == 0) if is_comparable(curves.archs[i])]
+    theirs = [i for i in fitting if curves.ids[i] in proposed]
+    sampled = [i for i in fitting if curves.ids[i] not in proposed]
+    return sampled[:NUM] + theirs[:NUM]
 
 
 def main() -> None:
@@ -160,45 +180,35 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     space, curves = feasible().space, surrogate.load(CURVES)
-    first = np.flatnonzero(curves.seeds == 0)
-    chosen = np.array([i for i in first if is_comparable(curves.archs[i])][:NUM])
+    of = chosen(curves, space)
     jobs = {
         f"{name} {curves.ids[i]}": (args.data, name, space.encode(curves.archs[i]).tolist())
-        for i in chosen
+        for i in of
         for name in RUNGS_TRIED
-        if name != ONE_CYCLE or i in chosen[:NUM_REPEATED]
     }
     lines = train_missing(
         do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers,
-        made_of=made_of(CURVES, reporting=REPORTING),
+        made_of=made_of(reporting=REPORTING),
     )  # fmt: skip
-    by_job = {line["job"]: line for line in lines}
-
-    def told(name: str, what: str, some: np.ndarray = chosen) -> np.ndarray:
-        return np.array([by_job[f"{name} {curves.ids[i]}"][what] for i in some], np.float64)
-
-    found = {name: told(name, "accuracy") for name in RUNGS_TRIED if name != ONE_CYCLE}
-    whole = np.all([np.isfinite(values) for values in found.values()], axis=0)
-    truth = found.pop(TRUTH)[whole]
-    sizes = [cost(curves.archs[i]) for i in chosen[whole]]
-    costs = np.log2([[c.params, c.macs] for c in sizes])
-    rows = summary({name: values[whole] for name, values in found.items()}, truth, costs)
-    repeated = chosen[:NUM_REPEATED]
-    restarts = one_cycle(*(told(name, "accuracy", repeated) for name in (ONE_CYCLE, TRUTH)))
-    counts = {"networks": int(whole.sum()), "diverged": int((~whole).sum())}
-    told_all = {"truth_epochs": RUNGS[-1], "rungs": rows, "in_one_cycle": restarts}
-    publish(counts | told_all, args.out)
-
-
-def one_cycle(without: np.ndarray, with_restarts: np.ndarray) -> dict[str, Any]:
-    """Returns what trainings without restarts have more, in points, and how sure that is."""
-    points = 100 * (without - with_restarts)
-    points = points[np.isfinite(points)]
-    return {
-        "networks": len(points),
-        "more_points": round(float(points.mean()), 3),
-        "interval": interval([points[rows].mean() for rows in drawn(len(points))]),
+    by_rung = {name: [line for line in lines if line["rung"] == name] for name in RUNGS_TRIED}
+    found = {
+        name: np.array([row["accuracy"] or 0 for row in rows], np.float64)
+        for name, rows in by_rung.items()
     }
+    archs, odds, _ = surrogate.by_network(curves)
+    guesses = surrogate.held_out(archs, odds, seed=0)[:, -1:]
+    guess = dict(zip(archs, guesses, strict=True))
+    sizes = [cost(curves.archs[i]) for i in of]
+    foreseen = {
+        "costs": np.log2([[c.params, c.macs] for c in sizes]),
+        "surrogate": np.array([guess[curves.archs[i]] for i in of]),
+    }
+    rows = summary(found, curves.accuracy[of, -1], foreseen)
+    for row in rows:
+        lines = by_rung.get(row["rung"], [])
+        row["seconds"] = round(float(np.mean([line["seconds"] for line in lines] or [0])), 1)
+        row["diverged"] = sum(line["accuracy"] is None for line in lines)
+    publish({"networks": len(of), "truth_epochs": RUNGS[-1], "rungs": rows}, args.out)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 from benchmarks import (
     curves,
@@ -224,8 +225,9 @@ def test_inheritance_is_judged_by_the_difference_within_the_same_families():
     rng = np.random.default_rng(0)
     truth = rng.uniform(0.5, 0.8, 48)
     rows = [
-        {"parent": f"{i // 6}", "parent_accuracy": i // 6 / 8, "truth": t, "inherited_1": t,
-         "inherited_3": t, "scratch_1": rng.uniform(), "scratch_3": t if i else None}
+        {"parent": f"{i // 4}", "parent_accuracy": i // 4 / 12, "params": i, "macs": i, "truth": t,
+         "inherited_1": t + 0.1, "inherited_3": t, "scratch_1": rng.uniform(),
+         "scratch_3": t if i else None}
         for i, t in enumerate(truth)
     ]  # fmt: skip
     summary = inheritance.summary(rows)
@@ -238,7 +240,16 @@ def test_inheritance_is_judged_by_the_difference_within_the_same_families():
     gain = found["inherited_1"]["tau_of_siblings_gain"]
     assert gain["interval"][0] > 0.5
     assert gain["value"] == pytest.approx(1 - found["scratch_1"]["tau_of_siblings"]["value"])
+    assert found["inherited_1"]["accuracy"]["value"] == pytest.approx(truth.mean() + 0.1, abs=1e-3)
     assert found["scratch_3"]["tau"]["value"] < found["inherited_3"]["tau"]["value"] == 1
+
+
+def test_a_jackknife_of_a_mean_is_its_t_interval():
+    values = np.random.default_rng(0).normal(size=12)
+    families = [np.array([i]) for i in range(12)]
+    found = inheritance.jackknifed(inheritance.mean_accuracy, families, values, values)
+    expected = scipy.stats.t.interval(0.9, 11, values.mean(), scipy.stats.sem(values))
+    assert found["interval"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_rung_gains_by_the_tau_that_it_has_more():
@@ -247,33 +258,33 @@ def test_a_rung_gains_by_the_tau_that_it_has_more():
     found = rungs.gain(truth**2, luck, truth)
     assert found["more"] == pytest.approx(1 - rungs.tau(luck, truth), abs=1e-3)
     assert 0 < found["interval"][0] < found["more"] < found["interval"][1]
-    restarts = rungs.one_cycle(np.array([0.52, 0.63, np.nan]), np.array([0.5, 0.6, 0.7]))
-    assert restarts["networks"] == 2
-    assert restarts["more_points"] == pytest.approx(2.5)
 
 
-def test_a_rung_is_worth_what_it_says_beyond_costs():
+def test_a_rung_is_worth_what_it_says_beyond_what_is_known_before():
     rng = np.random.default_rng(0)
     costs, own = rng.uniform(size=(40, 2)), rng.normal(size=40)
     truth = 10 * costs[:, 0] + own
     by_size = 10 * costs[:, 0] + rng.normal(size=40)
     found = {rungs.TODAY: by_size, "an epoch": truth}
-    today, epoch, none = rungs.summary(found, truth, costs)
+    foreseen = {"costs": costs, "surrogate": truth[:, None] + rng.normal(0, 0.5, (40, 1))}
+    today, epoch, none, guess = rungs.summary(found, truth, foreseen)
     assert (today["rung"], today["work"], epoch["work"], none["work"]) == ("today", 1, 0.333, 0)
-    assert epoch["tau"] == epoch["beyond_costs"] == 1
+    assert epoch["tau"] == epoch["beyond_costs"] == epoch["beyond_surrogate"] == 1
     assert today["tau"] > none["tau"] - 0.1 > 0.5 > today["beyond_costs"]
     assert epoch["more_beyond_costs"]["more"] > epoch["more_tau"]["more"] > 0
+    assert guess["tau"] > none["tau"]
 
 
 def test_rungs_of_smaller_images_are_tried_on_networks_that_the_space_has_for_them():
-    archs = surrogate.load(CURVES).archs
-    kept = [arch for arch in archs if rungs.is_comparable(arch)]
-    assert rungs.NUM < len(kept) < len(archs)
-    shape = (16, 16, 3)
-    of = feasible(shape).space
-    for arch in kept[: rungs.NUM]:
-        smaller = dataclasses.replace(arch, input_shape=shape)
-        assert of.decode(of.encode(smaller)) == smaller
+    found, shape = surrogate.load(CURVES), (16, 16, 3)
+    of = rungs.chosen(found, feasible().space)
+    assert len(of) == len({found.ids[i] for i in of}) == 2 * rungs.NUM
+    smaller = feasible(shape).space
+    for i in of:
+        assert found.seeds[i] == 0
+        arch = dataclasses.replace(found.archs[i], input_shape=shape)
+        assert smaller.decode(smaller.encode(arch)) == arch
+    assert not all(rungs.is_comparable(arch) for arch in found.archs)
 
 
 def test_a_real_search_is_judged_by_images_of_its_own_and_needs_a_core(tmp_path, monkeypatch):
@@ -321,6 +332,21 @@ def test_a_child_that_only_grew_computes_what_its_parent_did():
     )
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
     assert not np.allclose(other, before, atol=1e-2)
+
+
+def test_a_layer_that_knows_nothing_of_what_it_reads_begins_anew():
+    parent = dataclasses.replace(SMALL, stages=SMALL.stages * 2)
+    child = dataclasses.replace(parent, stages=(SMALL.stages[0],))
+    theirs, fresh = (init(a, seed=s, input_scale=np.ones(1)) for a, s in ((parent, 0), (child, 1)))
+    trained = jax.tree.map(lambda leaf: leaf + 1, theirs)
+    begun = inheritance.inherit(child, parent, trained, fresh)
+    ours, known = inheritance.channels(child), inheritance.channels(parent)
+    is_new = {name: known[name] and not {*read} & {*known[name]} for name, read in ours.items()}
+    assert is_new["logits"]
+    for layer in layers(child):
+        for name in (layer.name, f"{layer.name}_bn"):
+            for key, leaf in begun["params"].get(name, {}).items():
+                assert np.array_equal(leaf, fresh["params"][name][key]) == is_new[layer.name]
 
 
 def _square(number):
