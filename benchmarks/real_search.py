@@ -36,9 +36,9 @@ from benchmarks.curves import RUNGS, feasible  # noqa: E402
 from benchmarks.on_paper import SpentError, objectives_of, volumes_by_cost  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
 from benchmarks.search_methods import (  # noqa: E402
+    APART,
     METHODS,
     RANDOM,
-    REPORTING,
     TUNING,
     share_to,
 )
@@ -213,7 +213,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     rows = train_missing(
         do_job, jobs, args.work / "rows.jsonl", num_workers=num_cores(),
-        made_of=made_of(TUNING, reporting=REPORTING),
+        made_of=made_of(do_job, TUNING, apart=APART),
     )  # fmt: skip
     least = min(row["share_of_core"] for row in rows)
     figures = {"minutes": args.minutes, "seeds": list(SEEDS), "least_share_of_core": least}

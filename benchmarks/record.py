@@ -4,6 +4,7 @@ import ast
 import contextlib
 import datetime
 import hashlib
+import inspect
 import json
 import os
 import pathlib
@@ -22,7 +23,6 @@ from deepmaker_jax.machine import version_of
 
 PATIENCE_SECONDS = 4 * 3600.0  # for one training beside whatever else runs
 READERS = {"backends", "export", "report"}  # of finished runs: no measurement comes from these
-REPORTING = ("main", "summary")  # functions of a benchmark that make no rows
 PEERS = ("optuna", "pymoo")
 
 
@@ -67,38 +67,70 @@ def portable(word: str) -> str:
     return os.path.basename(below) if below.startswith("..") else below
 
 
-def made_of(*more: pathlib.Path, reporting: Collection[str] = REPORTING) -> str:
-    """Returns what kept rows are made of, eight hex digits: of source, packages and some files.
+def made_of(function: Callable[..., Any], *more: pathlib.Path, apart: Collection[str] = ()) -> str:
+    """Returns what rows that a function makes are made of, eight hex digits.
 
-    The source is the package's, but for what reads finished runs, and that of the benchmarks and
-    presets that this process has loaded; comments, docstrings and functions that only report are
-    none of it.
+    Of the package's source, but for what reads finished runs; of what the function reaches by name
+    in benchmarks and presets; of packages and some files. Comments and docstrings are none of it.
 
     Args:
+      function: of a benchmark.
       *more: files.
-      reporting: names of functions of benchmarks.
+      apart: names that it reaches and that change no row.
     """
     package = pathlib.Path(deepmaker_jax.__file__).parent
     sources = [
         path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in READERS
     ]
-    here = pathlib.Path(__file__).parent
-    folders = here, here.parent / "configs"
-    loaded = {pathlib.Path(getattr(m, "__file__", None) or "") for m in sys.modules.values()}
-    sources += [path for path in loaded if path.parent in folders]
-    texts = [
-        _what_runs(path.read_text(), reporting if path.parent == here else ())
-        for path in sorted(set(sources))
-    ]
+    texts = [_without_words(ast.parse(path.read_text())) for path in sorted(sources)]
+    own = pathlib.Path(inspect.getfile(function)).resolve()
+    texts += _reached(own, function.__name__, set(apart))
     texts.append(dump_json(program.versions() | {name: version_of(name) for name in PEERS}))
     parts = [*(text.encode() for text in texts), *(path.read_bytes() for path in more)]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:8]
 
 
-def _what_runs(source: str, reporting: Collection[str]) -> str:
-    """Returns source without comments, docstrings and some of its functions."""
-    tree = ast.parse(source)
-    tree.body = [node for node in tree.body if getattr(node, "name", None) not in reporting]
+def _reached(module: pathlib.Path, name: str, apart: set[str]) -> list[str]:
+    """Returns the source of a name and of all that this needs of benchmarks and presets."""
+    here = pathlib.Path(__file__).resolve().parent
+    trees: dict[pathlib.Path, ast.Module] = {}
+    found: dict[tuple[pathlib.Path, str], str] = {}
+    left = [(module, name)]
+    while left:
+        path, name = left.pop()
+        if (path, name) in found or name in apart:
+            continue
+        tree = trees.setdefault(path, ast.parse(path.read_text()))
+        found[path, name] = ""
+        for node in tree.body:
+            if name in _defined(node) or name == "*":
+                found[path, name] += _without_words(node)
+                left += [(path, n.id) for n in ast.walk(node) if isinstance(n, ast.Name)]
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            for each in node.names:
+                if name not in (each.asname or each.name, "*"):
+                    continue
+                if node.module in ("benchmarks", "configs"):  # a module: all of it
+                    left.append((here.parent / node.module / f"{each.name}.py", "*"))
+                elif node.module.startswith(("benchmarks.", "configs.")):
+                    of = here.parent.joinpath(*node.module.split(".")).with_suffix(".py")
+                    left.append((of, each.name))
+    return [found[key] for key in sorted(found)]
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    """Returns the names that a statement of a module defines, imports apart."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    each = (n for target in targets if target is not None for n in ast.walk(target))
+    return {n.id for n in each if isinstance(n, ast.Name)}
+
+
+def _without_words(tree: ast.AST) -> str:
+    """Returns source without comments and docstrings."""
     for node in ast.walk(tree):
         has_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         if has_docstring and ast.get_docstring(node) is not None:

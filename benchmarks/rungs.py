@@ -11,18 +11,19 @@ cycle of the learning rate of its own; and no training. Who goes on from smaller
 program compiled twice, which is not counted. All have seed 1. Reported is how well each tells the
 networks apart: Kendall's tau of its accuracy with that after all epochs with seed 0
 (benchmarks/results/curves.jsonl), and what it knows beyond what is known before any training, as
-that is what a rung is for: `beyond_costs` is the tau of what a linear fit of logarithms of
-parameters and multiply-accumulates leaves of both, `beyond_surrogate` of what a fit of
-`benchmarks.surrogate` leaves that has not seen the network. `more` is what either gains on today's
-rung, with an interval that holds 90 % of the gains on networks drawn again with replacement. 80
-networks whose maps have 2x2 pixels or more at 16x16 too: the first 40 of `benchmarks.curves` and
-the first 40 that a search proposed. A training that diverged counts as one that is always wrong.
-Three core-hours.
+that is what a rung is for: `beyond_costs` is the tau of what a quadratic fit of logarithms of
+parameters and multiply-accumulates leaves of both, in log odds, `beyond_surrogate` of what one of
+the prediction leaves of `benchmarks.surrogate` that has not seen the network. `more` is what either
+gains on today's rung, with an interval that holds 90 % of the gains on networks drawn again with
+replacement. 80 networks whose maps have 2x2 pixels or more at 16x16 too: the first 40 of
+`benchmarks.curves` and the first 40 that a search proposed, which are told alone too: a search's
+rung is for such. A training that diverged counts as one that guesses. Three core-hours.
 """
 
 import argparse
 import dataclasses
 import functools
+import itertools
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ from benchmarks.curves import RUNGS, feasible, make_task  # noqa: E402
 from benchmarks.proxies import CURVES, rest  # noqa: E402
 from benchmarks.record import made_of, publish, train_missing  # noqa: E402
 from benchmarks.resample import drawn, interval  # noqa: E402
-from benchmarks.surrogate import tau  # noqa: E402
+from benchmarks.surrogate import logit, tau  # noqa: E402
 from deepmaker_jax.arch import ArchSpec, layers  # noqa: E402
 from deepmaker_jax.cost import cost  # noqa: E402
 from deepmaker_jax.data import split  # noqa: E402
@@ -50,7 +51,7 @@ from deepmaker_jax.spaces import Space  # noqa: E402
 from deepmaker_jax.train.candidate import Split, train  # noqa: E402
 
 NUM, LEAST_SIDE = 40, 2  # networks of either kind
-REPORTING = ("main", "summary", "gain", "drawn", "interval", "work", "chosen")
+CHANCE = 0.1
 
 
 class Rung(NamedTuple):
@@ -149,17 +150,25 @@ def summary(
     for row in rows:
         if row["rung"] != TODAY:
             row["more_tau"] = gain(found[row["rung"]], found[TODAY], truth)
+    odds = -logit(1 - truth)
     for what, table in foreseen.items():
-        beyond = {name: rest(values, table) for name, values in found.items()}
-        true = rest(truth, table)
+        known = _quadratic(table)
+        beyond = {name: rest(-logit(1 - values), known) for name, values in found.items()}
+        true = rest(odds, known)
         for row in rows:
             row[f"beyond_{what}"] = tau(beyond[row["rung"]], true)
             if row["rung"] != TODAY:
                 more = gain(beyond[row["rung"]], beyond[TODAY], true)
                 row[f"more_beyond_{what}"] = more
         without.append({"rung": f"none, by {what} alone", "work": 0.0})
-        without[-1]["tau"] = tau(truth - true, truth)
+        without[-1]["tau"] = tau(odds - true, truth)
     return rows + without
+
+
+def _quadratic(table: np.ndarray) -> np.ndarray:
+    """Returns columns with their squares and products."""
+    pairs = itertools.combinations_with_replacement((table - table.mean(0)).T, 2)
+    return np.column_stack([table, *(a * b for a, b in pairs)])
 
 
 def chosen(curves: surrogate.Curves, space: Space) -> list[int]:
@@ -183,16 +192,16 @@ def main() -> None:
     of = chosen(curves, space)
     jobs = {
         f"{name} {curves.ids[i]}": (args.data, name, space.encode(curves.archs[i]).tolist())
+        for name in RUNGS_TRIED  # no network follows itself: its program would be there
         for i in of
-        for name in RUNGS_TRIED
     }
     lines = train_missing(
         do_job, jobs, args.work / "rows.jsonl", num_workers=args.workers,
-        made_of=made_of(reporting=REPORTING),
+        made_of=made_of(do_job),
     )  # fmt: skip
     by_rung = {name: [line for line in lines if line["rung"] == name] for name in RUNGS_TRIED}
     found = {
-        name: np.array([row["accuracy"] or 0 for row in rows], np.float64)
+        name: np.array([row["accuracy"] or CHANCE for row in rows], np.float64)
         for name, rows in by_rung.items()
     }
     archs, odds, _ = surrogate.by_network(curves)
@@ -203,12 +212,24 @@ def main() -> None:
         "costs": np.log2([[c.params, c.macs] for c in sizes]),
         "surrogate": np.array([guess[curves.archs[i]] for i in of]),
     }
-    rows = summary(found, curves.accuracy[of, -1], foreseen)
-    for row in rows:
-        lines = by_rung.get(row["rung"], [])
-        row["seconds"] = round(float(np.mean([line["seconds"] for line in lines] or [0])), 1)
-        row["diverged"] = sum(line["accuracy"] is None for line in lines)
-    publish({"networks": len(of), "truth_epochs": RUNGS[-1], "rungs": rows}, args.out)
+    kinds = {"all": slice(None), "sampled": slice(NUM), "proposed": slice(NUM, None)}
+    tables = {
+        kind: summary(
+            {name: values[rows] for name, values in found.items()},
+            curves.accuracy[of, -1][rows],
+            {what: table[rows] for what, table in foreseen.items()},
+        )
+        for kind, rows in kinds.items()
+    }
+    costs = {
+        name: {
+            "seconds": round(float(np.mean([row["seconds"] for row in rows])), 1),
+            "diverged": sum(row["accuracy"] is None for row in rows),
+        }
+        for name, rows in by_rung.items()
+    }
+    counts = {"networks": len(of), "truth_epochs": RUNGS[-1], "costs": costs}
+    publish(counts | {"rungs": tables}, args.out)
 
 
 if __name__ == "__main__":

@@ -60,10 +60,8 @@ from deepmaker_jax.types import Objective
 
 TUNING = pathlib.Path(__file__).parent / "results" / "search_tuning.json"
 SEEDS, TUNING_SEEDS, NUM_FULL = range(10, 40), range(10), 96
-# What is compared, and how it is told: a row is of one method and one seed, whatever the others.
-REPORTING = (
-    "main", "summary", "share_to", "drawn", "interval", "grids", "tried", "best_settings",
-)  # fmt: skip
+# What only says what is compared: a row is of one method and one seed, whatever the others.
+APART = ("grids", "tried", "best_settings")
 
 
 @functools.cache
@@ -335,7 +333,7 @@ def main() -> None:
     }
     rows = train_missing(
         do_job, jobs, args.work / "rows.jsonl", num_workers=num_cores(),
-        made_of=made_of(args.curves, *() if args.tuning else (TUNING,), reporting=REPORTING),
+        made_of=made_of(do_job, args.curves, *() if args.tuning else (TUNING,), apart=APART),
     )  # fmt: skip
     found = {
         name: np.array([row["volumes"] for row in rows if row["method"] == name]) for name in names

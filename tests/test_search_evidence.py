@@ -235,11 +235,15 @@ def test_inheritance_is_judged_by_the_difference_within_the_same_families():
         "scratch_1": 0, "scratch_3": 1, "inherited_1": 0, "inherited_3": 0, "truth": 0
     }  # fmt: skip
     found = {row["measured"]: row for row in summary["measurements"]}
-    assert abs(found["parent"]["tau"]["value"]) < 0.4
+    assert abs(found["parent_accuracy"]["tau"]["value"]) < 0.4
     assert found["inherited_1"]["tau"] == {"value": 1, "interval": [1, 1]}
-    gain = found["inherited_1"]["tau_of_siblings_gain"]
-    assert gain["interval"][0] > 0.5
-    assert gain["value"] == pytest.approx(1 - found["scratch_1"]["tau_of_siblings"]["value"])
+    same, across, _ = summary["gains"]
+    assert (across["of"], across["beside"]) == ("inherited_1", "scratch_3")
+    assert same["tau_of_siblings"]["interval"][0] > 0.5
+    assert same["tau_of_siblings"]["value"] == pytest.approx(
+        1 - found["scratch_1"]["tau_of_siblings"]["value"]
+    )
+    assert 0 < across["tau"]["value"] < same["tau"]["value"]
     assert found["inherited_1"]["accuracy"]["value"] == pytest.approx(truth.mean() + 0.1, abs=1e-3)
     assert found["scratch_3"]["tau"]["value"] < found["inherited_3"]["tau"]["value"] == 1
 
@@ -263,16 +267,20 @@ def test_a_rung_gains_by_the_tau_that_it_has_more():
 def test_a_rung_is_worth_what_it_says_beyond_what_is_known_before():
     rng = np.random.default_rng(0)
     costs, own = rng.uniform(size=(40, 2)), rng.normal(size=40)
-    truth = 10 * costs[:, 0] + own
-    by_size = 10 * costs[:, 0] + rng.normal(size=40)
+
+    def accuracy(odds):
+        return 1 / (1 + np.exp(-odds))
+
+    truth = accuracy(4 * costs[:, 0] + 0.4 * own)
+    by_size = accuracy(4 * costs[:, 0] + 0.4 * rng.normal(size=40))
     found = {rungs.TODAY: by_size, "an epoch": truth}
-    foreseen = {"costs": costs, "surrogate": truth[:, None] + rng.normal(0, 0.5, (40, 1))}
-    today, epoch, none, guess = rungs.summary(found, truth, foreseen)
+    guess = 4 * costs[:, :1] + 0.4 * own[:, None] + rng.normal(0, 0.2, (40, 1))
+    today, epoch, none, best = rungs.summary(found, truth, {"costs": costs, "surrogate": guess})
     assert (today["rung"], today["work"], epoch["work"], none["work"]) == ("today", 1, 0.333, 0)
     assert epoch["tau"] == epoch["beyond_costs"] == epoch["beyond_surrogate"] == 1
     assert today["tau"] > none["tau"] - 0.1 > 0.5 > today["beyond_costs"]
     assert epoch["more_beyond_costs"]["more"] > epoch["more_tau"]["more"] > 0
-    assert guess["tau"] > none["tau"]
+    assert best["tau"] > none["tau"]
 
 
 def test_rungs_of_smaller_images_are_tried_on_networks_that_the_space_has_for_them():
@@ -355,25 +363,42 @@ def _square(number):
     return {"square": number**2}
 
 
-def test_rows_are_made_of_what_runs_and_of_nothing_that_only_reports():
-    source = '''"""Words."""
-NUM = 3
+def test_rows_are_made_of_what_their_function_reaches(tmp_path, monkeypatch):
+    benchmarks = tmp_path / "benchmarks"
+    benchmarks.mkdir()
+    monkeypatch.setattr(record, "__file__", str(benchmarks / "record.py"))
+    other, one = benchmarks / "other.py", benchmarks / "one.py"
+    texts = {
+        other: "def used(x):\n    return x\n\n\ndef idle():\n    pass\n",
+        one: '''"""Words."""
+from benchmarks.other import idle, used
+
+NUM, OTHER = 3, 4
+SEEDS = 30
 
 
 def do_job(x):
     """Words."""
-    return x + NUM  # a remark
+    return used(x) + NUM  # a remark
 
 
 def main():
-    print(do_job(1))
-'''
-    kept = record._what_runs(source, record.REPORTING)
-    for old, new in (("Words", "Others"), ("  # a remark", ""), ("print(do_job(1))", "pass")):
-        assert record._what_runs(source.replace(old, new), record.REPORTING) == kept
-    assert record._what_runs(source.replace("x + NUM", "x - NUM"), record.REPORTING) != kept
-    assert record._what_runs(source.replace("NUM = 3", "NUM = 4"), record.REPORTING) != kept
-    assert record._what_runs(source.replace("do_job(1)", "0"), ()) != record._what_runs(source, ())
+    print(do_job(SEEDS), idle())
+''',
+    }
+
+    def reached(of, old, new):
+        for path, text in texts.items():
+            path.write_text(text.replace(old, new) if path == of else text)
+        return record._reached(one, "do_job", set())
+
+    kept = reached(one, "", "")
+    for old, new in (("Words", "O"), ("  # a remark", ""), ("print", "repr"), ("= 30", "= 40")):
+        assert reached(one, old, new) == kept
+    assert reached(other, "pass", "return") == kept
+    assert reached(one, "+ NUM", "- NUM") != kept
+    assert reached(one, "3, 4", "3, 5") != kept
+    assert reached(other, "return x", "return 2") != kept
 
 
 def test_what_was_cut_off_in_writing_is_done_again_and_others_rows_stay_away(tmp_path):
