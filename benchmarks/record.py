@@ -103,7 +103,7 @@ def _reached(module: pathlib.Path, name: str, apart: set[str]) -> list[str]:
         tree = trees.setdefault(path, ast.parse(path.read_text()))
         found[path, name] = ""
         for node in tree.body:
-            if name in _defined(node) or name == "*":
+            if name in _defined(node) or (name == "*" and not isinstance(node, ast.Expr)):
                 found[path, name] += _without_words(node)
                 left += [(path, n.id) for n in ast.walk(node) if isinstance(n, ast.Name)]
         for node in ast.walk(tree):

@@ -367,10 +367,12 @@ def test_rows_are_made_of_what_their_function_reaches(tmp_path, monkeypatch):
     benchmarks = tmp_path / "benchmarks"
     benchmarks.mkdir()
     monkeypatch.setattr(record, "__file__", str(benchmarks / "record.py"))
-    other, one = benchmarks / "other.py", benchmarks / "one.py"
+    other, one, whole = (benchmarks / f"{name}.py" for name in ("other", "one", "whole"))
     texts = {
+        whole: '"Words."\nat = len("x")\n',
         other: "def used(x):\n    return x\n\n\ndef idle():\n    pass\n",
         one: '''"""Words."""
+from benchmarks import whole
 from benchmarks.other import idle, used
 
 NUM, OTHER = 3, 4
@@ -379,7 +381,7 @@ SEEDS = 30
 
 def do_job(x):
     """Words."""
-    return used(x) + NUM  # a remark
+    return used(x) + NUM + whole.at  # a remark
 
 
 def main():
@@ -395,7 +397,8 @@ def main():
     kept = reached(one, "", "")
     for old, new in (("Words", "O"), ("  # a remark", ""), ("print", "repr"), ("= 30", "= 40")):
         assert reached(one, old, new) == kept
-    assert reached(other, "pass", "return") == kept
+    assert reached(other, "pass", "return") == reached(whole, "Words", "O") == kept
+    assert reached(whole, "len", "ord") != kept
     assert reached(one, "+ NUM", "- NUM") != kept
     assert reached(one, "3, 4", "3, 5") != kept
     assert reached(other, "return x", "return 2") != kept
